@@ -1,0 +1,32 @@
+# What every translation unit is compiled with: target sepconv_flags.
+
+# Value-changing flags would break "the same bits on any number of threads" and, in a shared library, set
+# flush-to-zero for the whole process.
+string(TOUPPER "CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}" flags_of_type)
+foreach(flags IN ITEMS "${CMAKE_CXX_FLAGS}" "${${flags_of_type}}" "${CMAKE_SHARED_LINKER_FLAGS}" "${CMAKE_MODULE_LINKER_FLAGS}")
+  if(flags MATCHES "-Ofast|-ffast-math|-funsafe-math-optimizations|-fassociative-math|-ffinite-math-only|-mdaz-ftz")
+    message(FATAL_ERROR "sepconv: ${CMAKE_MATCH_0} changes results and must not be given, but the flags are: ${flags}")
+  endif()
+endforeach()
+
+add_library(sepconv_flags INTERFACE)
+target_compile_features(sepconv_flags INTERFACE cxx_std_20)
+target_include_directories(sepconv_flags INTERFACE "${PROJECT_SOURCE_DIR}/csrc")
+target_compile_options(sepconv_flags INTERFACE
+  -ffp-contract=off
+  -fno-math-errno
+  -fstack-protector-strong
+  "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=."  # the same bytes whatever the checkout's path
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual -Wimplicit-fallthrough
+  -Wno-missing-field-initializers  # plain structs have defaults
+  $<$<BOOL:${SEPCONV_WERROR}>:-Werror>)
+target_link_options(sepconv_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
+
+if(SEPCONV_SANITIZE)
+  string(REPLACE ";" "," sanitizers "${SEPCONV_SANITIZE}")
+  target_compile_options(sepconv_flags INTERFACE -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  target_link_options(sepconv_flags INTERFACE -fsanitize=${sanitizers})
+else()
+  # Toolchains may define _FORTIFY_SOURCE themselves; it does nothing, and warns, without optimisation.
+  target_compile_options(sepconv_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE$<SEMICOLON>-D_FORTIFY_SOURCE=2>)
+endif()

@@ -1,0 +1,35 @@
+// Plain descriptions that every layer of the core shares: sizes, paddings, activations.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sepconv {
+
+// One image's extent; the batch is a loop around the plan, so no batch dimension here.
+struct Shape {
+  int h = 0, w = 0, c = 0;
+  friend bool operator==(const Shape&, const Shape&) = default;
+  std::int64_t elements() const { return std::int64_t{1} * h * w * c; }
+};
+
+struct Padding {
+  int top = 0, bottom = 0, left = 0, right = 0;
+  friend bool operator==(const Padding&, const Padding&) = default;
+  bool any() const { return top | bottom | left | right; }
+};
+
+// A sliding window: of a convolution, a depthwise convolution or a pooling.
+struct Window {
+  int kh = 1, kw = 1;
+  int stride_h = 1, stride_w = 1;
+  int dilation_h = 1, dilation_w = 1;
+  Padding padding;
+
+  int out_h(int h) const { return (h + padding.top + padding.bottom - (kh - 1) * dilation_h - 1) / stride_h + 1; }
+  int out_w(int w) const { return (w + padding.left + padding.right - (kw - 1) * dilation_w - 1) / stride_w + 1; }
+};
+
+enum class Activation { none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu };
+
+}  // namespace sepconv

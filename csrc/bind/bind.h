@@ -1,0 +1,43 @@
+// The parts of the extension module, one a file.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+#include "base/tensor.h"
+
+namespace sepconv::bind {
+
+namespace py = pybind11;
+
+using Pair = std::array<int, 2>;
+using PaddingPairs = std::array<Pair, 2>;  // ((top, bottom), (left, right))
+
+inline Padding to_padding(const PaddingPairs& p) { return {p[0][0], p[0][1], p[1][0], p[1][1]}; }
+
+inline Window to_window(const Pair& kernel, const Pair& stride, const PaddingPairs& padding, const Pair& dilation) {
+  return {kernel[0], kernel[1], stride[0], stride[1], dilation[0], dilation[1], to_padding(padding)};
+}
+
+inline Activation to_activation(const std::string& name) {
+  static constexpr const char* kNames[] = {"none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"};
+  for (int i = 0; i < 7; ++i) {
+    if (name == kNames[i]) return static_cast<Activation>(i);
+  }
+  throw std::invalid_argument("activation is '" + name +
+                              "', must be one of none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu");
+}
+
+inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }
+inline py::tuple from_shape(const Shape& s) { return py::make_tuple(s.h, s.w, s.c); }
+
+void add_graph(py::module_& module);
+void add_plan(py::module_& module);
+void add_ref(py::module_& module);
+
+}  // namespace sepconv::bind

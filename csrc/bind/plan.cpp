@@ -1,0 +1,119 @@
+#include <exception>
+#include <thread>
+
+#include "bind/bind.h"
+#include "graph/plan.h"
+
+namespace sepconv::bind {
+namespace {
+
+bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing();
+#else
+  return _Py_IsFinalizing();
+#endif
+}
+
+// Runs Python's signal handlers: true when one of them raised, as Ctrl-C's does.
+bool interrupted() {
+  if (finalizing()) return false;
+  const PyGILState_STATE state = PyGILState_Ensure();
+  const bool raised = PyErr_CheckSignals() != 0;
+  PyGILState_Release(state);
+  return raised;
+}
+
+// work() without the GIL. Not py::gil_scoped_release: when the interpreter ends meanwhile, taking the GIL back would end
+// this (daemon) thread by unwinding through a destructor. It waits for the process's end instead.
+template <class Work>
+auto without_gil(Work work) {
+  std::exception_ptr error;
+  decltype(work()) result{};
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    result = work();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  while (finalizing()) std::this_thread::sleep_for(std::chrono::hours(1));
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
+  return result;
+}
+
+using Array = py::array_t<float, py::array::c_style>;
+
+std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int threads, std::vector<double>* step_seconds) {
+  const auto& in = plan.input_shapes();
+  if (inputs.size() != in.size()) {
+    throw std::invalid_argument("got " + std::to_string(inputs.size()) + " inputs, must be " + std::to_string(in.size()));
+  }
+  if (threads < 1 || threads > kMaxThreads) {
+    throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between 1 and " +
+                                std::to_string(kMaxThreads));
+  }
+  const py::ssize_t images = inputs.empty() || inputs[0].ndim() != 4 ? 0 : inputs[0].shape(0);
+  std::vector<const float*> from;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Array& x = inputs[i];
+    if (x.ndim() != 4 || x.shape(0) != images || images < 1 || x.shape(1) != in[i].h || x.shape(2) != in[i].w ||
+        x.shape(3) != in[i].c) {
+      throw std::invalid_argument("input " + std::to_string(i) + " does not have the plan's shape, batch first");
+    }
+    from.push_back(x.data());
+  }
+  std::vector<Array> outputs;
+  std::vector<float*> to;
+  for (const Shape& s : plan.output_shapes()) {
+    outputs.emplace_back(std::vector<py::ssize_t>{images, s.h, s.w, s.c});
+    to.push_back(outputs.back().mutable_data());
+  }
+  const bool finished =
+      without_gil([&] { return plan.run(from.data(), to.data(), images, threads, interrupted, step_seconds); });
+  if (!finished) throw py::error_already_set();
+  return outputs;
+}
+
+Fusion to_fusion(const std::string& name) {
+  if (name == "automatic") return Fusion::automatic;
+  if (name == "always") return Fusion::always;
+  if (name == "never") return Fusion::never;
+  throw std::invalid_argument("fusion is '" + name + "', must be one of automatic, always, never");
+}
+
+}  // namespace
+
+void add_plan(py::module_& module) {
+  using py::arg;
+  py::class_<OperatorInfo>(module, "OperatorInfo")
+      .def_readonly("step", &OperatorInfo::step)
+      .def_readonly("layer", &OperatorInfo::layer)
+      .def_readonly("fused", &OperatorInfo::fused)
+      .def_readonly("kernel", &OperatorInfo::kernel)
+      .def_property_readonly("input_shape", [](const OperatorInfo& o) { return from_shape(o.in); })
+      .def_property_readonly("output_shape", [](const OperatorInfo& o) { return from_shape(o.out); })
+      .def_readonly("macs", &OperatorInfo::macs)
+      .def_readonly("weight_bytes", &OperatorInfo::weight_bytes);
+
+  py::class_<Plan>(module, "Plan")
+      .def(py::init([](const Graph& graph, const std::string& fusion) {
+             return std::make_unique<Plan>(graph, to_fusion(fusion));
+           }),
+           arg("graph"), arg("fusion") = "automatic")
+      .def("run", [](const Plan& plan, const std::vector<Array>& inputs, int threads) { return run(plan, inputs, threads, nullptr); },
+           arg("inputs"), arg("threads"))
+      .def("run_timed",
+           [](const Plan& plan, const std::vector<Array>& inputs, int threads) {
+             std::vector<double> seconds;
+             std::vector<Array> outputs = run(plan, inputs, threads, &seconds);
+             return py::make_tuple(std::move(outputs), std::move(seconds));
+           },
+           arg("inputs"), arg("threads"))
+      .def("describe", &Plan::describe)
+      .def_property_readonly("arena_bytes", &Plan::arena_bytes)
+      .def_property_readonly("weight_bytes", &Plan::weight_bytes)
+      .def_property_readonly("steps", &Plan::steps);
+}
+
+}  // namespace sepconv::bind

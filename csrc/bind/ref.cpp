@@ -1,0 +1,87 @@
+// The oracles, in float64, for model.verify() and the tests. Images are [h, w, c].
+#include "bind/bind.h"
+#include "ref/conv.h"
+#include "ref/elementwise.h"
+#include "ref/pool.h"
+
+namespace sepconv::bind {
+namespace {
+
+using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+ref::Tensor to_tensor(const Array& x) {
+  if (x.ndim() != 3) throw std::invalid_argument("x has rank " + std::to_string(x.ndim()) + ", must have 3: [h, w, c]");
+  ref::Tensor tensor({static_cast<int>(x.shape(0)), static_cast<int>(x.shape(1)), static_cast<int>(x.shape(2))});
+  std::copy(x.data(), x.data() + x.size(), tensor.data.begin());
+  return tensor;
+}
+
+Array to_array(const Shape& s, const std::vector<double>& data) {
+  Array out(std::vector<py::ssize_t>{s.h, s.w, s.c});
+  std::copy(data.begin(), data.end(), out.mutable_data());
+  return out;
+}
+
+Array to_array(const ref::Tensor& t) { return to_array(t.shape, t.data); }
+
+std::span<const double> values(const Array& a) { return {a.data(), static_cast<std::size_t>(a.size())}; }
+
+// The oracles hold the GIL; between output rows they let signal handlers run.
+const ref::Poll kPoll{[](void*) { return PyErr_CheckSignals() == 0; }, nullptr};
+
+template <class Oracle>
+auto interruptible(Oracle oracle) {
+  try {
+    return oracle();
+  } catch (const ref::Interrupted&) {
+    throw py::error_already_set();
+  }
+}
+
+using ConvOracle = ref::Tensor (*)(const ref::Tensor&, std::span<const double>, std::span<const double>, const Window&,
+                                   std::vector<double>*, const ref::Poll&);
+
+// Returns (result, Σ|x·w| + |bias|).
+template <ConvOracle Oracle>
+py::tuple conv(const Array& x, const Array& weight, const Array& bias, const Pair& stride, const PaddingPairs& padding,
+               const Pair& dilation) {
+  if (weight.ndim() != 4) throw std::invalid_argument("weight has rank " + std::to_string(weight.ndim()) + ", must have 4");
+  const Pair kernel{static_cast<int>(weight.shape(0)), static_cast<int>(weight.shape(1))};
+  std::vector<double> magnitude;
+  const ref::Tensor y = interruptible([&] {
+    return Oracle(to_tensor(x), values(weight), values(bias), to_window(kernel, stride, padding, dilation), &magnitude, kPoll);
+  });
+  return py::make_tuple(to_array(y), to_array(y.shape, magnitude));
+}
+
+}  // namespace
+
+void add_ref(py::module_& module) {
+  using py::arg;
+  py::module_ m = module.def_submodule("ref", "Naive oracles in float64 over one image [h, w, c].");
+  m.def("conv2d", &conv<&ref::conv2d>, arg("x"), arg("weight"), arg("bias"), arg("stride"), arg("padding"), arg("dilation"));
+  m.def("depthwise_conv2d", &conv<&ref::depthwise_conv2d>, arg("x"), arg("weight"), arg("bias"), arg("stride"),
+        arg("padding"), arg("dilation"));
+  m.def("average_pool2d",
+        [](const Array& x, const Pair& kernel, const Pair& stride, const PaddingPairs& padding, bool include_padding) {
+          return to_array(interruptible([&] {
+            return ref::average_pool(to_tensor(x), to_window(kernel, stride, padding, {1, 1}), include_padding, kPoll);
+          }));
+        },
+        arg("x"), arg("kernel"), arg("stride"), arg("padding"), arg("include_padding"));
+  m.def("max_pool2d",
+        [](const Array& x, const Pair& kernel, const Pair& stride, const PaddingPairs& padding) {
+          return to_array(
+              interruptible([&] { return ref::max_pool(to_tensor(x), to_window(kernel, stride, padding, {1, 1}), kPoll); }));
+        },
+        arg("x"), arg("kernel"), arg("stride"), arg("padding"));
+  m.def("global_average_pool",
+        [](const Array& x) { return to_array(interruptible([&] { return ref::global_average_pool(to_tensor(x), kPoll); })); },
+        arg("x"));
+  m.def("activate",
+        [](const std::string& activation, const Array& x) { return to_array(ref::activate(to_activation(activation), to_tensor(x))); },
+        arg("activation"), arg("x"));
+  m.def("softmax", [](const Array& x, double beta) { return to_array(ref::softmax(to_tensor(x), beta)); }, arg("x"), arg("beta"));
+}
+
+}  // namespace sepconv::bind

@@ -1,0 +1,109 @@
+#include "graph/chain.h"
+
+namespace sepconv {
+namespace {
+
+constexpr int kStripPixels = 56;                  // four tiles of AVX-512's GEMM
+constexpr std::int64_t kSmallWork = 100'000;      // multiply-adds not worth a second thread
+constexpr std::int64_t kLongWork = 200'000'000;   // multiply-adds between two looks at Ctrl-C, also on the scalar ISA
+constexpr int kPiecesPerThread = 4;               // so that a thread that lost its CPU holds up little
+constexpr int kCacheLine = 16;                    // floats
+
+}  // namespace
+
+Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table) : ops_(std::move(ops)) {
+  for (const RowOpPtr& op : ops_) op_scratch_ = std::max(op_scratch_, op->scratch_floats);
+  if (ops_.size() == 1) return;
+
+  const RowOp& last = *ops_.back();
+  strip_rows_ = std::min(last.out.h, (kStripPixels + last.out.w - 1) / last.out.w);
+  rings_.resize(ops_.size() - 1);
+  int rows = strip_rows_;
+  for (std::size_t i = ops_.size() - 1; i-- > 0;) {
+    const Window& w = ops_[i + 1]->window;
+    rows = std::min(ops_[i]->out.h, (rows - 1) * w.stride_h + (w.kh - 1) * w.dilation_h + 1);
+    Ring& ring = rings_[i];
+    ring.rows = rows;
+    ring.row = std::ptrdiff_t{1} * ops_[i]->out.w * table.vector;
+    // An odd number of lines from plane to plane, or they would share the sets of L1.
+    ring.plane = rows * ring.row;
+    if (ring.plane / kCacheLine % 2 == 0) ring.plane += kCacheLine;
+    ring.offset = ring_floats_;
+    ring_floats_ += static_cast<std::size_t>(blocks_of(ops_[i]->out.c, table) * ring.plane);
+  }
+}
+
+int Chain::pieces(int threads) const {
+  std::int64_t macs = 0;
+  for (const RowOpPtr& op : ops_) macs += op->macs;
+  const RowOp& last = *ops_.back();
+  const int most = ops_.size() == 1 ? std::max(last.parts, last.out.h) : last.out.h;
+  const int few = static_cast<int>(std::min<std::int64_t>(macs / kLongWork + 1, most));
+  if (threads == 1 || macs < kSmallWork) return few;
+  // Each piece of a chain computes rows anew, so it gets no more than there are threads.
+  return std::min(most, std::max(few, ops_.size() == 1 ? threads * kPiecesPerThread : threads));
+}
+
+void Chain::run(const StepViews& views, int piece, int pieces, float* scratch) const noexcept {
+  const auto split = [&](int n) {
+    return RowRange{static_cast<int>(std::int64_t{1} * n * piece / pieces),
+                    static_cast<int>(std::int64_t{1} * n * (piece + 1) / pieces)};
+  };
+  const RowOp& first = *ops_.front();
+  if (ops_.size() > 1) {
+    run_rows(views, split(ops_.back()->out.h), scratch);
+    return;
+  }
+  RowTask task{views.in, views.others[0], views.out, 0, first.out.h, 0, first.parts, scratch};
+  if (first.splits_channels || first.out.h < pieces) {
+    const RowRange parts = split(first.parts);
+    task.part0 = parts.begin;
+    task.part1 = parts.end;
+  } else {
+    const RowRange rows = split(first.out.h);
+    task.y0 = rows.begin;
+    task.y1 = rows.end;
+  }
+  if (task.y0 < task.y1 && task.part0 < task.part1) first.run(task);
+}
+
+void Chain::run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept {
+  const int count = static_cast<int>(ops_.size());
+  int done[kMaxChain];  // rows of each operator's output computed so far
+  RowRange need = rows;
+  for (int i = count - 1; i >= 0; --i) {
+    done[i] = need.begin;
+    need = ops_[i]->input_rows(need.begin, need.begin + 1);
+  }
+
+  const auto ring_view = [&](int i) {
+    const Ring& ring = rings_[i];
+    return RowView{scratch + ring.offset, ring.plane, ring.row, ring.rows};
+  };
+  for (int y = rows.begin; y < rows.end; y += strip_rows_) {
+    int upto[kMaxChain];
+    upto[count - 1] = std::min(rows.end, y + strip_rows_);
+    for (int i = count - 1; i > 0; --i) upto[i - 1] = ops_[i]->input_rows(0, upto[i]).end;
+    for (int i = 0; i < count; ++i) {
+      if (upto[i] <= done[i]) continue;
+      RowTask task;
+      task.out = i + 1 < count ? ring_view(i) : views.out;
+      if (i == 0) {
+        task.in = views.in;
+      } else {
+        const RowView before = ring_view(i - 1);
+        task.in = {before.data, before.plane, before.row, before.ring};
+      }
+      task.other = views.others[i];
+      task.y0 = done[i];
+      task.y1 = upto[i];
+      task.part0 = 0;
+      task.part1 = ops_[i]->parts;
+      task.scratch = scratch + ring_floats_;
+      ops_[i]->run(task);
+      done[i] = upto[i];
+    }
+  }
+}
+
+}  // namespace sepconv

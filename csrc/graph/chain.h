@@ -1,0 +1,55 @@
+// A step of a plan: one operator, or several that stream. A chain computes a few rows of its last operator's output at a
+// time; each operator before keeps only the rows that the next one's window still needs, in a ring buffer that stays in
+// L1 or L2. So a depthwise convolution's output meets its pointwise one, or an expanded activation its depthwise one,
+// without a trip to memory. Work is split over rows of the output (each piece computes anew the few rows above it that it
+// needs) and, for one operator alone, over channels.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "ops/operators.h"
+
+namespace sepconv {
+
+inline constexpr int kMaxChain = 16;
+
+// Where a step's activations lie.
+struct StepViews {
+  ConstRowView in;
+  ConstRowView others[kMaxChain];  // residual or second addend of each operator
+  RowView out;
+};
+
+class Chain {
+ public:
+  Chain(std::vector<RowOpPtr> ops, const KernelTable& table);
+
+  // Into how many pieces to split the work for so many threads.
+  int pieces(int threads) const;
+
+  // Computes one of `pieces` pieces. `scratch` has scratch_floats() floats that no other thread uses.
+  void run(const StepViews& views, int piece, int pieces, float* scratch) const noexcept;
+
+  std::size_t scratch_floats() const { return ring_floats_ + op_scratch_; }
+  std::span<const RowOpPtr> ops() const { return ops_; }
+
+  // What the last operator may prefetch when it is done.
+  void prefetch_after(const void* weights) { ops_.back()->prefetch_after = weights; }
+
+ private:
+  void run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept;
+
+  struct Ring {
+    std::size_t offset;  // floats into the scratch
+    std::ptrdiff_t plane, row;
+    int rows;
+  };
+
+  std::vector<RowOpPtr> ops_;
+  std::vector<Ring> rings_;  // of the output of each operator but the last
+  std::size_t ring_floats_ = 0, op_scratch_ = 0;
+  int strip_rows_ = 1;
+};
+
+}  // namespace sepconv

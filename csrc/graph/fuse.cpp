@@ -1,0 +1,154 @@
+#include "graph/fuse.h"
+
+#include <algorithm>
+
+namespace sepconv {
+namespace {
+
+constexpr int kDead = -1;
+
+// Nodes under rewriting: a node replaced by another forwards to it; dead ones are dropped at the end.
+class Rewriter {
+ public:
+  explicit Rewriter(const Graph& graph) : nodes_(graph.nodes()), outputs_(graph.outputs()) {
+    live_.assign(nodes_.size(), true);
+    uses_.assign(nodes_.size(), 0);
+    for (const Node& node : nodes_) {
+      for (const int input : node.inputs) ++uses_[input];
+    }
+    for (const int output : outputs_) ++uses_[output];
+  }
+
+  void drop_identity(int i) {
+    const Node& node = nodes_[i];
+    const bool same = node.kind == NodeKind::reshape && node.out == nodes_[node.inputs[0]].out;
+    const bool nothing = node.kind == NodeKind::activation && node.activation == Activation::none;
+    if ((same || nothing) && nodes_[node.inputs[0]].kind != NodeKind::input) replace(i, node.inputs[0]);
+  }
+
+  void fuse_pad(int i) {
+    Node& node = nodes_[i];
+    if (node.kind != NodeKind::conv && node.kind != NodeKind::depthwise) return;
+    const int before = node.inputs[0];
+    if (nodes_[before].kind != NodeKind::pad || uses_[before] != 1) return;
+    const Padding& p = nodes_[before].window.padding;
+    Padding& q = node.window.padding;
+    q = {q.top + p.top, q.bottom + p.bottom, q.left + p.left, q.right + p.right};
+    node.inputs[0] = nodes_[before].inputs[0];
+    node.fused.push_back(nodes_[before].name);
+    live_[before] = false;
+  }
+
+  void fuse_activation(int i) {
+    const Node& node = nodes_[i];
+    if (node.kind != NodeKind::activation) return;
+    Node& before = nodes_[node.inputs[0]];
+    const bool takes = before.kind == NodeKind::conv || before.kind == NodeKind::depthwise || before.kind == NodeKind::add ||
+                       before.kind == NodeKind::average_pool || before.kind == NodeKind::max_pool;
+    if (!takes || before.activation != Activation::none || uses_[node.inputs[0]] != 1) return;
+    before.activation = node.activation;
+    before.fused.push_back(node.name);
+    replace(i, node.inputs[0]);
+  }
+
+  // The convolution moves to the place of the add, where the other addend is known. Of two, the later one.
+  void fuse_add(int i) {
+    const Node add = nodes_[i];
+    if (add.kind != NodeKind::add || add.inputs[0] == add.inputs[1]) return;
+    const auto takes = [&](int x) {
+      return nodes_[x].kind == NodeKind::conv && nodes_[x].activation == Activation::none && nodes_[x].residual == -1 &&
+             uses_[x] == 1;
+    };
+    const int late = std::max(add.inputs[0], add.inputs[1]), early = std::min(add.inputs[0], add.inputs[1]);
+    const int conv = takes(late) ? late : takes(early) ? early : kDead;
+    if (conv == kDead) return;
+    const int other = conv == late ? early : late;
+    if (nodes_[other].kind == NodeKind::input) return;  // which is not blocked
+    live_[conv] = false;
+    nodes_[i] = nodes_[conv];
+    nodes_[i].residual = other;
+    nodes_[i].activation = add.activation;
+    nodes_[i].fused.push_back(add.name);
+  }
+
+  // What no output depends on is not executed.
+  void drop_dead() {
+    std::vector<bool> needed(nodes_.size(), false);
+    for (const int output : outputs_) needed[output] = true;
+    for (std::size_t i = nodes_.size(); i-- > 0;) {
+      const Node& node = nodes_[i];
+      live_[i] = live_[i] && (needed[i] || node.kind == NodeKind::input);
+      if (!live_[i]) continue;
+      for (const int input : node.inputs) needed[input] = true;
+      if (node.residual != -1) needed[node.residual] = true;
+    }
+  }
+
+  std::vector<Node> finish() {
+    drop_dead();
+    std::vector<Node> result;
+    std::vector<int> place(nodes_.size(), kDead);
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (!live_[i]) continue;
+      Node node = nodes_[i];
+      for (int& input : node.inputs) {
+        input = place[input];
+        const Node& source = result[input];
+        if (source.kind == NodeKind::input && node.kind != NodeKind::conv) input = blocked(result, input);
+      }
+      if (node.residual != -1) node.residual = place[node.residual];
+      place[i] = static_cast<int>(result.size());
+      result.push_back(std::move(node));
+    }
+    for (const int output : outputs_) {
+      int source = place[output];
+      if (result[source].kind == NodeKind::input) source = blocked(result, source);
+      result.push_back({NodeKind::to_nhwc, result[source].name, {source}, result[source].out, {}});
+    }
+    return result;
+  }
+
+  int size() const { return static_cast<int>(nodes_.size()); }
+  bool live(int i) const { return live_[i]; }
+
+ private:
+  void replace(int node, int by) {
+    for (Node& other : nodes_) std::replace(other.inputs.begin(), other.inputs.end(), node, by);
+    std::replace(outputs_.begin(), outputs_.end(), node, by);
+    uses_[by] += uses_[node] - 1;
+    live_[node] = false;
+  }
+
+  int blocked(std::vector<Node>& result, int input) {
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      if (result[i].kind == NodeKind::from_nhwc && result[i].inputs[0] == input) return static_cast<int>(i);
+    }
+    result.push_back({NodeKind::from_nhwc, result[input].name, {input}, result[input].out, {}});
+    return static_cast<int>(result.size()) - 1;
+  }
+
+  std::vector<Node> nodes_;
+  std::vector<int> outputs_;
+  std::vector<bool> live_;
+  std::vector<int> uses_;
+};
+
+}  // namespace
+
+std::vector<Node> rewrite(const Graph& graph, Fusion fusion) {
+  Rewriter rewriter(graph);
+  for (int i = 0; i < rewriter.size(); ++i) rewriter.drop_identity(i);
+  if (fusion != Fusion::never) {
+    for (int i = 0; i < rewriter.size(); ++i) {
+      if (rewriter.live(i)) rewriter.fuse_pad(i);
+      if (rewriter.live(i)) rewriter.fuse_activation(i);
+    }
+    for (int i = 0; i < rewriter.size(); ++i) {
+      if (rewriter.live(i)) rewriter.fuse_add(i);
+      if (rewriter.live(i)) rewriter.fuse_activation(i);
+    }
+  }
+  return rewriter.finish();
+}
+
+}  // namespace sepconv

@@ -1,0 +1,84 @@
+// A network as nodes in order of execution, each with its packed weights. Adding a node checks everything about it;
+// every error is a std::invalid_argument that names the layer and the argument.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "pack/pack.h"
+
+namespace sepconv {
+
+enum class NodeKind {
+  input, conv, depthwise, add, average_pool, max_pool, global_average, activation, softmax, pad, reshape, from_nhwc, to_nhwc
+};
+
+struct Node {
+  NodeKind kind;
+  std::string name;
+  std::vector<int> inputs;             // of nodes; for add two
+  Shape out;
+  Window window;                       // conv, depthwise, pools; pad keeps its padding here
+  Activation activation = Activation::none;
+  bool include_padding = false;        // average_pool
+  int multiplier = 1;                  // depthwise
+  float beta = 1.0f;                   // softmax
+  int residual = -1;                   // conv: a node to add before the activation; set by fusion
+  std::vector<std::string> fused{};    // names of the layers whose work fusion moved into this node
+  std::shared_ptr<const PackedGemm> gemm{};
+  std::shared_ptr<const PackedDepthwise> depthwise{};
+};
+
+// Per-channel float arrays, strides in bytes.
+struct VectorView {
+  const char* data;
+  std::ptrdiff_t stride;
+  std::int64_t size;
+  double at(std::int64_t i) const;
+};
+
+struct BatchNormView {
+  VectorView gamma, beta, mean, variance;
+  double epsilon;
+};
+
+class Graph {
+ public:
+  explicit Graph(const KernelTable& table) : table_(&table) {}
+
+  // Each returns the new node's index, which later nodes refer to.
+  int input(const std::string& name, Shape shape);
+  int conv2d(const std::string& name, int x, const WeightView& weight, const VectorView* bias, const BatchNormView* norm,
+             const Window& window, Activation activation);
+  int depthwise_conv2d(const std::string& name, int x, const WeightView& weight, const VectorView* bias,
+                       const BatchNormView* norm, const Window& window, Activation activation);
+  int fully_connected(const std::string& name, int x, const WeightView& weight, const VectorView* bias, Activation activation);
+  int add(const std::string& name, int a, int b, Activation activation);
+  int average_pool2d(const std::string& name, int x, const Window& window, bool include_padding, Activation activation);
+  int max_pool2d(const std::string& name, int x, const Window& window, Activation activation);
+  int global_average_pool(const std::string& name, int x);
+  int activation(const std::string& name, int x, Activation activation);
+  int softmax(const std::string& name, int x, float beta);
+  int pad(const std::string& name, int x, const Padding& padding);
+  int reshape(const std::string& name, int x, Shape shape);
+  void output(int x);
+
+  const KernelTable& table() const { return *table_; }
+  const std::vector<Node>& nodes() const { return nodes_; }
+  const std::vector<int>& outputs() const { return outputs_; }
+  Shape shape(int node) const { return at(node, "shape").out; }
+
+ private:
+  const Node& at(int node, const std::string& layer) const;
+  int append(Node node);
+  Shape windowed(const std::string& name, const Shape& in, const Window& window) const;
+
+  const KernelTable* table_;
+  std::vector<Node> nodes_;
+  std::vector<int> outputs_;
+};
+
+}  // namespace sepconv

@@ -1,0 +1,82 @@
+// A network compiled: steps, where each activation lies, and their execution on threads.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "graph/chain.h"
+#include "graph/fuse.h"
+#include "runtime/thread_pool.h"
+
+namespace sepconv {
+
+// One operator as Plan::describe() tells it.
+struct OperatorInfo {
+  int step;                         // operators of one step stream their rows to each other
+  std::string layer;
+  std::vector<std::string> fused;   // layers whose work it also does
+  std::string kernel;
+  Shape in, out;
+  std::int64_t macs;
+  std::size_t weight_bytes;
+};
+
+class Plan {
+ public:
+  // Throws std::invalid_argument if the graph has no input or no output; std::bad_alloc.
+  explicit Plan(const Graph& graph, Fusion fusion = Fusion::automatic);
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  // images × inputs: `inputs[i]` points at the NHWC images of the i-th input, one after the other; outputs likewise.
+  // Allocates nothing once it has run with as many threads, on as many threads at a time. May be called from several
+  // threads at once. `interrupted` (or nullptr) is asked now and then, on the calling thread; true stops the run.
+  // `step_seconds` (or nullptr) collects the time of each step. Returns false if it was stopped. Throws std::bad_alloc.
+  bool run(const float* const* inputs, float* const* outputs, std::int64_t images, int threads, bool (*interrupted)(),
+           std::vector<double>* step_seconds = nullptr) const;
+
+  std::vector<OperatorInfo> describe() const;
+  const std::vector<Shape>& input_shapes() const { return input_shapes_; }
+  const std::vector<Shape>& output_shapes() const { return output_shapes_; }
+  std::size_t arena_bytes() const { return arena_bytes_; }
+  std::size_t weight_bytes() const;
+  int steps() const { return static_cast<int>(steps_.size()); }
+
+ private:
+  struct Place {            // of a node's result
+    enum { arena, input, output } where = arena;
+    int index = 0;          // of the input or output
+    std::size_t offset = 0;  // floats into the arena
+    Shape shape;
+  };
+  struct Step {
+    Chain chain;
+    int in;
+    std::vector<int> others;  // one an operator, or -1
+    int out;
+    std::vector<Node> nodes;  // what describe() tells, one an operator
+  };
+  struct Context;  // what one run needs for itself: the arena and each thread's scratch
+  struct Run;
+
+  void add_steps(const std::vector<Node>& nodes, Fusion fusion);
+  void lay_out(const std::vector<Node>& nodes);
+  StepViews views(const Step& step, const Run& run, std::int64_t image) const;
+  ConstRowView read(int node, const Run& run, std::int64_t image) const;
+  void work(Run& run, int thread, int thread_count) const;
+  std::unique_ptr<Context> take_context(int threads) const;
+  void give_context(std::unique_ptr<Context> context) const;
+
+  const KernelTable& table_;
+  std::vector<Step> steps_;
+  std::vector<Place> places_;
+  std::vector<Shape> input_shapes_, output_shapes_;
+  std::size_t arena_bytes_ = 0, scratch_floats_ = 0;
+  mutable std::unique_ptr<Context> free_;  // a list of contexts; guarded by ForkSafeLock
+};
+
+}  // namespace sepconv

@@ -1,0 +1,19 @@
+// The kernels compiled for avx2. No std:: containers or algorithms here: see docs/add-an-isa.md.
+#include "simd/avx2.h"
+
+#define SEPCONV_ISA avx2
+#include "kernels/gemm.h"
+#include "kernels/depthwise.h"
+#include "kernels/pool.h"
+#include "kernels/elementwise.h"
+#include "kernels/fill_table.h"
+
+namespace sepconv {
+
+namespace {
+constexpr KernelTable kTable = avx2::make_table("avx2");
+}
+
+const KernelTable& avx2_table() { return kTable; }
+
+}  // namespace sepconv

@@ -1,0 +1,19 @@
+// The kernels compiled for avx512. No std:: containers or algorithms here: see docs/add-an-isa.md.
+#include "simd/avx512.h"
+
+#define SEPCONV_ISA avx512
+#include "kernels/gemm.h"
+#include "kernels/depthwise.h"
+#include "kernels/pool.h"
+#include "kernels/elementwise.h"
+#include "kernels/fill_table.h"
+
+namespace sepconv {
+
+namespace {
+constexpr KernelTable kTable = avx512::make_table("avx512");
+}
+
+const KernelTable& avx512_table() { return kTable; }
+
+}  // namespace sepconv

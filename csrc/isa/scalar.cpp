@@ -1,0 +1,19 @@
+// The kernels compiled for scalar. No std:: containers or algorithms here: see docs/add-an-isa.md.
+#include "simd/scalar.h"
+
+#define SEPCONV_ISA scalar
+#include "kernels/gemm.h"
+#include "kernels/depthwise.h"
+#include "kernels/pool.h"
+#include "kernels/elementwise.h"
+#include "kernels/fill_table.h"
+
+namespace sepconv {
+
+namespace {
+constexpr KernelTable kTable = scalar::make_table("scalar");
+}
+
+const KernelTable& scalar_table() { return kTable; }
+
+}  // namespace sepconv

@@ -1,0 +1,86 @@
+// Elementwise sums, activations and the softmax. Tails shorter than a vector go through a copy on the stack.
+#include "kernels/table.h"
+
+namespace sepconv::SEPCONV_ISA {
+
+// e^x within 2 ulp for results that are normal numbers: x = n·ln2 + r with |r| ≤ ln2/2, a polynomial in r (its Taylor
+// series to r^7), scaled by 2^n. ln2 in two parts, the first with zeros at its end, so that n times it is exact.
+SEPCONV_INLINE vf exp(vf x) {
+  x = min(broadcast(89.0f), max(broadcast(-110.0f), x));
+  const vf n = round(mul(x, broadcast(1.44269504f)));
+  vf r = fmadd(n, broadcast(-0.693359375f), x);
+  r = fmadd(n, broadcast(2.12194440e-4f), r);
+  vf p = broadcast(1.0f / 5040);
+  p = fmadd(p, r, broadcast(1.0f / 720));
+  p = fmadd(p, r, broadcast(1.0f / 120));
+  p = fmadd(p, r, broadcast(1.0f / 24));
+  p = fmadd(p, r, broadcast(1.0f / 6));
+  p = fmadd(p, r, broadcast(0.5f));
+  p = fmadd(p, r, broadcast(1.0f));
+  p = fmadd(p, r, broadcast(1.0f));
+  return ldexp(p, n);
+}
+
+SEPCONV_INLINE vf sigmoid(vf x) {
+  const vf one = broadcast(1.0f);
+  return div(one, add(one, exp(sub(broadcast(0.0f), x))));
+}
+
+SEPCONV_INLINE vf hard_sigmoid(vf x) {
+  const vf zero = broadcast(0.0f), three = broadcast(3.0f), six = broadcast(6.0f);
+  return div(min(six, max(zero, add(x, three))), six);
+}
+
+// Calls op on each vector of n floats; the last, partial one by way of a buffer.
+template <class Op>
+SEPCONV_INLINE void for_each_vector(const float* in, float* out, std::int64_t n, Op op) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, op(load(in + i)));
+  if (i == n) return;
+  float tail[kLanes] = {};
+  for (std::int64_t j = i; j < n; ++j) tail[j - i] = in[j];
+  store(tail, op(load(tail)));
+  for (std::int64_t j = i; j < n; ++j) out[j] = tail[j - i];
+}
+
+SEPCONV_INLINE void activate(Activation activation, const float* in, float* out, std::int64_t n) {
+  const vf zero = broadcast(0.0f);
+  switch (activation) {
+    case Activation::none: return for_each_vector(in, out, n, [](vf x) { return x; });
+    case Activation::relu: return for_each_vector(in, out, n, [=](vf x) { return max(zero, x); });
+    case Activation::relu6:
+      return for_each_vector(in, out, n, [=](vf x) { return min(broadcast(6.0f), max(zero, x)); });
+    case Activation::hard_swish:
+      return for_each_vector(in, out, n, [](vf x) { return mul(x, hard_sigmoid(x)); });
+    case Activation::hard_sigmoid: return for_each_vector(in, out, n, [](vf x) { return hard_sigmoid(x); });
+    case Activation::sigmoid: return for_each_vector(in, out, n, [](vf x) { return sigmoid(x); });
+    case Activation::silu: return for_each_vector(in, out, n, [](vf x) { return mul(x, sigmoid(x)); });
+  }
+}
+
+SEPCONV_INLINE void add(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi) {
+  const vf low = broadcast(lo), high = broadcast(hi);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, min(high, max(low, add(load(a + i), load(b + i)))));
+  for (; i < n; ++i) {
+    const float sum = a[i] + b[i];
+    const float raised = lo > sum ? lo : sum;
+    out[i] = hi < raised ? hi : raised;
+  }
+}
+
+SEPCONV_INLINE void softmax(const float* in, float* out, std::int64_t n, float beta) {
+  float largest = -__builtin_inff();
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float x = beta * in[i];
+    largest = largest > x ? largest : x;  // a NaN may get lost here, but not below, where it reaches the total
+  }
+  const vf scale = broadcast(beta), shift = broadcast(largest);
+  for_each_vector(in, out, n, [=](vf x) { return exp(sub(mul(x, scale), shift)); });
+  double total = 0;
+  for (std::int64_t i = 0; i < n; ++i) total += static_cast<double>(out[i]);
+  const vf factor = broadcast(static_cast<float>(1.0 / total));
+  for_each_vector(out, out, n, [=](vf x) { return mul(x, factor); });
+}
+
+}  // namespace sepconv::SEPCONV_ISA

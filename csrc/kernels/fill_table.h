@@ -1,0 +1,41 @@
+// Fills an ISA's KernelTable from the kernels above it in the same translation unit.
+#include "kernels/table.h"
+
+namespace sepconv::SEPCONV_ISA {
+
+template <int Vectors, bool Strided, int Rows>
+SEPCONV_INLINE constexpr void fill_gemm(GemmKernel (&row)[kMaxGemmRows]) {
+  row[Rows - 1] = gemm<Rows, Vectors, Strided>;
+  if constexpr (Rows > 1) fill_gemm<Vectors, Strided, Rows - 1>(row);
+}
+
+SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
+  constexpr int kRows = kRegisters >= 32 ? 14 : kLanes == 8 ? 6 : 4;
+  KernelTable t{};
+  t.isa = isa;
+  t.vector = kLanes;
+  t.gemm_rows = kRows;
+  t.gemm_vectors = 2;
+  fill_gemm<1, false, kRows>(t.gemm_f32[0]);
+  fill_gemm<2, false, kRows>(t.gemm_f32[1]);
+  fill_gemm<1, true, kRows>(t.gemm_strided_f32[0]);
+  fill_gemm<2, true, kRows>(t.gemm_strided_f32[1]);
+  t.depthwise_3x3_s1_f32 = depthwise<3, 1>;
+  t.depthwise_3x3_s2_f32 = depthwise<3, 2>;
+  t.depthwise_5x5_s1_f32 = depthwise<5, 1>;
+  t.depthwise_5x5_s2_f32 = depthwise<5, 2>;
+  t.depthwise_any_f32 = [](const DepthwiseRows& d) { depthwise_any(d); };
+  t.average_pool_f32 = pool<false>;
+  t.max_pool_f32 = pool<true>;
+  t.global_average_f32 = [](const float* in, std::int64_t n, float* out) { global_average(in, n, out); };
+  t.add_f32 = [](const float* a, const float* b, float* out, std::int64_t n, float lo, float hi) {
+    add(a, b, out, n, lo, hi);
+  };
+  t.activate_f32 = [](Activation activation, const float* in, float* out, std::int64_t n) {
+    activate(activation, in, out, n);
+  };
+  t.softmax_f32 = [](const float* in, float* out, std::int64_t n, float beta) { softmax(in, out, n, beta); };
+  return t;
+}
+
+}  // namespace sepconv::SEPCONV_ISA

@@ -1,0 +1,99 @@
+// One KernelTable an ISA: what operators may call, and the tile sizes that packing and planning follow.
+//
+// Layout inside a plan. V is the ISA's vector width in floats. An activation of h×w×c is stored as
+// ceil(c/V) planes of h·w·V floats, [c/V][h][w][V]; the lanes past c are padding, ignored by consumers.
+// There is no halo: kernels take a row of zeros for rows outside, and a vector of zeros for columns outside.
+// All pointers may be unaligned. Every kernel reads and writes exactly what its arguments describe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/tensor.h"
+
+namespace sepconv {
+
+inline constexpr int kMaxGemmRows = 14;
+inline constexpr int kMaxGemmVectors = 2;
+
+// A run of `count` consecutive k of the A operand, `offset` floats from the row's start.
+struct Segment {
+  std::ptrdiff_t offset;
+  int count;
+};
+
+// One output tile of C = clamp(bias + A·B + residual): `rows` pixels × `vectors`·V channels.
+struct GemmTile {
+  const float* a;             // element k of row i: a[i*a_step + segment.offset + (k - segment's first k)]
+  std::ptrdiff_t a_step;      // floats from one row to the next
+  const Segment* segments;    // in order of k
+  int segment_count;
+  const float* b;             // packed panel: bias[vectors*V], then for each k: vectors*V weights
+  const float* residual;      // added before the clamp, addressed as c but with residual_plane; or nullptr
+  std::ptrdiff_t residual_plane;
+  float* c;                   // lane l of vector j of row i: c[j*c_plane + i*V + l]
+  std::ptrdiff_t c_plane;
+  float lo, hi;               // -inf, +inf for none; NaN passes through
+  const void* prefetch;       // what to bring into L2 meanwhile, as many bytes as are read of b; any address, or nullptr
+};
+using GemmKernel = void (*)(const GemmTile&);
+
+// Rows of one plane (V channels) of a depthwise convolution.
+struct DepthwiseRows {
+  const float* const* rows;   // input row of output row y, tap r: rows[y*row_step + r]; a row of zeros where outside
+  int row_step;
+  const float* zeros;         // V zeros, read for columns outside
+  int in_w, out_w, out_rows;
+  int pad_left;
+  const float* w;             // bias[V], then [kh][kw][V]
+  float* out;                 // [out_rows][out_w][V], rows out_step floats apart
+  std::ptrdiff_t out_step;
+  float lo, hi;
+  int kh, kw, stride_w, dilation_w;  // read by depthwise_any alone; the fast ones have theirs in their name
+};
+using DepthwiseKernel = void (*)(const DepthwiseRows&);
+
+// One output row of one plane of a pooling. Columns and rows outside take no part.
+struct PoolRow {
+  const float* const* rows;   // the row_count input rows that lie inside
+  int row_count;
+  int in_w, out_w;
+  int kw, stride_w, pad_left;
+  float* out;                 // [out_w][V]
+  int divisor;                // average: 0 divides by the number of columns and rows inside, else by this
+};
+using PoolKernel = void (*)(const PoolRow&);
+
+struct KernelTable {
+  const char* isa;            // "avx512"
+  int vector;                 // V
+  int gemm_rows;              // largest tile: gemm_rows × gemm_vectors·V
+  int gemm_vectors;
+
+  // gemm_f32[vectors-1][rows-1]: rows of A lie V floats apart (a plane of an activation).
+  GemmKernel gemm_f32[kMaxGemmVectors][kMaxGemmRows];
+  // The same with any a_step: dense convolution, and input in NHWC.
+  GemmKernel gemm_strided_f32[kMaxGemmVectors][kMaxGemmRows];
+
+  DepthwiseKernel depthwise_3x3_s1_f32, depthwise_3x3_s2_f32, depthwise_5x5_s1_f32, depthwise_5x5_s2_f32;
+  DepthwiseKernel depthwise_any_f32;   // called one output row at a time
+
+  PoolKernel average_pool_f32, max_pool_f32;
+  // out[V] = mean over n vectors of a plane.
+  void (*global_average_f32)(const float* in, std::int64_t n, float* out);
+  // out = clamp(a + b); n floats. out may be a or b.
+  void (*add_f32)(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi);
+  // out = activation(in); n floats. out may be in.
+  void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);
+  // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.
+  void (*softmax_f32)(const float* in, float* out, std::int64_t n, float beta);
+};
+
+// Defined in isa/<name>.cpp, for the ISAs of the architecture that is built.
+const KernelTable& scalar_table();
+#if defined(__x86_64__) || defined(_M_X64)
+const KernelTable& avx2_table();
+const KernelTable& avx512_table();
+#endif
+
+}  // namespace sepconv

@@ -1,0 +1,121 @@
+// Dense convolution as an implicit GEMM: k runs over (row, column, channel) of the window, one segment for each run of k
+// that lies together. The rows at hand are first copied with their padding, some rows of output at a time.
+#include <cstring>
+#include <vector>
+
+#include "ops/gemm_blocks.h"
+#include "ops/operators.h"
+
+namespace sepconv {
+namespace {
+
+constexpr int kStripPixels = 128;  // output pixels for which one panel of weights is used while in L1
+
+class Conv final : public RowOp {
+ public:
+  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, bool nhwc,
+       const KernelTable& t)
+      : table_(t), packed_(std::move(packed)), epilogue_(activation) {
+    kernel = gemm_name(t, "conv");
+    in = shape;
+    window = w;
+    out = {w.out_h(in.h), w.out_w(in.w), outputs};
+    parts = packed_->panels();
+    macs = out.elements() * w.kh * w.kw * in.c;
+    weight_bytes = packed_->bytes();
+    weights = packed_->panel(0);
+    streams = true;
+
+    planes_ = nhwc ? 1 : blocks_of(in.c, t);
+    pixel_ = nhwc ? in.c : t.vector;
+    row_ = std::ptrdiff_t{1} * (in.w + w.padding.left + w.padding.right) * pixel_;
+    strip_rows_ = std::max(1, kStripPixels / out.w);
+    const int rows = input_span(strip_rows_);
+    plane_ = rows * row_;
+    scratch_floats = static_cast<std::size_t>(planes_ * plane_);
+
+    for (int r = 0; r < w.kh; ++r) {
+      const std::ptrdiff_t row = r * w.dilation_h * row_;
+      if (nhwc && w.dilation_w == 1) {
+        segments_.push_back({row, w.kw * in.c});
+        continue;
+      }
+      for (int s = 0; s < w.kw; ++s) {
+        for (int b = 0; b < planes_; ++b) {
+          segments_.push_back({row + s * w.dilation_w * pixel_ + b * plane_, nhwc ? in.c : std::min(t.vector, in.c - b * t.vector)});
+        }
+      }
+    }
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int y = task.y0; y < task.y1; y += strip_rows_) {
+      const int rows = std::min(strip_rows_, task.y1 - y);
+      copy_padded(task, y, rows);
+      for (int p = task.part0; p < task.part1; ++p) {
+        for (int i = 0; i < rows; ++i) multiply_row(task, p, y, i);
+      }
+    }
+  }
+
+ private:
+  int input_span(int rows) const { return (rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1; }
+
+  void copy_padded(const RowTask& task, int y, int rows) const noexcept {
+    const std::ptrdiff_t left = window.padding.left * pixel_, middle = std::ptrdiff_t{1} * in.w * pixel_;
+    const std::ptrdiff_t right = window.padding.right * pixel_;
+    const int first = y * window.stride_h - window.padding.top;
+    for (int b = 0; b < planes_; ++b) {
+      for (int i = 0; i < input_span(rows); ++i) {
+        float* to = task.scratch + b * plane_ + i * row_;
+        if (first + i < 0 || first + i >= in.h) {
+          std::memset(to, 0, sizeof(float) * row_);
+          continue;
+        }
+        std::memset(to, 0, sizeof(float) * left);
+        std::memcpy(to + left, task.in.at(b, first + i), sizeof(float) * middle);
+        std::memset(to + left + middle, 0, sizeof(float) * right);
+      }
+    }
+  }
+
+  void multiply_row(const RowTask& task, int p, int y, int i) const noexcept {
+    const Tiles tiles(out.w, table_);
+    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
+    for (int tile = 0; tile < tiles.count(); ++tile) {
+      const int first = tiles.begin(tile), rows = tiles.begin(tile + 1) - first;
+      GemmTile g;
+      g.a_step = std::ptrdiff_t{1} * window.stride_w * pixel_;
+      g.a = task.scratch + i * window.stride_h * row_ + first * g.a_step;
+      g.segments = segments_.data();
+      g.segment_count = static_cast<int>(segments_.size());
+      g.b = packed_->panel(p);
+      const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;
+      g.residual = task.other.data ? task.other.at(block, y + i) + offset : nullptr;
+      g.residual_plane = task.other.plane;
+      g.c = task.out.at(block, y + i) + offset;
+      g.c_plane = task.out.plane;
+      g.lo = epilogue_.lo;
+      g.hi = epilogue_.hi;
+      g.prefetch = tile > 0 || i > 0 ? g.b : p + 1 < parts ? packed_->panel(p + 1) : prefetch_after;
+      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
+      activate_tile(table_, epilogue_.pass, g, rows, vectors);
+    }
+  }
+
+  const KernelTable& table_;
+  std::shared_ptr<const PackedGemm> packed_;
+  Epilogue epilogue_;
+  std::vector<Segment> segments_;
+  int planes_, pixel_, strip_rows_;
+  std::ptrdiff_t row_, plane_;  // of the padded copy, in floats
+};
+
+}  // namespace
+
+RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
+                   Activation activation, bool nhwc, const KernelTable& table) {
+  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, nhwc, table);
+}
+
+}  // namespace sepconv

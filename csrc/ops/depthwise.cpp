@@ -1,0 +1,124 @@
+// Depthwise convolution: plane after plane. The kernel gets a pointer an input row; rows outside point at zeros.
+#include <vector>
+
+#include "ops/operators.h"
+
+namespace sepconv {
+namespace {
+
+constexpr int kStripRows = 64;  // output rows a kernel call
+
+class Depthwise final : public RowOp {
+ public:
+  Depthwise(Shape shape, const Window& w, std::shared_ptr<const PackedDepthwise> packed, int multiplier, Activation activation,
+            const KernelTable& t)
+      : table_(t), packed_(std::move(packed)), epilogue_(activation), multiplier_(multiplier) {
+    in = shape;
+    window = w;
+    out = {w.out_h(in.h), w.out_w(in.w), in.c * multiplier};
+    parts = blocks_of(out.c, t);
+    macs = out.elements() * w.kh * w.kw;
+    weight_bytes = packed_->bytes();
+    streams = true;
+    splits_channels = true;
+    choose();
+    zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
+    pointers_ = fast_ ? (kStripRows - 1) * w.stride_h + w.kh : kStripRows * w.kh;
+    scratch_floats = static_cast<std::size_t>(pointers_) * sizeof(float*) / sizeof(float);
+    if (multiplier_ > 1) scratch_floats += static_cast<std::size_t>(in.w) * in.h * t.vector;
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    const int v = table_.vector;
+    auto* const rows = reinterpret_cast<const float**>(task.scratch);
+    for (int b = task.part0; b < task.part1; ++b) {
+      ConstRowView plane = task.in;
+      plane.data += b * task.in.plane;
+      if (multiplier_ > 1) plane = repeat_channels(task, b);
+      DepthwiseRows d;
+      d.rows = rows;
+      d.row_step = fast_ ? window.stride_h : window.kh;
+      d.zeros = zeros_.data();
+      d.in_w = in.w;
+      d.out_w = out.w;
+      d.pad_left = window.padding.left;
+      d.w = packed_->block(b);
+      d.lo = epilogue_.lo;
+      d.hi = epilogue_.hi;
+      d.kh = window.kh;
+      d.kw = window.kw;
+      d.stride_w = window.stride_w;
+      d.dilation_w = window.dilation_w;
+      d.out_step = task.out.row;
+      for (int y = task.y0; y < task.y1;) {
+        d.out_rows = std::min({kStripRows, task.y1 - y, task.out.ring - y % task.out.ring});
+        d.out = task.out.at(b, y);
+        find_rows(plane, y, d.out_rows, rows);
+        kernel_(d);
+        if (epilogue_.pass != Activation::none) {
+          table_.activate_f32(epilogue_.pass, d.out, d.out, std::int64_t{1} * d.out_rows * out.w * v);
+        }
+        y += d.out_rows;
+      }
+    }
+  }
+
+ private:
+  void choose() {
+    const Window& w = window;
+    const int k = w.kh, edge = k / 2;
+    // What the fast kernels take: a square of 3 or 5, padding up to half of it. The last column that is read may be
+    // nearer than the padding says.
+    const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
+    fast_ = w.kh == w.kw && (k == 3 || k == 5) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
+            w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+    kernel_ = !fast_   ? table_.depthwise_any_f32
+              : k == 3 ? (w.stride_w == 1 ? table_.depthwise_3x3_s1_f32 : table_.depthwise_3x3_s2_f32)
+                       : (w.stride_w == 1 ? table_.depthwise_5x5_s1_f32 : table_.depthwise_5x5_s2_f32);
+    const std::string size = std::to_string(w.kh) + "x" + std::to_string(w.kw);
+    kernel = "depthwise_" + (fast_ ? size + "_s" + std::to_string(w.stride_w) : std::string("any")) + "_f32__" + table_.isa;
+  }
+
+  void find_rows(const ConstRowView& plane, int y, int out_rows, const float** rows) const noexcept {
+    const int count = fast_ ? (out_rows - 1) * window.stride_h + window.kh : out_rows * window.kh;
+    const int first = y * window.stride_h - window.padding.top;
+    for (int i = 0; i < count; ++i) {
+      const int row = fast_ ? first + i : first + i / window.kh * window.stride_h + i % window.kh * window.dilation_h;
+      rows[i] = row < 0 || row >= in.h ? zeros_.data() : plane.at(0, row);
+    }
+  }
+
+  // Output channel n reads input channel n / multiplier: a plane whose lanes repeat them.
+  ConstRowView repeat_channels(const RowTask& task, int block) const noexcept {
+    const int v = table_.vector;
+    float* const copy = task.scratch + pointers_ * sizeof(float*) / sizeof(float);
+    const RowRange needed = input_rows(task.y0, task.y1);
+    for (int y = needed.begin; y < needed.end; ++y) {
+      for (int lane = 0; lane < v; ++lane) {
+        const int c = std::min((block * v + lane) / multiplier_, in.c - 1);
+        const float* from = task.in.at(c / v, y) + c % v;
+        float* to = copy + std::ptrdiff_t{1} * y * in.w * v + lane;
+        for (int x = 0; x < in.w; ++x) to[x * v] = from[x * v];
+      }
+    }
+    return {copy, 0, std::ptrdiff_t{1} * in.w * v, in.h};
+  }
+
+  const KernelTable& table_;
+  std::shared_ptr<const PackedDepthwise> packed_;
+  Epilogue epilogue_;
+  int multiplier_;
+  int pointers_ = 0;
+  bool fast_ = false;
+  DepthwiseKernel kernel_ = nullptr;
+  std::vector<float> zeros_;  // a row outside, and a vector of a column outside
+};
+
+}  // namespace
+
+RowOpPtr make_depthwise(Shape in, const Window& window, std::shared_ptr<const PackedDepthwise> packed, int multiplier,
+                        Activation activation, const KernelTable& table) {
+  return std::make_unique<Depthwise>(in, window, std::move(packed), multiplier, activation, table);
+}
+
+}  // namespace sepconv

@@ -1,0 +1,94 @@
+// Operators whose output has their input's shape: sum of two, activation, softmax.
+#include "ops/operators.h"
+
+namespace sepconv {
+namespace {
+
+class Elementwise : public RowOp {
+ public:
+  Elementwise(Shape shape, const char* name, const KernelTable& t) : table_(t) {
+    kernel = std::string(name) + "_f32__" + t.isa;
+    in = out = shape;
+    parts = blocks_of(shape.c, t);
+    macs = out.elements();
+  }
+
+ protected:
+  std::int64_t row_floats() const { return std::int64_t{1} * out.w * table_.vector; }
+  const KernelTable& table_;
+};
+
+class Add final : public Elementwise {
+ public:
+  Add(Shape shape, Activation activation, const KernelTable& t) : Elementwise(shape, "add", t), epilogue_(activation) {}
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      for (int y = task.y0; y < task.y1; ++y) {
+        float* to = task.out.at(b, y);
+        table_.add_f32(task.in.at(b, y), task.other.at(b, y), to, row_floats(), epilogue_.lo, epilogue_.hi);
+        if (epilogue_.pass != Activation::none) table_.activate_f32(epilogue_.pass, to, to, row_floats());
+      }
+    }
+  }
+
+ private:
+  Epilogue epilogue_;
+};
+
+class Activate final : public Elementwise {
+ public:
+  Activate(Shape shape, Activation activation, const KernelTable& t)
+      : Elementwise(shape, "activate", t), activation_(activation) {}
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      for (int y = task.y0; y < task.y1; ++y) {
+        table_.activate_f32(activation_, task.in.at(b, y), task.out.at(b, y), row_floats());
+      }
+    }
+  }
+
+ private:
+  Activation activation_;
+};
+
+// Over the channels of each pixel, which are gathered from their planes first.
+class Softmax final : public Elementwise {
+ public:
+  Softmax(Shape shape, float beta, const KernelTable& t) : Elementwise(shape, "softmax", t), beta_(beta) {
+    parts = 1;
+    scratch_floats = static_cast<std::size_t>(shape.c);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    const int v = table_.vector;
+    float* const row = task.scratch;
+    for (int y = task.y0; y < task.y1; ++y) {
+      for (int x = 0; x < in.w; ++x) {
+        for (int c = 0; c < in.c; ++c) row[c] = task.in.at(c / v, y)[x * v + c % v];
+        table_.softmax_f32(row, row, in.c, beta_);
+        for (int c = 0; c < in.c; ++c) task.out.at(c / v, y)[x * v + c % v] = row[c];
+      }
+    }
+  }
+
+ private:
+  float beta_;
+};
+
+}  // namespace
+
+RowOpPtr make_add(Shape shape, Activation activation, const KernelTable& table) {
+  return std::make_unique<Add>(shape, activation, table);
+}
+
+RowOpPtr make_activation(Shape shape, Activation activation, const KernelTable& table) {
+  return std::make_unique<Activate>(shape, activation, table);
+}
+
+RowOpPtr make_softmax(Shape shape, float beta, const KernelTable& table) {
+  return std::make_unique<Softmax>(shape, beta, table);
+}
+
+}  // namespace sepconv

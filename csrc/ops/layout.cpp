@@ -1,0 +1,122 @@
+// Operators that move elements: between NHWC and blocks of channels, zero padding, another shape.
+#include <cstring>
+
+#include "ops/operators.h"
+
+namespace sepconv {
+namespace {
+
+class FromNhwc final : public RowOp {
+ public:
+  FromNhwc(Shape shape, const KernelTable& t) : v_(t.vector) {
+    kernel = "from_nhwc";
+    in = out = shape;
+    parts = blocks_of(shape.c, t);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      const int lanes = std::min(v_, in.c - b * v_);
+      for (int y = task.y0; y < task.y1; ++y) {
+        const float* from = task.in.at(0, y) + b * v_;
+        float* to = task.out.at(b, y);
+        for (int x = 0; x < in.w; ++x, from += in.c, to += v_) {
+          for (int lane = 0; lane < v_; ++lane) to[lane] = lane < lanes ? from[lane] : 0.0f;
+        }
+      }
+    }
+  }
+
+ private:
+  int v_;
+};
+
+class ToNhwc final : public RowOp {
+ public:
+  ToNhwc(Shape shape, const KernelTable& t) : v_(t.vector) {
+    kernel = "to_nhwc";
+    in = out = shape;
+    parts = blocks_of(shape.c, t);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      const int lanes = std::min(v_, in.c - b * v_);
+      for (int y = task.y0; y < task.y1; ++y) {
+        const float* from = task.in.at(b, y);
+        float* to = task.out.at(0, y) + b * v_;
+        for (int x = 0; x < in.w; ++x, from += v_, to += in.c) std::memcpy(to, from, sizeof(float) * lanes);
+      }
+    }
+  }
+
+ private:
+  int v_;
+};
+
+class Pad final : public RowOp {
+ public:
+  Pad(Shape shape, const Padding& p, const KernelTable& t) : v_(t.vector) {
+    kernel = "pad";
+    in = shape;
+    out = {in.h + p.top + p.bottom, in.w + p.left + p.right, in.c};
+    window.padding = p;
+    parts = blocks_of(in.c, t);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    const Padding& p = window.padding;
+    for (int b = task.part0; b < task.part1; ++b) {
+      for (int y = task.y0; y < task.y1; ++y) {
+        float* to = task.out.at(b, y);
+        std::memset(to, 0, sizeof(float) * out.w * v_);
+        const int from = y - p.top;
+        if (from >= 0 && from < in.h) std::memcpy(to + p.left * v_, task.in.at(b, from), sizeof(float) * in.w * v_);
+      }
+    }
+  }
+
+ private:
+  int v_;
+};
+
+class Reshape final : public RowOp {
+ public:
+  Reshape(Shape from, Shape to, const KernelTable& t) : v_(t.vector) {
+    kernel = "reshape";
+    in = from;
+    out = to;
+  }
+
+  RowRange input_rows(int, int) const override { return {0, in.h}; }
+
+  void run(const RowTask& task) const noexcept override {
+    const std::int64_t row = std::int64_t{1} * out.w * out.c;
+    for (int y = task.y0; y < task.y1; ++y) {
+      for (std::int64_t i = 0; i < row; ++i) {
+        const std::int64_t n = y * row + i;
+        const int c = static_cast<int>(n % in.c), to_c = static_cast<int>(i % out.c);
+        const std::int64_t pixel = n / in.c;
+        const float x = task.in.at(c / v_, static_cast<int>(pixel / in.w))[pixel % in.w * v_ + c % v_];
+        task.out.at(to_c / v_, y)[i / out.c * v_ + to_c % v_] = x;
+      }
+    }
+  }
+
+ private:
+  int v_;
+};
+
+}  // namespace
+
+RowOpPtr make_from_nhwc(Shape shape, const KernelTable& table) { return std::make_unique<FromNhwc>(shape, table); }
+
+RowOpPtr make_to_nhwc(Shape shape, const KernelTable& table) { return std::make_unique<ToNhwc>(shape, table); }
+
+RowOpPtr make_pad(Shape in, const Padding& padding, const KernelTable& table) {
+  return std::make_unique<Pad>(in, padding, table);
+}
+
+RowOpPtr make_reshape(Shape in, Shape out, const KernelTable& table) { return std::make_unique<Reshape>(in, out, table); }
+
+}  // namespace sepconv

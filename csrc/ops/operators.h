@@ -1,0 +1,40 @@
+// The operators of a plan; each is a file of its own. All throw std::bad_alloc only: shapes were checked in graph/.
+#pragma once
+
+#include <memory>
+
+#include "ops/row_op.h"
+#include "pack/pack.h"
+
+namespace sepconv {
+
+using RowOpPtr = std::unique_ptr<RowOp>;
+
+// 1×1 convolution at stride 1 without padding: a GEMM over all pixels. The residual, if a task brings one, is added
+// before the activation.
+RowOpPtr make_pointwise(Shape in, std::shared_ptr<const PackedGemm>, int outputs, Activation, const KernelTable&);
+
+// Any dense convolution, as an implicit GEMM over a zero-padded copy of the input rows at hand. `nhwc`: the input is an
+// NHWC image rather than blocked.
+RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, bool nhwc,
+                   const KernelTable&);
+
+// Depthwise convolution, out.c = in.c · multiplier.
+RowOpPtr make_depthwise(Shape in, const Window&, std::shared_ptr<const PackedDepthwise>, int multiplier, Activation,
+                        const KernelTable&);
+
+enum class PoolKind { average, average_with_padding, max };
+RowOpPtr make_pool(Shape in, const Window&, PoolKind, Activation, const KernelTable&);
+RowOpPtr make_global_average(Shape in, const KernelTable&);
+
+RowOpPtr make_add(Shape, Activation, const KernelTable&);
+RowOpPtr make_activation(Shape, Activation, const KernelTable&);
+RowOpPtr make_softmax(Shape, float beta, const KernelTable&);
+
+// Between layouts, and what moves elements about.
+RowOpPtr make_from_nhwc(Shape, const KernelTable&);
+RowOpPtr make_to_nhwc(Shape, const KernelTable&);
+RowOpPtr make_pad(Shape in, const Padding&, const KernelTable&);
+RowOpPtr make_reshape(Shape in, Shape out, const KernelTable&);
+
+}  // namespace sepconv

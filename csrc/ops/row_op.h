@@ -1,0 +1,88 @@
+// What every operator of a plan is: a function that computes some rows of its output, for some of its channels.
+// Rows are the unit because a chain of operators can then stream them through small ring buffers (graph/chain.h), and
+// because rows and channels are what threads can share without changing any sum.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/tensor.h"
+#include "kernels/table.h"
+
+namespace sepconv {
+
+// An activation in memory. Row y of plane b starts at data + b·plane + (y mod ring)·row; a whole image has ring = h.
+// Blocked activations have planes of V channels; an NHWC image is one plane of rows of w·c floats.
+template <class T>
+struct BasicRowView {
+  T* data = nullptr;
+  std::ptrdiff_t plane = 0;
+  std::ptrdiff_t row = 0;
+  int ring = 1;
+
+  T* at(int block, int y) const { return data + block * plane + (y % ring) * row; }
+};
+using ConstRowView = BasicRowView<const float>;
+using RowView = BasicRowView<float>;
+
+struct RowTask {
+  ConstRowView in;
+  ConstRowView other;  // a residual or second addend, of the output's shape; data is nullptr where there is none
+  RowView out;
+  int y0, y1;          // output rows
+  int part0, part1;    // of RowOp::parts
+  float* scratch;      // RowOp::scratch_floats of them
+};
+
+struct RowRange {
+  int begin, end;
+};
+
+class RowOp {
+ public:
+  virtual ~RowOp() = default;
+
+  virtual void run(const RowTask& task) const noexcept = 0;
+
+  // Input rows that output rows [y0, y1) need: a window's, unless the operator says otherwise.
+  virtual RowRange input_rows(int y0, int y1) const {
+    const int first = y0 * window.stride_h - window.padding.top;
+    const int last = (y1 - 1) * window.stride_h - window.padding.top + (window.kh - 1) * window.dilation_h + 1;
+    return {std::clamp(first, 0, in.h), std::clamp(last, 0, in.h)};
+  }
+
+  std::string kernel;              // the name of what runs: gemm_f32_14x32__avx512
+  Shape in, out;
+  Window window;                   // identity unless it is a sliding-window operator
+  int parts = 1;                   // how many pieces the output's channels can be computed in
+  std::int64_t macs = 0;           // multiply-adds (for elementwise operators: operations) an image
+  std::size_t weight_bytes = 0;    // packed
+  std::size_t scratch_floats = 0;
+  bool splits_channels = false;    // whether threads share its channels rather than its rows
+  bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain
+  const void* weights = nullptr;   // where its packed weights start: the operator before may prefetch them
+  const void* prefetch_after = nullptr;
+};
+
+inline int blocks_of(int channels, const KernelTable& table) { return (channels + table.vector - 1) / table.vector; }
+
+inline std::int64_t blocked_floats(const Shape& s, const KernelTable& table) {
+  return std::int64_t{1} * blocks_of(s.c, table) * s.h * s.w * table.vector;
+}
+
+// The clamp that kernels apply themselves, and whether the activation is more than a clamp and needs its own pass.
+struct Epilogue {
+  float lo = -__builtin_inff(), hi = __builtin_inff();
+  Activation pass = Activation::none;
+
+  explicit Epilogue(Activation activation) {
+    if (activation == Activation::relu || activation == Activation::relu6) lo = 0.0f;
+    if (activation == Activation::relu6) hi = 6.0f;
+    if (activation > Activation::relu6) pass = activation;
+  }
+};
+
+}  // namespace sepconv

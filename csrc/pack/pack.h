@@ -1,0 +1,63 @@
+// Weights as the kernels read them: biases and weights of one tile side by side, BatchNorm folded in, denormals gone.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned.h"
+#include "kernels/table.h"
+
+namespace sepconv {
+
+// float32 weights somewhere in memory: dense [kh, kw, C, N], depthwise [kh, kw, C, M]. Strides in bytes, of any sign.
+struct WeightView {
+  const char* data;
+  std::array<std::ptrdiff_t, 4> strides;
+  std::array<int, 4> dims;
+
+  const char* address(int r, int s, int c, int n) const {
+    return data + r * strides[0] + s * strides[1] + c * strides[2] + n * strides[3];
+  }
+};
+
+// What a convolution adds to its sums, an output channel each: out = scale·Σ(w·x) + shift. From bias and BatchNorm.
+struct Affine {
+  std::vector<double> scale, shift;
+};
+
+// Panels of up to gemm_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights.
+class PackedGemm {
+ public:
+  // Throws std::bad_alloc.
+  PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table);
+
+  int panels() const { return (blocks_ + panel_vectors_ - 1) / panel_vectors_; }
+  int vectors(int panel) const { return std::min(panel_vectors_, blocks_ - panel * panel_vectors_); }
+  const float* panel(int p) const { return data_.floats() + p * panel_stride_; }
+  int first_block(int panel) const { return panel * panel_vectors_; }
+  std::size_t bytes() const { return data_.size(); }
+
+ private:
+  int blocks_, panel_vectors_;
+  std::size_t panel_stride_;
+  AlignedBuffer data_;
+};
+
+// One block of V output channels after the other: bias[V], then [kh][kw][V].
+class PackedDepthwise {
+ public:
+  // Throws std::bad_alloc.
+  PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table);
+
+  const float* block(int b) const { return data_.floats() + b * block_stride_; }
+  std::size_t bytes() const { return data_.size(); }
+
+ private:
+  std::size_t block_stride_;
+  AlignedBuffer data_;
+};
+
+}  // namespace sepconv

@@ -1,0 +1,43 @@
+// The vocabulary of simd/avx512.h for AVX2 with FMA: 8 floats.
+#pragma once
+
+#include <immintrin.h>
+
+#include "base/inline.h"
+
+namespace sepconv::avx2 {
+
+using vf = __m256;
+inline constexpr int kLanes = 8;
+inline constexpr int kRegisters = 16;
+
+SEPCONV_INLINE vf load(const float* p) { return _mm256_loadu_ps(p); }
+SEPCONV_INLINE void store(float* p, vf v) { _mm256_storeu_ps(p, v); }
+SEPCONV_INLINE vf load_once(const float* p) {
+  vf v = load(p);
+  asm("" : "+x"(v));
+  return v;
+}
+SEPCONV_INLINE vf broadcast(float x) { return _mm256_set1_ps(x); }
+SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+SEPCONV_INLINE vf add(vf a, vf b) { return _mm256_add_ps(a, b); }
+SEPCONV_INLINE vf sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+SEPCONV_INLINE vf mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+SEPCONV_INLINE vf div(vf a, vf b) { return _mm256_div_ps(a, b); }
+SEPCONV_INLINE vf min(vf a, vf b) { return _mm256_min_ps(a, b); }
+SEPCONV_INLINE vf max(vf a, vf b) { return _mm256_max_ps(a, b); }
+SEPCONV_INLINE vf max_nan(vf a, vf b) { return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+SEPCONV_INLINE vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+// In two factors, so that neither leaves the exponent's range.
+SEPCONV_INLINE vf ldexp(vf p, vf n) {
+  const __m256i whole = _mm256_cvtps_epi32(n);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const __m256i rest = _mm256_sub_epi32(whole, half);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const vf first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const vf second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return _mm256_mul_ps(_mm256_mul_ps(p, first), second);
+}
+
+}  // namespace sepconv::avx2

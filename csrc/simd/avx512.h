@@ -1,0 +1,40 @@
+// The vocabulary of vector operations for AVX-512 (F, BW, DQ, VL): 16 floats. Same names and meanings in every simd/*.h:
+//   load_once  a load that stays one: GCC would repeat it as the memory operand of each multiply-add
+//   min, max   return the second operand when either is NaN, so max(lo, x) lets a NaN x through
+//   max_nan    NaN when either is NaN
+//   fmadd      a*b + c
+//   ldexp      p · 2^n for integral n in [-252, 254]
+#pragma once
+
+#include <immintrin.h>
+
+#include "base/inline.h"
+
+namespace sepconv::avx512 {
+
+using vf = __m512;
+inline constexpr int kLanes = 16;
+inline constexpr int kRegisters = 32;
+
+SEPCONV_INLINE vf load(const float* p) { return _mm512_loadu_ps(p); }
+SEPCONV_INLINE void store(float* p, vf v) { _mm512_storeu_ps(p, v); }
+SEPCONV_INLINE vf load_once(const float* p) {
+  vf v = load(p);
+  asm("" : "+v"(v));
+  return v;
+}
+SEPCONV_INLINE vf broadcast(float x) { return _mm512_set1_ps(x); }
+SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+SEPCONV_INLINE vf add(vf a, vf b) { return _mm512_add_ps(a, b); }
+SEPCONV_INLINE vf sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+SEPCONV_INLINE vf mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+SEPCONV_INLINE vf div(vf a, vf b) { return _mm512_div_ps(a, b); }
+SEPCONV_INLINE vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
+SEPCONV_INLINE vf max(vf a, vf b) { return _mm512_max_ps(a, b); }
+SEPCONV_INLINE vf max_nan(vf a, vf b) {
+  return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+}
+SEPCONV_INLINE vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+SEPCONV_INLINE vf ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+
+}  // namespace sepconv::avx512

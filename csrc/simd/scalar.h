@@ -1,0 +1,53 @@
+// The vocabulary of simd/avx512.h without any ISA extension: 4 floats in the compiler's portable vector type, for every
+// architecture. No fused multiply-add: without hardware for it std::fma is a library call.
+#pragma once
+
+#include <cstring>
+
+#include "base/inline.h"
+
+namespace sepconv::scalar {
+
+typedef float vf __attribute__((vector_size(16)));
+typedef int vi __attribute__((vector_size(16)));
+inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 16;
+
+SEPCONV_INLINE vf load(const float* p) {
+  vf v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+SEPCONV_INLINE void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+SEPCONV_INLINE vf load_once(const float* p) { return load(p); }
+SEPCONV_INLINE vf broadcast(float x) { return vf{x, x, x, x}; }
+SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return a * b + c; }
+SEPCONV_INLINE vf add(vf a, vf b) { return a + b; }
+SEPCONV_INLINE vf sub(vf a, vf b) { return a - b; }
+SEPCONV_INLINE vf mul(vf a, vf b) { return a * b; }
+SEPCONV_INLINE vf div(vf a, vf b) { return a / b; }
+SEPCONV_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
+SEPCONV_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+SEPCONV_INLINE vf max_nan(vf a, vf b) { return a == a ? max(a, b) : a; }
+
+// Adding 1.5·2^23 leaves no bit for a fraction; exact for |a| < 2^22, all that exp() asks of it.
+SEPCONV_INLINE vf round(vf a) {
+  const vf magic = broadcast(12582912.0f);
+  return (a + magic) - magic;
+}
+
+// In two factors, so that neither leaves the exponent's range. A NaN n makes no valid int, but then p is NaN too.
+SEPCONV_INLINE vf ldexp(vf p, vf n) {
+  const vf safe = n == n ? n : broadcast(0.0f);
+  const vi whole = __builtin_convertvector(safe, vi);
+  const vi half = whole >> 1;
+  const vi rest = whole - half;
+  const vi first = (half + 127) << 23;
+  const vi second = (rest + 127) << 23;
+  vf f, s;
+  std::memcpy(&f, &first, sizeof f);
+  std::memcpy(&s, &second, sizeof s);
+  return p * f * s;
+}
+
+}  // namespace sepconv::scalar

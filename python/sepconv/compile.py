@@ -1,0 +1,100 @@
+"""From the layer list to the core's graph: one call a layer, weights as float32 arrays that live only that long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .graph import (
+    Activation,
+    Add,
+    AveragePool2d,
+    BatchNorm,
+    Conv2d,
+    DepthwiseConv2d,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool2d,
+    Pad,
+    Reshape,
+    Softmax,
+)
+
+Float32 = NDArray[np.float32]
+BatchNormArrays = tuple[Float32, Float32, Float32, Float32, float]
+
+
+def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | None = None) -> _core.Graph:
+    """The core's graph of these layers, weights packed for ``isa`` (None: the one in use).
+
+    Raises:
+        ValueError: a layer is inconsistent, with its name; see :func:`sepconv.graph.infer_shapes`.
+        MemoryError: the weights do not fit.
+    """
+    graph = _core.Graph(isa)
+    nodes: dict[str, int] = {}
+    for layer in layers:
+        nodes[layer.name] = _add(graph, layer, [nodes[name] for name in layer.inputs])
+    for name in outputs:
+        graph.output(nodes[name])
+    return graph
+
+
+def _float32(array: ArrayLike) -> Float32:
+    return np.asarray(array, dtype=np.float32)
+
+
+def _batch_norm(norm: BatchNorm | None) -> BatchNormArrays | None:
+    if norm is None:
+        return None
+    arrays = (norm.gamma, norm.beta, norm.mean, norm.variance)
+    gamma, beta, mean, variance = (_float32(array) for array in arrays)
+    return gamma, beta, mean, variance, norm.epsilon
+
+
+def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
+    name = layer.name
+    match layer:
+        case Input():
+            return graph.input(name, layer.shape)
+        case Conv2d() | DepthwiseConv2d():
+            add = graph.conv2d if isinstance(layer, Conv2d) else graph.depthwise_conv2d
+            return add(
+                name,
+                inputs[0],
+                _float32(layer.weight),
+                None if layer.bias is None else _float32(layer.bias),
+                _batch_norm(layer.batch_norm),
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                layer.activation,
+            )
+        case FullyConnected():
+            weight = _float32(layer.weight)[np.newaxis, np.newaxis]
+            bias = None if layer.bias is None else _float32(layer.bias)
+            return graph.fully_connected(name, inputs[0], weight, bias, layer.activation)
+        case Add():
+            return graph.add(name, inputs[0], inputs[1], layer.activation)
+        case AveragePool2d():
+            return graph.average_pool2d(
+                name, inputs[0], layer.kernel, layer.stride, layer.padding, layer.include_padding, layer.activation
+            )
+        case MaxPool2d():
+            return graph.max_pool2d(name, inputs[0], layer.kernel, layer.stride, layer.padding, layer.activation)
+        case GlobalAveragePool():
+            return graph.global_average_pool(name, inputs[0])
+        case Activation():
+            return graph.activation(name, inputs[0], layer.activation)
+        case Softmax():
+            return graph.softmax(name, inputs[0], layer.beta)
+        case Reshape():
+            return graph.reshape(name, inputs[0], layer.shape)
+        case Pad():
+            return graph.pad(name, inputs[0], layer.padding)
+    raise ValueError(f"layer {name!r} is a {type(layer).__name__}, must be one of the layers of sepconv.graph")

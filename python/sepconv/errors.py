@@ -1,0 +1,19 @@
+"""The exceptions of sepconv that are not plain ``ValueError`` or ``TypeError``.
+
+Bad arguments raise ``ValueError`` or ``TypeError``, paths that cannot be opened ``FileNotFoundError`` or
+``IsADirectoryError``. The classes here are for what is wrong with a file's content or with what a model asks for.
+"""
+
+from __future__ import annotations
+
+
+class SepconvError(Exception):
+    """Base of every exception that sepconv defines."""
+
+
+class ModelFormatError(SepconvError, ValueError):
+    """A file is not what its format requires: truncated, inconsistent, or of another format."""
+
+
+class UnsupportedError(SepconvError, NotImplementedError):
+    """A well-formed model asks for something that sepconv does not implement: an operator, a type, an option."""

@@ -1,0 +1,27 @@
+"""Optional dependencies: imported where they are needed, and named with their extra where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from sepconv.errors import SepconvError
+
+
+class MissingExtraError(SepconvError, ImportError):
+    """A package that one of sepconv's extras installs is not there."""
+
+
+def missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+    """The error that says what is missing, for what, and the command that installs it."""
+    return MissingExtraError(f"{purpose} needs the package {package}: pip install 'sepconv[{extra}]'")
+
+
+def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleType:
+    """Import ``module``; raise :class:`MissingExtraError` where ``package``, which holds it, is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise  # the package is there, but something that it imports is not
+        raise missing(package, extra, purpose) from error

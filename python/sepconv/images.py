@@ -1,0 +1,102 @@
+"""Photographs: read with Pillow, resized as a convention says."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv import extras
+from sepconv.conventions import Convention
+from sepconv.errors import SepconvError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A strip this many times as long as the network sees is cut before it is resized, not after: memory stays bounded.
+_LONGEST = 16
+
+
+class ImageError(SepconvError, ValueError):
+    """A file that Pillow cannot read as a photograph."""
+
+
+def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """The photograph in a file as ``[h, w, 3]`` uint8, RGB, upright as its EXIF orientation says.
+
+    Transparency is laid over white; an animation gives its first frame. Raises FileNotFoundError, IsADirectoryError or
+    PermissionError for the path, :class:`ImageError` for the content, MissingExtraError without Pillow.
+    """
+    pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="reading a photograph")
+    from PIL import ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    with path.open("rb") as file, warnings.catch_warnings():
+        # Between Pillow's warning (89 million pixels) and its refusal (twice that) are large but honest photographs.
+        warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)  # oddities of metadata
+        try:
+            with pillow.open(file) as image:
+                upright = ImageOps.exif_transpose(image)
+                return np.asarray(_to_rgb(upright, path))
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{path} is not an image in any format that Pillow reads") from error
+        except pillow.DecompressionBombError as error:
+            raise ImageError(f"{path} has more pixels than Pillow admits: {error}") from error
+        except (MemoryError, KeyboardInterrupt, ImageError):
+            raise
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... for damaged files
+            raise ImageError(f"{path} is damaged: {error}") from error
+
+
+def _to_rgb(image: Image, path: Path) -> Image:
+    if image.mode.startswith("I;16"):
+        import PIL.Image
+
+        return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{path} has mode {image.mode!r} (numbers, not colours), must have 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        import PIL.Image
+
+        with_alpha = image.convert("RGBA")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize(image: NDArray[np.uint8], convention: Convention, height: int, width: int) -> NDArray[np.uint8]:
+    """``image`` ``[h, w, 3]`` as the convention brings it to ``[height, width, 3]``; uint8 in, uint8 out.
+
+    Raises ValueError for a shape that is no image, MissingExtraError without Pillow.
+    """
+    pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="resizing a photograph")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} of shape {list(image.shape)}, must be uint8 [height, width, 3]")
+    if height < 1 or width < 1:
+        raise ValueError(f"height and width are {height} and {width}, must be positive")
+    method = pillow.Resampling[convention.interpolation.upper()]
+    picture: Image = pillow.fromarray(np.ascontiguousarray(image))
+    if convention.resize == "stretch":
+        return np.asarray(picture.resize((width, height), method))
+
+    cover_h, cover_w = int(height / convention.crop_fraction), int(width / convention.crop_fraction)
+    picture = _limit_strip(picture, cover_h, cover_w)
+    w, h = picture.size
+    # The side that just fits gets its length exactly, the other's fraction is dropped.
+    scaled = (w * cover_h // h, cover_h) if h * cover_w <= w * cover_h else (cover_w, h * cover_w // w)
+    left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    return np.asarray(picture.resize(scaled, method).crop((left, top, left + width, top + height)))
+
+
+def _limit_strip(picture: Image, cover_h: int, cover_w: int) -> Image:
+    w, h = picture.size
+    new_w = min(w, max(1, _LONGEST * h * cover_w // cover_h))
+    new_h = min(h, max(1, _LONGEST * w * cover_h // cover_w))
+    if (new_w, new_h) == (w, h):
+        return picture
+    left, top = (w - new_w) // 2, (h - new_h) // 2
+    return picture.crop((left, top, left + new_w, top + new_h))

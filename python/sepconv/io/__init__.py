@@ -1,0 +1,103 @@
+"""Files in: networks from TFLite files, weights from torch checkpoints, safetensors files and NumPy archives.
+
+Which format a file has is told by its content, never by its name. No reader trusts its file: SECURITY.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sepconv.errors import ModelFormatError
+from sepconv.io.arrays import Array
+from sepconv.io.files import Source, describe, identify, naming, open_file
+from sepconv.io.npz import read_npz_arrays
+from sepconv.io.safetensors import read_safetensors, read_safetensors_weights
+from sepconv.io.tflite import read_tflite, read_tflite_network
+from sepconv.io.torch_checkpoint import read_torch_checkpoint, read_torch_weights, read_zip_checkpoint
+from sepconv.io.zip_archive import read_members
+
+if TYPE_CHECKING:
+    from sepconv.model import Model
+
+    from sepconv.conventions import Convention
+
+__all__ = ["load", "read_safetensors", "read_tflite", "read_torch_checkpoint", "read_weights"]
+
+_WEIGHTS_ONLY = {
+    "safetensors": "a safetensors file",
+    "zip": "an archive of weights (torch checkpoint or .npz)",
+    "pickle": "a torch checkpoint",
+}
+
+
+def load(
+    path: str | os.PathLike[str], outputs: Sequence[str] | None = None, convention: Convention | None = None
+) -> Model:
+    """A network from a TFLite file, named after the file.
+
+    Args:
+        outputs: names of the layers whose values the model gives, in place of the file's own outputs: the layer before
+            a softmax gives logits. ``model.layers`` lists the names.
+        convention: what the network expects of a photograph, and what its outputs mean; TFLite files do not say.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
+        ModelFormatError: the file is damaged, or not a TFLite file.
+        UnsupportedError: it uses an operator, a type or an option that sepconv lacks; the message names it.
+        ValueError: ``outputs`` names a layer that does not exist.
+    """
+    source = open_file(path)
+    kind = identify(source.data)
+    if kind in _WEIGHTS_ONLY:
+        raise ModelFormatError(
+            f"{source.name} is {_WEIGHTS_ONLY[kind]}, which holds weights and no network; give it as weights= to a "
+            "function of sepconv.models"
+        )
+    if kind != "tflite":
+        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {describe(source.data)}")
+    network = read_tflite_network(source)
+    from sepconv.model import Model  # here: reading files does not need the compiled core
+
+    return Model(
+        network.layers,
+        name=Path(path).stem,
+        convention=convention,
+        outputs=network.outputs if outputs is None else tuple(outputs),
+    )
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Weights by name from a torch checkpoint, a safetensors file or an .npz archive, told apart by content.
+
+    Arrays are read-only; those stored uncompressed and aligned are views of the file, which must not be shortened
+    while they live.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
+        ModelFormatError: the file is damaged, of another format, or asks for more than tensors in dicts.
+        UnsupportedError: it uses a type or a compression that sepconv lacks.
+    """
+    source = open_file(path)
+    kind = identify(source.data)
+    if kind == "safetensors":
+        return read_safetensors_weights(source)
+    if kind == "pickle":
+        return read_torch_weights(source)
+    if kind == "zip":
+        return _read_archive(source)
+    if kind == "tflite":
+        raise ModelFormatError(f"{source.name} is a TFLite file, a whole network; sepconv.load reads it")
+    raise ModelFormatError(
+        f"{source.name} is not a torch checkpoint, a safetensors file or an .npz archive: it is {describe(source.data)}"
+    )
+
+
+def _read_archive(source: Source) -> dict[str, Array]:
+    with naming(source.name):
+        members = read_members(source.data)
+        if members and all(name.endswith(".npy") for name in members):
+            return read_npz_arrays(source.data, members)
+        return read_zip_checkpoint(source.data, members)

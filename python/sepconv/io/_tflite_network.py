@@ -1,0 +1,124 @@
+"""A network while its TFLite file is read: the layers so far, and which layer holds which tensor's value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.graph import Layer, Shape
+from sepconv.io._tflite_tensors import Tensor, Tensors
+from sepconv.io.arrays import MemoryBudget
+
+# Elements of one activation, of one image, padding included: 1 GiB as float32.
+MAX_ACTIVATION_ELEMENTS = 1 << 28
+
+_ACTIVATION_TYPES = ("FLOAT32", "UINT8", "INT8")
+
+
+@dataclass(frozen=True)
+class Value:
+    """An activation: the layer that computes it, and its full shape, batch included."""
+
+    layer: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Network:
+    tensors: Tensors
+    budget: MemoryBudget
+    batch: int = 1
+    layers: list[Layer] = field(default_factory=list)
+    _values: dict[int, Value] = field(default_factory=dict)
+    _constants: dict[int, Tensor] = field(default_factory=dict)
+    _names: set[str] = field(default_factory=set)
+    _name_counts: dict[str, int] = field(default_factory=dict)
+
+    def value(self, index: int) -> Value:
+        """The activation that tensor ``index`` holds."""
+        value = self._values.get(index)
+        if value is not None:
+            return value
+        tensor = self.tensors.get(index)
+        if tensor.is_constant or index in self._constants:
+            raise UnsupportedError(f"tensor {index}, {tensor.name!r}, is constant where an activation is needed")
+        raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is read before anything writes it")
+
+    def is_activation(self, index: int) -> bool:
+        return index in self._values
+
+    def constant(self, index: int) -> Tensor:
+        """Tensor ``index``, or the constant that it was dequantised from."""
+        return self._constants.get(index) or self.tensors.get(index)
+
+    def set_constant(self, index: int, source: Tensor) -> None:
+        """Makes tensor ``index`` stand for the constant ``source``."""
+        tensor = self._writable(index)
+        if tensor.shape != source.shape:
+            raise ModelFormatError(
+                f"tensor {index} has the shape {list(tensor.shape)}; it must be {list(source.shape)}, that of the "
+                "constant it is made from"
+            )
+        self._constants[index] = source
+
+    def image_shape(self, shape: tuple[int, ...]) -> Shape:
+        """(h, w, c) of one image in an activation of ``shape``: [n, h, w, c], [n, w, c], [n, c], or [c] if n is 1."""
+        image = shape if len(shape) == 1 and self.batch == 1 else shape[1:]
+        if not 1 <= len(image) <= 3 or (image is not shape and shape[0] != self.batch):
+            raise UnsupportedError(
+                f"an activation has the shape {list(shape)}; it must be [n, h, w, c], [n, w, c] or [n, c] with the "
+                f"batch size n = {self.batch}"
+            )
+        self.check_size(image)
+        height, width, channels = (1, 1, *image)[-3:]
+        return height, width, channels
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        if math.prod(shape) > MAX_ACTIVATION_ELEMENTS:
+            raise UnsupportedError(
+                f"one image's activation has the shape {list(shape)}; at most {MAX_ACTIVATION_ELEMENTS} elements "
+                "are possible"
+            )
+
+    def add(self, layer: Layer, index: int, shape: tuple[int, ...]) -> None:
+        """Appends a layer that writes tensor ``index``, whose computed full shape is ``shape``."""
+        self.image_shape(shape)
+        self._write(index, Value(layer.name, shape))
+        self.layers.append(layer)
+
+    def add_alias(self, index: int, value: Value) -> None:
+        """Makes tensor ``index`` another name of ``value``."""
+        self._write(index, value)
+
+    def _write(self, index: int, value: Value) -> None:
+        tensor = self._writable(index)
+        if tensor.type_name not in _ACTIVATION_TYPES:
+            raise UnsupportedError(
+                f"tensor {index}, {tensor.name!r}, is of type {tensor.type_name}; activations must be one of "
+                f"{', '.join(_ACTIVATION_TYPES)}"
+            )
+        if tensor.shape not in ((), value.shape):
+            raise ModelFormatError(
+                f"tensor {index}, {tensor.name!r}, is declared with the shape {list(tensor.shape)}; what is written to "
+                f"it has the shape {list(value.shape)}"
+            )
+        self._values[index] = value
+
+    def _writable(self, index: int) -> Tensor:
+        tensor = self.tensors.get(index)
+        if tensor.is_constant:
+            raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is constant and is written to")
+        if index in self._values or index in self._constants:
+            raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is written to twice")
+        return tensor
+
+    def unique_name(self, index: int) -> str:
+        """A layer name for the writer of tensor ``index``: the tensor's, up to ";", made unique."""
+        base = self.tensors.get(index).name.split(";")[0] or f"tensor_{index}"
+        name = base
+        while name in self._names:
+            self._name_counts[base] = self._name_counts.get(base, 0) + 1
+            name = f"{base}_{self._name_counts[base]}"
+        self._names.add(name)
+        return name

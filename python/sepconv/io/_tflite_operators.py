@@ -1,0 +1,301 @@
+"""TFLite operators as layers, one function an operator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from numpy.typing import ArrayLike
+
+from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.graph import (
+    Activation,
+    ActivationName,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    DepthwiseConv2d,
+    FullyConnected,
+    GlobalAveragePool,
+    MaxPool2d,
+    Pad,
+    Padding,
+    Reshape,
+    Softmax,
+)
+from sepconv.io._tflite_network import Network, Value
+from sepconv.io._tflite_options import Operator, fused_activation, padded_extents, pair, place_windows
+from sepconv.io._tflite_schema import Options
+from sepconv.io._tflite_tensors import BIAS_TYPES, INDEX_TYPES, MAX_RANK, WEIGHT_TYPES
+
+
+def _image_input(network: Network, operator: Operator) -> Value:
+    """Input 0, which must be [n, h, w, c]."""
+    source = network.value(operator.input(0, "the activation"))
+    if len(source.shape) != 4:
+        raise UnsupportedError(f"the input has the shape {list(source.shape)}; it must be [n, h, w, c]")
+    return source
+
+
+def _bias(network: Network, operator: Operator, channels: int) -> ArrayLike | None:
+    index = operator.optional_input(2)
+    if index is None:
+        return None
+    bias = network.constant(index).weights("the bias", BIAS_TYPES, 0, network.budget)
+    if bias.stored.size != channels:
+        raise ModelFormatError(f"the bias has {bias.stored.size} elements; it must have {channels}")
+    return bias.arranged(bias.stored.reshape(channels), (channels,))
+
+
+def _indices(network: Network, operator: Operator, position: int, what: str, max_size: int) -> list[int]:
+    """A small constant of integers, flattened."""
+    tensor = network.constant(operator.input(position, what))
+    values = tensor.values(what, INDEX_TYPES)
+    if values.size > max_size:
+        raise ModelFormatError(f"{what} has {values.size} elements; it must have at most {max_size}")
+    return [int(value) for value in values.reshape(-1)]
+
+
+def _conv_2d(network: Network, operator: Operator) -> None:
+    options = operator.options_of(Options.CONV_2D)
+    source = _image_input(network, operator)
+    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 0, network.budget)
+    if weight.stored.ndim != 4:
+        raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [n, kh, kw, c]")
+    count, kernel_height, kernel_width, channels = weight.stored.shape
+    if channels != source.shape[3]:
+        grouped = source.shape[3] % channels == 0
+        raise (UnsupportedError if grouped else ModelFormatError)(
+            f"the weights have {channels} input channels; they must have the input's {source.shape[3]}"
+            + (": grouped convolutions are not supported" if grouped else "")
+        )
+    stride = pair(options, 2, 1, "the stride")
+    dilation = pair(options, 5, 4, "the dilation", default=1)
+    window = place_windows(network, source, (kernel_height, kernel_width), stride, dilation, options.integer(0, "b"))
+    layer = Conv2d(
+        name=network.unique_name(operator.output),
+        inputs=(source.layer,),
+        weight=weight.arranged(weight.stored.transpose(1, 2, 3, 0), (count,)),
+        bias=_bias(network, operator, count),
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        activation=fused_activation(options, 3),
+    )
+    network.add(layer, operator.output, (source.shape[0], *window.extent, count))
+
+
+def _depthwise_conv_2d(network: Network, operator: Operator) -> None:
+    options = operator.options_of(Options.DEPTHWISE_CONV_2D)
+    source = _image_input(network, operator)
+    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 3, network.budget)
+    if weight.stored.ndim != 4 or weight.stored.shape[0] != 1:
+        raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [1, kh, kw, c*m]")
+    _, kernel_height, kernel_width, count = weight.stored.shape
+    channels = source.shape[3]
+    multiplier, rest = divmod(count, channels)
+    if rest or options.integer(3, "i") not in (0, multiplier):
+        raise ModelFormatError(
+            f"the weights have {count} channels; they must have the depth multiplier {options.integer(3, 'i')} times "
+            f"the input's {channels}"
+        )
+    stride = pair(options, 2, 1, "the stride")
+    dilation = pair(options, 6, 5, "the dilation", default=1)
+    window = place_windows(network, source, (kernel_height, kernel_width), stride, dilation, options.integer(0, "b"))
+    stored = weight.stored.reshape(kernel_height, kernel_width, channels, multiplier)
+    layer = DepthwiseConv2d(
+        name=network.unique_name(operator.output),
+        inputs=(source.layer,),
+        weight=weight.arranged(stored, (channels, multiplier)),
+        bias=_bias(network, operator, count),
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        activation=fused_activation(options, 4),
+    )
+    network.add(layer, operator.output, (source.shape[0], *window.extent, count))
+
+
+def _fully_connected(network: Network, operator: Operator) -> None:
+    options = operator.options_of(Options.FULLY_CONNECTED)
+    if options.integer(1, "b"):
+        raise UnsupportedError("the weights are stored in a shuffled format")
+    source = network.value(operator.input(0, "the activation"))
+    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 0, network.budget)
+    if weight.stored.ndim != 2:
+        raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [n, k]")
+    count, depth = weight.stored.shape
+    height, width, channels = network.image_shape(source.shape)
+    if height * width * channels != depth:
+        raise UnsupportedError(
+            f"the weights take {depth} values and one image gives {height * width * channels}; to apply them to a part "
+            "of an image is not supported"
+        )
+    layer = FullyConnected(
+        name=network.unique_name(operator.output),
+        inputs=(source.layer,),
+        weight=weight.arranged(weight.stored.T, (count,)),
+        bias=_bias(network, operator, count),
+        activation=fused_activation(options, 0),
+    )
+    keep_dimensions = bool(options.integer(2, "B"))
+    batch = source.shape[:-1] if keep_dimensions else (network.batch,)
+    network.add(layer, operator.output, (*batch, count))
+
+
+def _add(network: Network, operator: Operator) -> None:
+    options = operator.optional_options(Options.ADD)
+    left, right = (network.value(operator.input(position, "a summand")) for position in (0, 1))
+    if left.shape != right.shape:
+        raise UnsupportedError(f"the summands have the shapes {list(left.shape)} and {list(right.shape)}, not the same")
+    layer = Add(
+        name=network.unique_name(operator.output),
+        inputs=(left.layer, right.layer),
+        activation=fused_activation(options, 0),
+    )
+    network.add(layer, operator.output, left.shape)
+
+
+def _pool(network: Network, operator: Operator, kind: type[AveragePool2d] | type[MaxPool2d]) -> None:
+    options = operator.options_of(Options.POOL_2D)
+    source = _image_input(network, operator)
+    kernel = pair(options, 4, 3, "the kernel")
+    stride = pair(options, 2, 1, "the stride")
+    window = place_windows(network, source, kernel, stride, (1, 1), options.integer(0, "b"))
+    layer = kind(
+        name=network.unique_name(operator.output),
+        inputs=(source.layer,),
+        kernel=kernel,
+        stride=stride,
+        padding=window.padding,
+        activation=fused_activation(options, 5),
+    )
+    network.add(layer, operator.output, (source.shape[0], *window.extent, source.shape[3]))
+
+
+def _average_pool_2d(network: Network, operator: Operator) -> None:
+    _pool(network, operator, AveragePool2d)
+
+
+def _max_pool_2d(network: Network, operator: Operator) -> None:
+    _pool(network, operator, MaxPool2d)
+
+
+def _mean(network: Network, operator: Operator) -> None:
+    options = operator.optional_options(Options.REDUCER)
+    source = _image_input(network, operator)
+    axes = _indices(network, operator, 1, "the axes", MAX_RANK)
+    if {axis + 4 if axis < 0 else axis for axis in axes} != {1, 2}:
+        raise UnsupportedError(f"the mean is over the axes {axes}; they must be 1 and 2, height and width")
+    keep_dimensions = options is not None and bool(options.integer(0, "B"))
+    batch, _, _, channels = source.shape
+    layer = GlobalAveragePool(name=network.unique_name(operator.output), inputs=(source.layer,))
+    network.add(layer, operator.output, (batch, 1, 1, channels) if keep_dimensions else (batch, channels))
+
+
+def _pad(network: Network, operator: Operator) -> None:
+    source = _image_input(network, operator)
+    widths = _indices(network, operator, 1, "the paddings", 2 * MAX_RANK)
+    if len(widths) != 8 or min(widths) < 0:
+        raise ModelFormatError(f"the paddings are {widths}; they must be 4 pairs of integers not below 0")
+    if any(widths[:2]) or any(widths[6:]):
+        raise UnsupportedError(f"the paddings are {widths}; only height and width may be padded")
+    padding: Padding = ((widths[2], widths[3]), (widths[4], widths[5]))
+    layer = Pad(name=network.unique_name(operator.output), inputs=(source.layer,), padding=padding)
+    network.add(layer, operator.output, (source.shape[0], *padded_extents(source, padding)))
+
+
+def _add_reshape(network: Network, operator: Operator, source: Value, shape: tuple[int, ...]) -> None:
+    layer = Reshape(name=network.unique_name(operator.output), inputs=(source.layer,), shape=network.image_shape(shape))
+    network.add(layer, operator.output, shape)
+
+
+def _reshape(network: Network, operator: Operator) -> None:
+    source = network.value(operator.input(0, "the activation"))
+    options = operator.optional_options(Options.RESHAPE)
+    # The shape is the second input, or an option in older files, or else that of the output tensor.
+    if operator.optional_input(1) is not None:
+        shape = _indices(network, operator, 1, "the shape", MAX_RANK)
+    else:
+        option = [] if options is None else options.array(0, "<i4")[: MAX_RANK + 1].tolist()
+        shape = option or list(network.tensors.get(operator.output).shape)
+    size = math.prod(source.shape)
+    known = math.prod(extent for extent in shape if extent != -1)
+    if len(shape) > MAX_RANK or shape.count(-1) > 1 or known < 1 or min(shape, default=1) < -1 or size % known:
+        raise ModelFormatError(f"the new shape {shape} does not fit the input's {list(source.shape)}")
+    resolved = tuple(size // known if extent == -1 else extent for extent in shape)
+    if math.prod(resolved) != size:
+        raise ModelFormatError(f"the new shape {shape} has another number of elements than {list(source.shape)}")
+    _add_reshape(network, operator, source, resolved)
+
+
+def _squeeze(network: Network, operator: Operator) -> None:
+    source = network.value(operator.input(0, "the activation"))
+    options = operator.optional_options(Options.SQUEEZE)
+    rank = len(source.shape)
+    axes = [] if options is None else options.array(0, "<i4")[: MAX_RANK + 1].tolist()
+    removed = {axis + rank if axis < 0 else axis for axis in axes}
+    if not axes:
+        removed = {axis for axis, extent in enumerate(source.shape) if extent == 1}
+    if len(axes) > MAX_RANK or any(not 0 <= axis < rank or source.shape[axis] != 1 for axis in removed):
+        raise ModelFormatError(f"the dimensions {axes} of the shape {list(source.shape)} are not all of size 1")
+    _add_reshape(
+        network, operator, source, tuple(extent for axis, extent in enumerate(source.shape) if axis not in removed)
+    )
+
+
+def _softmax(network: Network, operator: Operator) -> None:
+    source = network.value(operator.input(0, "the activation"))
+    beta = operator.options_of(Options.SOFTMAX).real(0)
+    if not math.isfinite(beta):
+        raise ModelFormatError(f"beta is {beta}; it must be finite")
+    layer = Softmax(name=network.unique_name(operator.output), inputs=(source.layer,), beta=beta)
+    network.add(layer, operator.output, source.shape)
+
+
+def _activation(network: Network, operator: Operator, name: ActivationName) -> None:
+    source = network.value(operator.input(0, "the activation"))
+    layer = Activation(name=network.unique_name(operator.output), inputs=(source.layer,), activation=name)
+    network.add(layer, operator.output, source.shape)
+
+
+def _quantize(network: Network, operator: Operator) -> None:
+    network.add_alias(operator.output, network.value(operator.input(0, "the activation")))
+
+
+def _dequantize(network: Network, operator: Operator) -> None:
+    """Of an activation: nothing to do. Of a constant: the reader of the output takes the constant itself."""
+    index = operator.input(0, "the tensor")
+    if network.is_activation(index) or not network.constant(index).is_constant:
+        _quantize(network, operator)
+    else:
+        network.set_constant(operator.output, network.constant(index))
+
+
+_TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
+    "ADD": _add,
+    "AVERAGE_POOL_2D": _average_pool_2d,
+    "CONV_2D": _conv_2d,
+    "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
+    "DEQUANTIZE": _dequantize,
+    "FULLY_CONNECTED": _fully_connected,
+    "LOGISTIC": lambda network, operator: _activation(network, operator, "sigmoid"),
+    "MAX_POOL_2D": _max_pool_2d,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "QUANTIZE": _quantize,
+    "RELU": lambda network, operator: _activation(network, operator, "relu"),
+    "RELU6": lambda network, operator: _activation(network, operator, "relu6"),
+    "RESHAPE": _reshape,
+    "SOFTMAX": _softmax,
+    "SQUEEZE": _squeeze,
+}
+
+
+def translate(network: Network, operator: Operator) -> None:
+    """Appends the operator's layer to the network."""
+    if operator.kind not in _TRANSLATORS:
+        raise UnsupportedError(f"this operator is not supported; supported are {', '.join(_TRANSLATORS)}")
+    if len(operator.outputs) != 1:
+        raise ModelFormatError(f"there are {len(operator.outputs)} outputs; there must be one")
+    _TRANSLATORS[operator.kind](network, operator)

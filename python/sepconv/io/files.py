@@ -1,0 +1,102 @@
+"""Files as read-only byte views, and what format they are by their content."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sepconv.errors import ModelFormatError, UnsupportedError
+
+FileFormat = Literal["tflite", "safetensors", "zip", "pickle", "unknown"]
+
+TFLITE_IDENTIFIER = b"TFL3"
+ZIP_SIGNATURE = b"PK\x03\x04"
+
+# First bytes of formats that are often handed over by mistake; they only make the error message better.
+_KNOWN_BEGINNINGS = (
+    (b"\x89HDF", "an HDF5 file (Keras .h5), which sepconv does not read"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"\x93NUMPY", "a single NumPy array; a set of weights is an .npz"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GGUF", "a GGUF file, which sepconv does not read"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The bytes of one file (``data``, read-only) and the name by which error messages call it."""
+
+    data: memoryview
+    name: str
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Puts ``what`` before the messages of this package's errors."""
+    try:
+        yield
+    except (ModelFormatError, UnsupportedError) as error:
+        raise type(error)(f"{what}: {error}") from None
+
+
+def open_source(source: str | os.PathLike[str] | bytes) -> Source:
+    """A file by its path, as :func:`open_file`, or bytes."""
+    return Source(memoryview(source), "<bytes>") if isinstance(source, bytes) else open_file(source)
+
+
+def open_file(source: str | os.PathLike[str]) -> Source:
+    """Maps a file read-only. Nothing is copied: arrays made from ``data`` are views of the file.
+
+    The file must not be shortened while views of it live: the operating system would end the process.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
+        ModelFormatError: the file is empty, or not a regular file.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"path must be a str or an os.PathLike, not {type(source).__name__}")
+    path = Path(source)
+    # Asked before opening: to open a pipe would wait for its writer.
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
+    if not stat.S_ISREG(mode):
+        raise ModelFormatError(f"{str(path)!r} is not a regular file")
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ModelFormatError(f"{str(path)!r} is empty")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return Source(memoryview(mapped), repr(str(path)))
+
+
+def identify(data: memoryview) -> FileFormat:
+    """The format that the first bytes announce. Whether the rest keeps the promise is for the format's reader."""
+    if bytes(data[4:8]) == TFLITE_IDENTIFIER:
+        return "tflite"
+    if bytes(data[:4]) == ZIP_SIGNATURE:
+        return "zip"
+    if len(data) > 8 and data[8] == ord("{") and int.from_bytes(data[:8], "little") <= len(data) - 8:
+        return "safetensors"
+    if len(data) > 2 and data[0] == 0x80 and 2 <= data[1] <= 5:
+        return "pickle"
+    return "unknown"
+
+
+def describe(data: memoryview) -> str:
+    """What a file of unknown format seems to be, as the end of a sentence "it is ..."."""
+    head = bytes(data[:64])
+    for beginning, description in _KNOWN_BEGINNINGS:
+        if head.startswith(beginning):
+            return description
+    if len(head) < 8:
+        return f"only {len(data)} bytes long"
+    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        return f"a text file that begins with {head[:24].decode('ascii')!r}"
+    return f"of an unknown format; its first bytes are {head[:8].hex(' ')}"

@@ -1,0 +1,48 @@
+"""Reads NumPy's .npz archives of plain arrays, checked before anything is allocated."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from sepconv.errors import ModelFormatError
+from sepconv.io.arrays import Array, MemoryBudget, aligned_view, checked_size, widen_half
+from sepconv.io.zip_archive import Member
+
+_MAGIC = b"\x93NUMPY"
+_MAX_HEADER_BYTES = 1 << 16
+# What numpy.save writes for arrays of numbers. Anything else, pickled objects above all, does not match.
+_HEADER = re.compile(
+    r"\{'descr': '([<|][fiub][1248])', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,400})\), \}\s*"
+)
+
+
+def read_npz_arrays(data: memoryview, members: dict[str, Member]) -> dict[str, Array]:
+    """The arrays by name; read-only, views of the file where they are stored uncompressed and aligned."""
+    budget = MemoryBudget(len(data), factor=100)  # deflate packs sparse weights well; a bomb is a thousandfold
+    return {
+        name.removesuffix(".npy"): _read_array(name, member.content(budget), budget) for name, member in members.items()
+    }
+
+
+def _read_array(name: str, content: memoryview, budget: MemoryBudget) -> Array:
+    length_size = 2 if bytes(content[6:7]) == b"\x01" else 4
+    start = 8 + length_size
+    header_size = int.from_bytes(content[8:start], "little")
+    if bytes(content[:6]) != _MAGIC or content[6] not in (1, 2, 3) or header_size > _MAX_HEADER_BYTES:
+        raise ModelFormatError(f"the member {name!r} is not a NumPy array")
+    header = _HEADER.fullmatch(bytes(content[start : start + header_size]).decode("latin-1"))
+    if header is None:
+        raise ModelFormatError(f"the member {name!r} is not an array of plain little-endian numbers")
+    descriptor, fortran_order, extents = header.groups()
+    shape = tuple(int(extent) for extent in extents.replace(" ", "").split(",") if extent)
+    values = content[start + header_size :]
+    try:
+        dtype = np.dtype(descriptor)
+    except TypeError:
+        raise ModelFormatError(f"the member {name!r} has the unknown type {descriptor!r}") from None
+    if checked_size(shape, f"the member {name!r}") * dtype.itemsize != len(values):
+        raise ModelFormatError(f"the member {name!r} has {len(values)} bytes of data; its shape does not fit them")
+    array = aligned_view(values, descriptor).reshape(shape, order="F" if fortran_order == "True" else "C")
+    return widen_half(array, dtype.name, budget, f"the member {name!r}")

@@ -1,0 +1,215 @@
+"""A network ready to run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .compile import Float32, compile_graph
+from .cost import Cost, cost
+from .graph import (
+    Activation,
+    Add,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    Reshape,
+    Shape,
+    Softmax,
+    infer_shapes,
+    outputs as final_outputs,
+)
+from .table import format_shape, format_table
+
+if TYPE_CHECKING:
+    from .conventions import Convention
+    from .verify import Verification
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model: name, shape with None for the batch, and the type besides float32 it takes."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+class Model:
+    """A compiled network: call it with images, get float32 back.
+
+    Safe to call from many threads at once. Every output value is the same to the bit at any number of threads and in
+    any batch.
+
+    Args:
+        layers: the network, see :mod:`sepconv.graph`.
+        name: what messages and tables call it.
+        convention: how photographs become inputs and outputs become labels; None where that is not known.
+        outputs: names of the layers whose values are returned. None: those that no layer reads.
+        fusion: "automatic", or for tests "always" or "never": whether layers stream their rows to each other.
+
+    Raises:
+        ValueError: the layers are inconsistent, or ``outputs`` names none of them.
+        MemoryError: weights do not fit.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        name: str,
+        convention: Convention | None = None,
+        outputs: Sequence[str] | None = None,
+        fusion: str = "automatic",
+    ) -> None:
+        self.name = name
+        self.convention = convention
+        self.layers: tuple[Layer, ...] = tuple(layers)
+        self._shapes = infer_shapes(self.layers)
+        self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
+        names = final_outputs(self.layers) if outputs is None else tuple(outputs)
+        for output in names:
+            if output not in self._shapes:
+                raise ValueError(f"outputs has {output!r}, must name layers of {name}, such as {self.layers[-1].name!r}")
+        if not names:
+            raise ValueError(f"outputs is empty, must name at least one layer of {name}")
+        flat = _flat_layers(self.layers)
+        self.inputs = tuple(_port(layer.name, layer.shape, layer.dtype, False) for layer in self._inputs)
+        self.outputs = tuple(_port(output, self._shapes[output], "float32", output in flat) for output in names)
+        self._plan = _core.Plan(compile_graph(self.layers, names), fusion)
+
+    def __call__(self, *inputs: NDArray[Any], threads: int | None = None) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: one array an input: NHWC [n, h, w, c] of float32 with any strides, or of the integer type that
+                ``model.inputs`` names, which is converted with the file's scale and zero point.
+            threads: how many to run on; None for :func:`sepconv.num_threads`.
+
+        Returns:
+            float32 [n, channels] or [n, h, w, c]; a tuple of such arrays where the model has several outputs.
+
+        Raises:
+            TypeError: an input is not an array of an accepted type.
+            ValueError: an input's shape does not fit, the batch is empty, or ``threads`` is out of range.
+            KeyboardInterrupt: Ctrl-C during the run.
+        """
+        results = self._plan.run(self.prepared(*inputs), _thread_count(threads))
+        shaped = tuple(
+            result.reshape(len(result), *port.shape[1:]) for result, port in zip(results, self.outputs, strict=True)
+        )
+        return shaped[0] if len(shaped) == 1 else shaped
+
+    def prepared(self, *inputs: NDArray[Any]) -> list[Float32]:
+        """The inputs as the core takes them, contiguous float32, checked. Raises as calling the model does."""
+        if len(inputs) != len(self._inputs):
+            raise TypeError(f"{self.name} takes {len(self._inputs)} input(s), got {len(inputs)}")
+        arrays = [_checked(x, layer) for x, layer in zip(inputs, self._inputs, strict=True)]
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError(f"the inputs have batches of {[len(array) for array in arrays]}, must be of one length")
+        return arrays
+
+    def cost(self) -> Cost:
+        """Multiply-adds, parameters and bytes, in total and by layer, for one image."""
+        return cost(self.layers)
+
+    def verify(self, x: NDArray[Any]) -> Verification:
+        """Every layer against its naive oracle in float64, for the first image of ``x``; see :mod:`sepconv.verify`."""
+        from .verify import verify
+
+        return verify(self, x)
+
+    def explain(self) -> str:
+        """A table of what runs: for each layer the kernel that it got, and the layers that it also does the work of.
+
+        Layers under one step number stream their rows to each other without a trip to memory.
+        """
+        rows = [
+            (
+                op.step,
+                op.layer,
+                op.kernel,
+                format_shape(op.input_shape),
+                format_shape(op.output_shape),
+                f"{op.macs / 1e6:.2f}",
+                ", ".join(op.fused),
+            )
+            for op in self._plan.describe()
+        ]
+        return format_table(("step", "layer", "kernel", "input", "output", "M ops", "also does"), rows, align="><<<<><")
+
+    def __repr__(self) -> str:
+        return f"{self.name}\n{self.cost()}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        layers = [_materialised(layer) for layer in self.layers]
+        return _rebuild, (layers, self.name, self.convention, [port.name for port in self.outputs])
+
+
+def _rebuild(layers: list[Layer], name: str, convention: Convention | None, outputs: list[str]) -> Model:
+    return Model(layers, name=name, convention=convention, outputs=outputs)
+
+
+def _port(name: str, shape: Shape, dtype: str, flat: bool) -> Port:
+    return Port(name, (None, shape[2]) if flat else (None, *shape), dtype)
+
+
+def _flat_layers(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers whose result is a vector an image, given as [n, c] rather than [n, 1, 1, c]."""
+    flat: set[str] = set()
+    for layer in layers:
+        starts = isinstance(layer, FullyConnected | GlobalAveragePool) or (
+            isinstance(layer, Reshape) and layer.shape[:2] == (1, 1)
+        )
+        follows = isinstance(layer, Softmax | Activation | Add) and all(name in flat for name in layer.inputs)
+        if starts or follows:
+            flat.add(layer.name)
+    return flat
+
+
+def _thread_count(threads: int | None) -> int:
+    if threads is None:
+        return _core.num_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise TypeError(f"threads was {threads!r}, must be an int or None")
+    if not 1 <= threads <= _core.MAX_THREADS:
+        raise ValueError(f"threads was {threads}, must be between 1 and {_core.MAX_THREADS}")
+    return int(threads)
+
+
+def _checked(x: NDArray[Any], layer: Input) -> Float32:
+    """The input as contiguous float32, or TypeError, ValueError."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"input {layer.name!r} was a {type(x).__name__}, must be a numpy array")
+    accepted = "float32" if layer.dtype == "float32" else f"float32 or {layer.dtype}"
+    if x.dtype != np.float32 and x.dtype != np.dtype(layer.dtype):
+        raise TypeError(f"input {layer.name!r} had dtype {x.dtype}, must have {accepted}")
+    if x.ndim != 4 or x.shape[1:] != layer.shape:
+        h, w, c = layer.shape
+        raise ValueError(f"input {layer.name!r} had shape {x.shape}, must have (n, {h}, {w}, {c})")
+    if len(x) == 0:
+        raise ValueError(f"input {layer.name!r} had shape {x.shape}, must hold at least one image")
+    if x.dtype != np.float32:
+        x = (x.astype(np.float32) - np.float32(layer.zero_point)) * np.float32(layer.scale)
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _materialised(layer: Layer) -> Layer:
+    """The layer with arrays in place of views of files and of weights made on demand, for pickling."""
+
+    def arrays(record: Any) -> dict[str, Any]:
+        values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        return {name: np.asarray(value) for name, value in values.items() if hasattr(value, "__array__")}
+
+    replaced = arrays(layer)
+    norm = getattr(layer, "batch_norm", None)
+    if norm is not None:
+        replaced["batch_norm"] = dataclasses.replace(norm, **arrays(norm))
+    return dataclasses.replace(layer, **replaced)

@@ -1,0 +1,35 @@
+"""Plain-text tables, for ``repr(model)``, costs, explanations and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, align: str = "") -> str:
+    """Rows under headers in columns as wide as they need to be, without a newline at the end.
+
+    ``align`` holds a character a column, "<" or ">"; columns that it does not reach are aligned right. A row may be
+    shorter than the headers; an empty one draws a rule. ValueError for a row that is longer, or for another character.
+    """
+    columns = len(headers)
+    if len(align) > columns or set(align) - set("<>"):
+        raise ValueError(f"align was {align!r}, must be at most {columns} of '<' and '>'")
+    align = align.ljust(columns, ">")
+    cells: list[list[str]] = []
+    for row in ([*headers], [], *rows):
+        if len(row) > columns:
+            raise ValueError(f"a row had {len(row)} cells, must have at most {columns}, as the headers have")
+        cells.append([str(cell) for cell in row] + [""] * (columns - len(row)) if row else [])
+    widths = [max(len(row[column]) for row in cells if row) for column in range(columns)]
+    lines = (
+        [f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)]
+        if row
+        else ["-" * width for width in widths]
+        for row in cells
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """(112, 112, 32) as 112x112x32."""
+    return "x".join(str(size) for size in shape)

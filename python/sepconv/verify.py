@@ -1,0 +1,176 @@
+"""Every layer of a model against its naive oracle in float64.
+
+The network is run once more with nothing fused and every layer's result kept. Each result is then compared with the
+oracle's for the very values that the layer read, so that an error shows where it arises. Convolutions must stay
+within (K + 4) · 2^-24 · Σ|x·w| plus one unit in the last place, K the products in the sum: what one float32 rounding for
+each product and sum, and for the folded weight, allows. At last the fused model must give the unfused one's bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._core import Plan, ref
+from .compile import compile_graph
+from .graph import (
+    NO_PADDING,
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    DepthwiseConv2d,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool2d,
+    Pad,
+    Reshape,
+    Softmax,
+)
+from .table import format_table
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Float64 = NDArray[np.float64]
+UNIT = 2.0**-24
+# Relative error of the kernels for sigmoid and exp, over an already rounded argument.
+TRANSCENDENTAL = 6e-7
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer's largest absolute error, the largest share of the bound that an error took, and the verdict."""
+
+    name: str
+    type: str
+    max_error: float
+    share_of_bound: float
+
+    @property
+    def ok(self) -> bool:
+        return self.share_of_bound <= 1.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :meth:`sepconv.Model.verify` found; ``str`` gives a table."""
+
+    layers: tuple[LayerError, ...]
+    fused_matches: bool
+
+    @property
+    def ok(self) -> bool:
+        return self.fused_matches and all(layer.ok for layer in self.layers)
+
+    def __str__(self) -> str:
+        rows = [
+            (row.name, row.type, f"{row.max_error:.3g}", f"{100 * row.share_of_bound:.1f} %", "ok" if row.ok else "FAIL")
+            for row in self.layers
+        ]
+        table = format_table(("layer", "type", "max error", "of the bound", ""), rows, align="<<>><")
+        same = "the same bits as" if self.fused_matches else "FAIL: other bits than"
+        return f"{table}\nThe fused plan gives {same} the layers one by one."
+
+
+def verify(model: Model, x: NDArray[Any]) -> Verification:
+    """See the module. ``x`` as for calling the model; only its first image is used."""
+    fused = model(x[:1])
+    fused_outputs = fused if isinstance(fused, tuple) else (fused,)
+    names = [layer.name for layer in model.layers]
+    plan = Plan(compile_graph(model.layers, names), "never")
+    values = dict(zip(names, plan.run(model.prepared(x[:1]), 1), strict=True))
+    errors = [
+        _layer_error(layer, [values[name][0] for name in layer.inputs], values[layer.name][0])
+        for layer in model.layers
+        if not isinstance(layer, Input)
+    ]
+    matches = all(
+        np.array_equal(result.ravel(), values[port.name].ravel(), equal_nan=True)
+        for result, port in zip(fused_outputs, model.outputs, strict=True)
+    )
+    return Verification(tuple(errors), matches)
+
+
+def _layer_error(layer: Layer, inputs: list[NDArray[np.float32]], result: NDArray[np.float32]) -> LayerError:
+    # Denormals count as zero inside a run.
+    x = [np.where(np.abs(value) < SMALLEST, 0.0, value.astype(np.float64)) for value in inputs]
+    want, bound = _oracle(layer, x)
+    with np.errstate(invalid="ignore"):
+        error = np.where((want == result) | (np.isnan(want) & np.isnan(result)), 0.0, np.abs(result - want))
+        allowed = bound + np.abs(want) * 2 * UNIT + SMALLEST
+        share = np.where(error == 0, 0.0, error / allowed)
+    share = np.where(np.isnan(share), np.inf, share)
+    return LayerError(layer.name, type(layer).__name__, float(np.max(error)), float(np.max(share)))
+
+
+def _oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
+    """What the layer should give, and by how much float32 arithmetic may miss it."""
+    match layer:
+        case Conv2d() | DepthwiseConv2d():
+            weight, bias = _folded(layer)
+            oracle = ref.conv2d if isinstance(layer, Conv2d) else ref.depthwise_conv2d
+            want, magnitude = oracle(x[0], weight, bias, layer.stride, layer.padding, layer.dilation)
+            products = weight.shape[0] * weight.shape[1] * (weight.shape[2] if isinstance(layer, Conv2d) else 1)
+            return _activated(layer.activation, want, (products + 4) * UNIT * magnitude)
+        case FullyConnected():
+            weight = np.asarray(layer.weight, dtype=np.float64).reshape(*x[0].shape, -1)
+            bias = np.zeros(weight.shape[3]) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
+            want, magnitude = ref.conv2d(x[0], weight, bias, (1, 1), NO_PADDING, (1, 1))
+            return _activated(layer.activation, want, (x[0].size + 4) * UNIT * magnitude)
+        case Add():
+            return _activated(layer.activation, x[0] + x[1], UNIT * np.abs(x[0] + x[1]))
+        case AveragePool2d():
+            window = (layer.kernel, layer.stride, layer.padding, layer.include_padding)
+            magnitude = ref.average_pool2d(np.abs(x[0]), *window)
+            bound = (layer.kernel[0] * layer.kernel[1] + 4) * UNIT * magnitude
+            return _activated(layer.activation, ref.average_pool2d(x[0], *window), bound)
+        case MaxPool2d():
+            want = ref.max_pool2d(x[0], layer.kernel, layer.stride, layer.padding)
+            return _activated(layer.activation, want, np.zeros_like(want))
+        case GlobalAveragePool():
+            pixels = x[0].shape[0] * x[0].shape[1]
+            return ref.global_average_pool(x[0]), (pixels + 4) * UNIT * ref.global_average_pool(np.abs(x[0]))
+        case Activation():
+            return _activated(layer.activation, x[0], np.zeros_like(x[0]))
+        case Softmax():
+            want = ref.softmax(x[0], layer.beta)
+            # The argument of each exponential is rounded: an error of its size times the result.
+            span = np.abs(layer.beta) * (np.abs(x[0]) + np.max(np.abs(x[0]), axis=-1, keepdims=True))
+            return want, want * (TRANSCENDENTAL + 2 * UNIT * (span + np.max(span, axis=-1, keepdims=True)))
+        case Reshape():
+            return x[0].reshape(layer.shape), np.zeros(layer.shape)
+        case Pad():
+            want = np.pad(x[0], (*layer.padding, (0, 0)))
+            return want, np.zeros_like(want)
+    raise ValueError(f"layer {layer.name!r} is a {type(layer).__name__}, which has no oracle")
+
+
+def _activated(activation: str, want: Float64, bound: Float64) -> tuple[Float64, Float64]:
+    result = ref.activate(activation, want)
+    if activation in ("none", "relu", "relu6"):
+        return result, bound
+    # Their slopes are at most 1.1; hard_* and the transcendental ones round a few times more.
+    return result, 1.1 * bound + TRANSCENDENTAL * np.maximum(np.abs(want), 1.0)
+
+
+def _folded(layer: Conv2d | DepthwiseConv2d) -> tuple[Float64, Float64]:
+    """Weight and bias with the batch norm folded in, in float64."""
+    weight = np.asarray(layer.weight, dtype=np.float64)
+    channels = weight.shape[3] if isinstance(layer, Conv2d) else weight.shape[2] * weight.shape[3]
+    bias = np.zeros(channels) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
+    norm = layer.batch_norm
+    if norm is None:
+        return weight, bias
+    gamma, beta, mean, variance = (
+        np.asarray(array, dtype=np.float64) for array in (norm.gamma, norm.beta, norm.mean, norm.variance)
+    )
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    factor = scale if isinstance(layer, Conv2d) else scale.reshape(weight.shape[2:])
+    return weight * factor, (bias - mean) * scale + beta

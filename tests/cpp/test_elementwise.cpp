@@ -1,0 +1,239 @@
+// Addition, the activations and the softmax of every ISA against the oracles, at every length of a tail.
+#include <algorithm>
+
+#include "kernel_testing.h"
+#include "ref/elementwise.h"
+
+namespace sepconv::test {
+namespace {
+
+// Where the output goes.
+enum class Into { other, first, second };
+
+constexpr Activation kActivations[] = {Activation::none,         Activation::relu,    Activation::relu6,
+                                       Activation::hard_swish,   Activation::sigmoid, Activation::silu,
+                                       Activation::hard_sigmoid};
+
+// What a function of e^x may be wrong by, relative to it: 4 roundings.
+constexpr double kRelative = 4 * kEpsilon;
+
+// The bound of an activation's error: kRelative, and all of a sigmoid that is below float32's normal numbers (silu
+// multiplies it by x, up to where the sigmoid is 0 in float32). The ones without e^x or a division are exact.
+double activation_bound(Activation activation, double x, double expected) {
+  if (activation == Activation::none || activation == Activation::relu || activation == Activation::relu6) return 0.0;
+  const double tiny = 1.2e-38;
+  return kRelative * std::abs(expected) + tiny * (activation == Activation::silu ? std::min(std::abs(x), 104.0) + 1.0 : 1.0);
+}
+
+// The bound of a softmax's result p = e^(t - max)/Σ: kRelative, the roundings of t = beta·x and of t - max, which
+// scale e^(t - max) and Σ by e^error, and n roundings of Σ.
+double softmax_bound(double p, double t, double largest, int n) {
+  return p * (kRelative + kEpsilon * (3 * std::abs(t) + 3 * std::abs(largest) + n)) + 1.2e-38;
+}
+
+class Add : public ::testing::TestWithParam<KernelId> {
+ protected:
+  const KernelTable& table = GetParam().table();
+  Random random{4};
+
+  // One float32 addition has one right answer.
+  void check(const std::vector<float>& a, const std::vector<float>& b, Clamp clamp, Flush flush, Into into) {
+    GuardedBuffer<float> other = unwritten(a.size(), flush), first = other_like(a, flush), second = other_like(b, flush);
+    GuardedBuffer<float> read_a(a, flush), read_b(b, flush);
+    float* const out = into == Into::other ? other.data() : into == Into::first ? first.data() : second.data();
+    table.add_f32(into == Into::first ? out : read_a.data(), into == Into::second ? out : read_b.data(), out,
+                  static_cast<std::int64_t>(a.size()), clamp.lo, clamp.hi);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const double expected = ref::clamp(double{a[i] + b[i]}, double{clamp.lo}, double{clamp.hi});
+      ASSERT_TRUE(close(expected, out[i], 0.0)) << "element " << i << " of " << a.size();
+    }
+    for (const auto* buffer : {&other, &first, &second}) ASSERT_TRUE(buffer->slack_intact());
+  }
+
+  static GuardedBuffer<float> other_like(const std::vector<float>& values, Flush flush) {
+    GuardedBuffer<float> buffer(values.size(), flush);
+    std::ranges::copy(values, buffer.data());
+    return buffer;
+  }
+};
+
+TEST_P(Add, EqualsTheFloatSumForEveryLengthAndPlace) {
+  ASSERT_NE(table.add_f32, nullptr);
+  for (std::size_t n = 1; n <= 70; ++n)
+    for (const Flush flush : kBothEnds)
+      for (const Clamp clamp : {Clamp{}, Clamp{0.0f, kInf}, Clamp{-0.25f, 0.5f}})
+        for (const Into into : {Into::other, Into::first, Into::second})
+          ASSERT_NO_FATAL_FAILURE(
+              check(draw(random, n, Values::real), draw(random, n, Values::real), clamp, flush, into));
+}
+
+TEST_P(Add, LetsSpecialValuesThroughAtEveryElement) {
+  const std::size_t n = 2 * table.vector + 3;
+  for (const float special : {kNaN, -kNaN, kInf, -kInf, -0.0f, kDenormal, 3e38f})
+    for (const float other : {special, -special, 1.0f})
+      for (const Clamp clamp : {Clamp{}, Clamp{0.0f, 6.0f}, Clamp{0.0f, kInf}})
+        for (std::size_t at = 0; at < n; ++at) {
+          std::vector<float> a = draw(random, n, Values::real), b = draw(random, n, Values::real);
+          a[at] = special;
+          b[at] = other;
+          ASSERT_NO_FATAL_FAILURE(check(a, b, clamp, Flush::tail, Into::other));
+          ASSERT_NO_FATAL_FAILURE(check(b, a, clamp, Flush::tail, Into::other));
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Add, ::testing::ValuesIn(on_each_isa({"add_f32"})), test_name);
+
+class Activate : public ::testing::TestWithParam<KernelId> {
+ protected:
+  const KernelTable& table = GetParam().table();
+  Random random{5};
+
+  std::vector<float> run(Activation activation, const std::vector<float>& x, Flush flush, bool in_place = false) {
+    GuardedBuffer<float> in(x, flush), out = unwritten(x.size(), flush);
+    if (in_place) std::ranges::copy(x, out.data());
+    table.activate_f32(activation, in_place ? out.data() : in.data(), out.data(), static_cast<std::int64_t>(x.size()));
+    EXPECT_TRUE(out.slack_intact());
+    return {out.values().begin(), out.values().end()};
+  }
+
+  void check(Activation activation, const std::vector<float>& x, const std::vector<float>& actual) {
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double wide = double{x[i]}, expected = ref::activate(activation, wide);
+      ASSERT_TRUE(close(expected, actual[i], activation_bound(activation, wide, expected)))
+          << "activation " << static_cast<int>(activation) << " of " << x[i] << ", element " << i << " of " << x.size();
+    }
+  }
+};
+
+TEST_P(Activate, IsCloseToTheOracleForEveryLength) {
+  ASSERT_NE(table.activate_f32, nullptr);
+  for (const Activation activation : kActivations)
+    for (std::size_t n = 1; n <= 70; ++n)
+      for (const Flush flush : kBothEnds)
+        for (const bool in_place : {false, true}) {
+          std::vector<float> x = draw(random, n, Values::real);
+          for (float& value : x) value *= 10.0f;
+          ASSERT_NO_FATAL_FAILURE(check(activation, x, run(activation, x, flush, in_place)));
+        }
+}
+
+TEST_P(Activate, IsCloseToTheOracleOverTheWholeRange) {
+  std::vector<float> x;
+  for (float value = 1e-42f; value < 1e38f; value *= 1.07f) x.insert(x.end(), {value, -value});
+  for (int i = -12000; i <= 12000; ++i) x.push_back(static_cast<float>(i) * 0.01f);
+  for (const float value : {0.0f, 3.0f, 6.0f, 87.3f, 88.0f, 88.7f, 88.8f, 103.9f, 104.0f, 1e30f, 3.4e38f, kInf})
+    x.insert(x.end(), {value, -value});
+  for (const Activation activation : kActivations)
+    ASSERT_NO_FATAL_FAILURE(check(activation, x, run(activation, x, Flush::tail)));
+}
+
+TEST_P(Activate, HasItsLimits) {
+  const auto one = [&](Activation activation, float x) { return run(activation, {x}, Flush::tail)[0]; };
+  for (const float x : {-1e30f, -kInf}) EXPECT_EQ(one(Activation::sigmoid, x), 0.0f);
+  for (const float x : {1e30f, kInf}) EXPECT_EQ(one(Activation::sigmoid, x), 1.0f);
+  EXPECT_EQ(one(Activation::silu, -1e30f), 0.0f);
+  EXPECT_EQ(one(Activation::silu, kInf), kInf);
+  EXPECT_EQ(one(Activation::hard_swish, kInf), kInf);
+  EXPECT_EQ(one(Activation::relu6, kInf), 6.0f);
+  // x·0 at x = -inf, as the formulas are written
+  EXPECT_TRUE(std::isnan(one(Activation::silu, -kInf)));
+  EXPECT_TRUE(std::isnan(one(Activation::hard_swish, -kInf)));
+}
+
+TEST_P(Activate, LetsSpecialValuesThroughAtEveryElement) {
+  const std::size_t n = 2 * table.vector + 3;
+  for (const Activation activation : kActivations)
+    for (const float special : {kNaN, -kNaN, kInf, -kInf, -0.0f, kDenormal, -kDenormal})
+      for (std::size_t at = 0; at < n; ++at) {
+        std::vector<float> x = draw(random, n, Values::real);
+        x[at] = special;
+        const std::vector<float> actual = run(activation, x, Flush::tail);
+        ASSERT_NO_FATAL_FAILURE(check(activation, x, actual));
+        ASSERT_EQ(std::isnan(actual[at]), std::isnan(ref::activate(activation, double{special})));
+      }
+}
+
+// Elements may not depend on where a range was cut.
+TEST_P(Activate, GivesTheSameBitsInAVectorAndInATail) {
+  std::vector<float> x = draw(random, 70, Values::real);
+  for (float& value : x) value *= 20.0f;
+  for (const Activation activation : kActivations) {
+    const std::vector<float> all = run(activation, x, Flush::tail);
+    for (std::size_t i = 0; i < x.size(); ++i)
+      ASSERT_PRED2(same_bits, run(activation, {x[i]}, Flush::tail)[0], all[i]) << "element " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Activate, ::testing::ValuesIn(on_each_isa({"activate_f32"})), test_name);
+
+class Softmax : public ::testing::TestWithParam<KernelId> {
+ protected:
+  const KernelTable& table = GetParam().table();
+  Random random{6};
+
+  std::vector<float> run(const std::vector<float>& x, float beta, Flush flush, bool in_place = false) {
+    GuardedBuffer<float> in(x, flush), out = unwritten(x.size(), flush);
+    if (in_place) std::ranges::copy(x, out.data());
+    table.softmax_f32(in_place ? out.data() : in.data(), out.data(), static_cast<std::int64_t>(x.size()), beta);
+    EXPECT_TRUE(out.slack_intact());
+    return {out.values().begin(), out.values().end()};
+  }
+
+  void check(const std::vector<float>& x, float beta, const std::vector<float>& actual) {
+    const int n = static_cast<int>(x.size());
+    ref::Tensor wide({1, 1, n});
+    wide.data = widen(x);
+    const ref::Tensor expected = ref::softmax(wide, double{beta});
+    double largest = -std::numeric_limits<double>::infinity();
+    for (const double value : wide.data) largest = std::fmax(largest, value * double{beta});
+    for (int i = 0; i < n; ++i) {
+      const double p = expected.data[i], t = wide.data[i] * double{beta};
+      // An infinite t has no rounding, and gives 0 or NaN.
+      const double bound = std::isfinite(t) ? softmax_bound(p, t, largest, n) : 1.2e-38;
+      ASSERT_TRUE(close(p, actual[i], bound)) << "element " << i << " of " << n << ", beta = " << beta;
+    }
+  }
+};
+
+TEST_P(Softmax, IsCloseToTheOracleForEveryLength) {
+  ASSERT_NE(table.softmax_f32, nullptr);
+  std::vector<int> lengths(70);
+  for (int i = 0; i < 70; ++i) lengths[i] = i + 1;
+  lengths.insert(lengths.end(), {1000, 1001});
+  for (const int n : lengths)
+    for (const float beta : {1.0f, 0.1f, 2.5f, -1.0f, 0.0f})
+      for (const Flush flush : kBothEnds) {
+        std::vector<float> x = draw(random, n, Values::real);
+        for (float& value : x) value *= 15.0f;
+        ASSERT_NO_FATAL_FAILURE(check(x, beta, run(x, beta, flush)));
+        ASSERT_NO_FATAL_FAILURE(check(x, beta, run(x, beta, flush, true)));
+      }
+}
+
+TEST_P(Softmax, SumsToOne) {
+  std::vector<float> x = draw(random, 1000, Values::real);
+  for (float& value : x) value *= 8.0f;
+  double sum = 0.0;
+  for (const float p : run(x, 1.0f, Flush::tail)) sum += double{p};
+  EXPECT_NEAR(sum, 1.0, 1e-6);
+}
+
+TEST_P(Softmax, HandlesLargeValuesAndInfinities) {
+  const std::size_t n = 2 * table.vector + 3;
+  for (const float special : {kNaN, kInf, -kInf, 1e30f, -1e30f, 88.0f, 104.0f, -104.0f, -0.0f, kDenormal})
+    for (std::size_t at = 0; at < n; ++at) {
+      std::vector<float> x = draw(random, n, Values::real);
+      x[at] = special;
+      ASSERT_NO_FATAL_FAILURE(check(x, 1.0f, run(x, 1.0f, Flush::tail)));
+      if (std::isnan(special) || special == kInf) {
+        for (const float p : run(x, 1.0f, Flush::tail)) ASSERT_TRUE(std::isnan(p));
+      }
+    }
+  for (const float p : run(std::vector<float>(n, -kInf), 1.0f, Flush::tail)) ASSERT_TRUE(std::isnan(p));
+  for (const float p : run(std::vector<float>(4, 1e30f), 1.0f, Flush::tail)) ASSERT_EQ(p, 0.25f);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Softmax, ::testing::ValuesIn(on_each_isa({"softmax_f32"})), test_name);
+
+}  // namespace
+}  // namespace sepconv::test

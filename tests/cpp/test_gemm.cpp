@@ -1,0 +1,183 @@
+// Every GEMM tile of every ISA against the oracle, at all odd sizes of its operands.
+#include "gemm_problem.h"
+
+namespace sepconv::test {
+namespace {
+
+struct TileId {
+  KernelId id;
+  bool strided;
+  int rows, vectors;
+  GemmKernel kernel() const {
+    const KernelTable& t = id.table();
+    return (strided ? t.gemm_strided_f32 : t.gemm_f32)[vectors - 1][rows - 1];
+  }
+  friend void PrintTo(const TileId& tile, std::ostream* os) { PrintTo(tile.id, os); }
+};
+
+std::vector<TileId> tiles() {
+  std::vector<TileId> out;
+  for (const std::string& isa : supported_isas()) {
+    const KernelTable& t = kernels(isa);
+    for (const bool strided : {false, true})
+      for (int vectors = 1; vectors <= t.gemm_vectors; ++vectors)
+        for (int rows = 1; rows <= t.gemm_rows; ++rows) {
+          const std::string size = std::to_string(rows) + "x" + std::to_string(vectors * t.vector);
+          out.push_back({{(strided ? "gemm_strided_f32_" : "gemm_f32_") + size, isa}, strided, rows, vectors});
+        }
+  }
+  return out;
+}
+
+class Gemm : public ::testing::TestWithParam<TileId> {
+ protected:
+  const TileId& tile = GetParam();
+  const KernelTable& table = tile.id.table();
+  const int lanes = table.vector;
+  const int columns = tile.vectors * lanes;
+  Random random{1};
+
+  // Planes of `rows` pixels and a bit, cut into segments of `cut` channels: cut < V also where a plane is not full.
+  GemmLayout planes(int depth, int cut) const {
+    GemmLayout layout{lanes, {}};
+    const std::ptrdiff_t plane = (tile.rows + 3) * static_cast<std::ptrdiff_t>(lanes);
+    for (int k = 0, p = 0; k < depth; k += cut, ++p) layout.segments.push_back({p * plane, std::min(cut, depth - k)});
+    return layout;
+  }
+
+  // NHWC pixels, a dense convolution's rows (which overlap where the step is small), and rows anywhere in memory.
+  std::vector<GemmLayout> strided_layouts(int depth) const {
+    std::vector<GemmLayout> out;
+    for (const int step : {depth, 3, 6, 17, lanes, depth + 5}) out.push_back({step, {{0, depth}}});
+    if (depth % 3 == 0) {
+      const int run = depth / 3;
+      out.push_back({run, {{0, run}, {20 * run, run}, {40 * run, run}}});
+      out.push_back({2, {{1000, run}, {-500, run}, {7, run}}});
+    }
+    return out;
+  }
+
+  std::vector<GemmLayout> layouts(int depth) const {
+    if (tile.strided) return strided_layouts(depth);
+    std::vector<GemmLayout> out{planes(depth, lanes)};
+    if (lanes > 3) out.push_back(planes(depth, 3));
+    return out;
+  }
+
+  void check_all(Values values) {
+    unsigned turn = 0;
+    for (int depth = 1; depth <= 40; ++depth)
+      for (const GemmLayout& layout : layouts(depth))
+        for (const Flush flush : kBothEnds) {
+          // Integers are for the arithmetic: one end an operand does.
+          if (values == Values::integer && (flush == Flush::head) != (depth % 2 == 0)) continue;
+          GemmProblem problem(tile.rows, columns, layout, turn % 2, random, values);
+          if (turn % 3 == 1) problem.clamp = {0.0f, 6.0f};
+          if (turn % 3 == 2) problem.clamp = {-0.75f, 0.5f};
+          ASSERT_NO_FATAL_FAILURE(problem.check(tile.kernel(), lanes, flush, turn % 5 ? 0 : 7, values));
+          ++turn;
+        }
+  }
+};
+
+TEST_P(Gemm, IsInTheTable) { ASSERT_NE(tile.kernel(), nullptr); }
+
+TEST_P(Gemm, IsCloseToTheOracle) { check_all(Values::real); }
+
+TEST_P(Gemm, IsExactOnSmallIntegers) { check_all(Values::integer); }
+
+TEST_P(Gemm, HoldsItsBoundOverALongSum) {
+  for (const int depth : {257, 1024}) {
+    const GemmLayout layout = tile.strided ? GemmLayout{depth, {{0, depth}}} : planes(depth, lanes);
+    const GemmProblem problem(tile.rows, columns, layout, false, random, Values::real);
+    ASSERT_NO_FATAL_FAILURE(problem.check(tile.kernel(), lanes, Flush::tail, 0));
+  }
+}
+
+// Results may not depend on how an output was cut into tiles, so that they are the same at any number of threads.
+TEST_P(Gemm, GivesTheBitsOfTheOneByOneTile) {
+  const GemmKernel smallest = table.gemm_strided_f32[0][0];
+  for (const int depth : {1, 7, 24, 40})
+    for (const GemmLayout& layout : layouts(depth)) {
+      GemmProblem problem(tile.rows, columns, layout, depth % 2, random, Values::real);
+      problem.clamp = {-0.9f, kInf};
+      const std::vector<float> whole = problem.run(tile.kernel(), lanes, Flush::tail);
+      for (int i = 0; i < tile.rows; ++i)
+        for (int n = 0; n < columns; n += lanes) {
+          const std::vector<float> part = problem.slice(i, n, lanes).run(smallest, lanes, Flush::tail);
+          for (int l = 0; l < lanes; ++l)
+            ASSERT_PRED2(same_bits, whole[static_cast<std::size_t>(i) * columns + n + l], part[l])
+                << "row " << i << ", column " << n + l << ", K = " << depth;
+        }
+    }
+}
+
+TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
+  const GemmKernel kernel = tile.kernel();
+  const int depth = 24;
+  // One row's elements side by side, so that the same memory can be described as one segment or as many.
+  const GemmLayout whole{tile.strided ? depth : lanes, {{0, depth}}};
+  const GemmProblem problem(tile.rows, columns, whole, false, random, Values::real);
+  GemmProblem cut = problem;
+  cut.layout.segments = {{0, 16}, {16, 1}, {17, 7}};
+  const std::vector<float> a = problem.run(kernel, lanes, Flush::tail), b = cut.run(kernel, lanes, Flush::tail);
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_PRED2(same_bits, a[i], b[i]) << "element " << i;
+}
+
+TEST_P(Gemm, LetsSpecialValuesThrough) {
+  const int depth = 5;
+  const GemmLayout layout = layouts(depth)[0];
+  const Clamp clamps[] = {{}, {0.0f, 6.0f}, {0.0f, kInf}};
+  unsigned first_clamp = 0;
+  for (const float special : {kNaN, -kNaN, kInf, -kInf, -0.0f, 0.0f, kDenormal, -kDenormal, 3e38f}) {
+    unsigned turn = first_clamp++;  // so that neighbours have different clamps, as have NaN and -NaN at one place
+    const auto check = [&](auto place) {
+      GemmProblem problem(tile.rows, columns, layout, true, random, Values::real);
+      problem.clamp = clamps[turn++ % 3];
+      place(problem);
+      problem.check(tile.kernel(), lanes, Flush::tail, 0);
+    };
+    for (int i = 0; i < tile.rows; ++i)
+      ASSERT_NO_FATAL_FAILURE(check([&](GemmProblem& p) { p.a[p.layout.index(i, i % depth)] = special; }));
+    for (int n = 0; n < columns; ++n) {
+      ASSERT_NO_FATAL_FAILURE(check([&](GemmProblem& p) { p.b[n % depth * columns + n] = special; }));
+      ASSERT_NO_FATAL_FAILURE(check([&](GemmProblem& p) { p.bias[n] = special; }));
+      ASSERT_NO_FATAL_FAILURE(check([&](GemmProblem& p) { p.residual[p.residual.size() - 1 - n] = special; }));
+    }
+  }
+}
+
+TEST_P(Gemm, MakesNaNOfZeroTimesInfinityAndOfInfinitiesThatCancel) {
+  const GemmLayout layout = layouts(3)[0];
+  for (const float other : {0.0f, -0.0f}) {
+    GemmProblem problem(tile.rows, columns, layout, false, random, Values::real);
+    problem.clamp = {0.0f, 6.0f};
+    std::fill(problem.a.begin(), problem.a.end(), other);
+    std::fill(problem.b.begin(), problem.b.end(), kInf);
+    for (const float x : problem.run(tile.kernel(), lanes, Flush::tail)) ASSERT_TRUE(std::isnan(x));
+  }
+  GemmProblem problem(tile.rows, columns, layout, true, random, Values::real);
+  std::fill(problem.bias.begin(), problem.bias.end(), kInf);
+  std::fill(problem.residual.begin(), problem.residual.end(), -kInf);
+  for (const float x : problem.run(tile.kernel(), lanes, Flush::tail)) ASSERT_TRUE(std::isnan(x));
+}
+
+TEST_P(Gemm, KeepsNegativeZeroAndDenormalsExactly) {
+  const GemmLayout layout = layouts(1)[0];
+  GemmProblem problem(tile.rows, columns, layout, false, random, Values::real);
+  std::fill(problem.a.begin(), problem.a.end(), 1.0f);
+  for (const float value : {-0.0f, kDenormal, -kDenormal}) {
+    std::fill(problem.b.begin(), problem.b.end(), value);
+    std::fill(problem.bias.begin(), problem.bias.end(), -0.0f);
+    for (const float x : problem.run(tile.kernel(), lanes, Flush::tail)) ASSERT_PRED2(same_bits, x, value);
+  }
+}
+
+std::string tile_name(const ::testing::TestParamInfo<TileId>& info) {
+  return info.param.id.kernel + "__" + info.param.id.isa;
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, ::testing::ValuesIn(tiles()), tile_name);
+
+}  // namespace
+}  // namespace sepconv::test

@@ -1,0 +1,25 @@
+"""What all tests share: where the real models and photographs are, and how hypothesis runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples on every run, and no deadline: machines that run tests are slow at times.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real models (models/), photographs (images/) and expected logits (golden/)."""
+    named = os.environ.get("SEPCONV_TEST_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2].parent / "shared"
+    if not (folder / "golden").is_dir():
+        where = "SEPCONV_TEST_DATA" if named else "../shared"
+        pytest.skip(f"no test data: {where} is {folder}, which has no folder golden/")
+    return folder
