@@ -32,9 +32,8 @@ void gemm(const GemmTile& t) {
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) w[j] = load(b + j * kLanes);
       b += Vectors * kLanes;
-#pragma GCC unroll 2
-      for (int line = 0; line < (Vectors * kLanes * 4 + 63) / 64; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
-      ahead += Vectors * kLanes * 4;
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += t.prefetch_step;
 #pragma GCC unroll 14
       for (int i = 0; i < Rows; ++i) {
         const vf x = broadcast(Strided && i >= 7 ? a_high[(i - 7) * step] : a[i * step]);

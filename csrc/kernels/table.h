@@ -34,7 +34,8 @@ struct GemmTile {
   float* c;                   // lane l of vector j of row i: c[j*c_plane + i*V + l]
   std::ptrdiff_t c_plane;
   float lo, hi;               // -inf, +inf for none; NaN passes through
-  const void* prefetch;       // what to bring into L2 meanwhile, as many bytes as are read of b; any address, or nullptr
+  const void* prefetch;       // what to bring into L2 meanwhile: a line each k, prefetch_step bytes further each time; any address
+  std::ptrdiff_t prefetch_step;
 };
 using GemmKernel = void (*)(const GemmTile&);
 

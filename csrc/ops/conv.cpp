@@ -26,6 +26,7 @@ class Conv final : public RowOp {
     weights = packed_->panel(0);
     streams = true;
 
+    k_ = w.kh * w.kw * in.c;
     planes_ = nhwc ? 1 : blocks_of(in.c, t);
     pixel_ = nhwc ? in.c : t.vector;
     row_ = std::ptrdiff_t{1} * (in.w + w.padding.left + w.padding.right) * pixel_;
@@ -97,7 +98,7 @@ class Conv final : public RowOp {
       g.c_plane = task.out.plane;
       g.lo = epilogue_.lo;
       g.hi = epilogue_.hi;
-      g.prefetch = tile > 0 || i > 0 ? g.b : p + 1 < parts ? packed_->panel(p + 1) : prefetch_after;
+      set_prefetch(g, p + 1 < parts ? packed_->panel(p + 1) : prefetch_after, packed_->panel_bytes(), tile, tiles.count(), k_);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate_tile(table_, epilogue_.pass, g, rows, vectors);
     }
@@ -107,7 +108,7 @@ class Conv final : public RowOp {
   std::shared_ptr<const PackedGemm> packed_;
   Epilogue epilogue_;
   std::vector<Segment> segments_;
-  int planes_, pixel_, strip_rows_;
+  int k_, planes_, pixel_, strip_rows_;
   std::ptrdiff_t row_, plane_;  // of the padded copy, in floats
 };
 

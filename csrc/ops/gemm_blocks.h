@@ -24,6 +24,14 @@ class Tiles {
   int rows_, count_;
 };
 
+// Spreads the prefetch of what is needed next, `next`, over the tiles of this panel: fetching it all during the first one
+// would take every fill buffer. A single tile leaves a sequential read to the hardware.
+inline void set_prefetch(GemmTile& g, const void* next, std::size_t panel_bytes, int tile, int tiles, int k) {
+  const bool ahead = tiles > 1 && next != nullptr;
+  g.prefetch_step = ahead ? static_cast<std::ptrdiff_t>(panel_bytes / (static_cast<std::size_t>(tiles) * k)) : 0;
+  g.prefetch = ahead ? static_cast<const char*>(next) + g.prefetch_step * tile * k : static_cast<const void*>(g.b);
+}
+
 // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
 inline void activate_tile(const KernelTable& t, Activation pass, const GemmTile& tile, int rows, int vectors) {
   if (pass == Activation::none) return;

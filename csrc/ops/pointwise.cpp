@@ -77,7 +77,7 @@ class Pointwise final : public RowOp {
     g.residual_plane = task.other.plane;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    g.prefetch = i > 0 ? g.b : p + 1 < parts ? packed_->panel(p + 1) : prefetch_after;
+    set_prefetch(g, p + 1 < parts ? packed_->panel(p + 1) : prefetch_after, packed_->panel_bytes(), i, tiles.count(), in.c);
     table_.gemm_f32[vectors - 1][rows - 1](g);
     activate_tile(table_, epilogue_.pass, g, rows, vectors);
   }

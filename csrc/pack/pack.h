@@ -38,6 +38,7 @@ class PackedGemm {
   int vectors(int panel) const { return std::min(panel_vectors_, blocks_ - panel * panel_vectors_); }
   const float* panel(int p) const { return data_.floats() + p * panel_stride_; }
   int first_block(int panel) const { return panel * panel_vectors_; }
+  std::size_t panel_bytes() const { return panel_stride_ * sizeof(float); }
   std::size_t bytes() const { return data_.size(); }
 
  private:

@@ -16,19 +16,20 @@ constexpr Activation kActivations[] = {Activation::none,         Activation::rel
 
 // What a function of e^x may be wrong by, relative to it: 4 roundings.
 constexpr double kRelative = 4 * kEpsilon;
+constexpr double kLeastNormal = std::numeric_limits<float>::min();
 
 // The bound of an activation's error: kRelative, and all of a sigmoid that is below float32's normal numbers (silu
 // multiplies it by x, up to where the sigmoid is 0 in float32). The ones without e^x or a division are exact.
 double activation_bound(Activation activation, double x, double expected) {
   if (activation == Activation::none || activation == Activation::relu || activation == Activation::relu6) return 0.0;
-  const double tiny = 1.2e-38;
-  return kRelative * std::abs(expected) + tiny * (activation == Activation::silu ? std::min(std::abs(x), 104.0) + 1.0 : 1.0);
+  const double scale = activation == Activation::silu ? std::min(std::abs(x), 104.0) + 1.0 : 1.0;
+  return kRelative * std::abs(expected) + kLeastNormal * scale;
 }
 
 // The bound of a softmax's result p = e^(t - max)/Σ: kRelative, the roundings of t = beta·x and of t - max, which
 // scale e^(t - max) and Σ by e^error, and n roundings of Σ.
 double softmax_bound(double p, double t, double largest, int n) {
-  return p * (kRelative + kEpsilon * (3 * std::abs(t) + 3 * std::abs(largest) + n)) + 1.2e-38;
+  return p * (kRelative + kEpsilon * (3 * std::abs(t) + 3 * std::abs(largest) + n)) + kLeastNormal;
 }
 
 class Add : public ::testing::TestWithParam<KernelId> {
@@ -38,7 +39,7 @@ class Add : public ::testing::TestWithParam<KernelId> {
 
   // One float32 addition has one right answer.
   void check(const std::vector<float>& a, const std::vector<float>& b, Clamp clamp, Flush flush, Into into) {
-    GuardedBuffer<float> other = unwritten(a.size(), flush), first = other_like(a, flush), second = other_like(b, flush);
+    GuardedBuffer<float> other = unwritten(a.size(), flush), first = writable(a, flush), second = writable(b, flush);
     GuardedBuffer<float> read_a(a, flush), read_b(b, flush);
     float* const out = into == Into::other ? other.data() : into == Into::first ? first.data() : second.data();
     table.add_f32(into == Into::first ? out : read_a.data(), into == Into::second ? out : read_b.data(), out,
@@ -50,7 +51,7 @@ class Add : public ::testing::TestWithParam<KernelId> {
     for (const auto* buffer : {&other, &first, &second}) ASSERT_TRUE(buffer->slack_intact());
   }
 
-  static GuardedBuffer<float> other_like(const std::vector<float>& values, Flush flush) {
+  static GuardedBuffer<float> writable(const std::vector<float>& values, Flush flush) {
     GuardedBuffer<float> buffer(values.size(), flush);
     std::ranges::copy(values, buffer.data());
     return buffer;
@@ -189,7 +190,7 @@ class Softmax : public ::testing::TestWithParam<KernelId> {
     for (int i = 0; i < n; ++i) {
       const double p = expected.data[i], t = wide.data[i] * double{beta};
       // An infinite t has no rounding, and gives 0 or NaN.
-      const double bound = std::isfinite(t) ? softmax_bound(p, t, largest, n) : 1.2e-38;
+      const double bound = std::isfinite(t) ? softmax_bound(p, t, largest, n) : kLeastNormal;
       ASSERT_TRUE(close(p, actual[i], bound)) << "element " << i << " of " << n << ", beta = " << beta;
     }
   }
