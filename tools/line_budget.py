@@ -25,7 +25,7 @@ BUDGET = {
     "csrc/graph": 1400,
     "csrc/ref": 600,
     "csrc/bind": 600,
-    "python": 4500,
+    "python": 6000,
     "tests/cpp": 3500,
     "tests/python": 4500,
     "bench": 600,

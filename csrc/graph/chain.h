@@ -34,9 +34,6 @@ class Chain {
   std::size_t scratch_floats() const { return ring_floats_ + op_scratch_; }
   std::span<const RowOpPtr> ops() const { return ops_; }
 
-  // What the last operator may prefetch when it is done.
-  void prefetch_after(const void* weights) { ops_.back()->prefetch_after = weights; }
-
  private:
   void run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept;
 

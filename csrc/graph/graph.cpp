@@ -110,7 +110,7 @@ int Graph::conv2d(const std::string& name, int x, const WeightView& weight, cons
   check_weight(name, weight, window, node.out.c);
   node.out.c = weight.dims[3];
   check_shape(name, node.out);
-  node.gemm = std::make_shared<PackedGemm>(weight, fold(name, bias, norm, node.out.c), *table_);
+  node.gemm = std::make_shared<PackedGemm>(weight, fold(name, bias, norm, node.out.c), *table_, *store_);
   return append(std::move(node));
 }
 
@@ -122,7 +122,7 @@ int Graph::depthwise_conv2d(const std::string& name, int x, const WeightView& we
   check_range(name, "number of output channels", std::int64_t{1} * node.out.c * node.multiplier, 1, kMaxSize);
   node.out.c *= node.multiplier;
   check_shape(name, node.out);
-  node.depthwise = std::make_shared<PackedDepthwise>(weight, fold(name, bias, norm, node.out.c), *table_);
+  node.depthwise = std::make_shared<PackedDepthwise>(weight, fold(name, bias, norm, node.out.c), *table_, *store_);
   return append(std::move(node));
 }
 

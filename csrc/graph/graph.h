@@ -47,7 +47,7 @@ struct BatchNormView {
 
 class Graph {
  public:
-  explicit Graph(const KernelTable& table) : table_(&table) {}
+  explicit Graph(const KernelTable& table) : table_(&table), store_(std::make_shared<WeightStore>()) {}
 
   // Each returns the new node's index, which later nodes refer to.
   int input(const std::string& name, Shape shape);
@@ -67,6 +67,7 @@ class Graph {
   void output(int x);
 
   const KernelTable& table() const { return *table_; }
+  const std::shared_ptr<WeightStore>& store() const { return store_; }
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<int>& outputs() const { return outputs_; }
   Shape shape(int node) const { return at(node, "shape").out; }
@@ -77,6 +78,7 @@ class Graph {
   Shape windowed(const std::string& name, const Shape& in, const Window& window) const;
 
   const KernelTable* table_;
+  std::shared_ptr<WeightStore> store_;
   std::vector<Node> nodes_;
   std::vector<int> outputs_;
 };

@@ -56,7 +56,8 @@ bool worth_streaming(std::size_t bytes, std::size_t chain_weights, const RowOp& 
 struct Plan::Context {
   AlignedBuffer arena;
   std::vector<AlignedBuffer> scratch;               // one a thread
-  std::unique_ptr<std::atomic<std::int64_t>[]> tickets;  // pieces handed out so far, one counter a step
+  std::unique_ptr<std::atomic<std::int64_t>[]> tickets;  // pieces handed out so far: [step][thread]
+  std::size_t ticket_count = 0;
   Barrier barrier;
   std::unique_ptr<Context> next;                    // in the free list
 };
@@ -73,7 +74,7 @@ struct Plan::Run {
   std::atomic<bool> stopped{false};
 };
 
-Plan::Plan(const Graph& graph, Fusion fusion) : table_(graph.table()) {
+Plan::Plan(const Graph& graph, Fusion fusion) : table_(graph.table()), store_(graph.store()) {
   const std::vector<Node> nodes = rewrite(graph, fusion);
   places_.resize(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -145,16 +146,8 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
                       std::move(chain_nodes)});
   }
 
-  const void* next = nullptr;
-  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
-    step->chain.prefetch_after(next);
-    for (const RowOpPtr& op : step->chain.ops()) {
-      if (op->weights) {
-        next = op->weights;
-        break;
-      }
-    }
-    scratch_floats_ = std::max(scratch_floats_, step->chain.scratch_floats());
+  for (const Step& step : steps_) {
+    scratch_floats_ = std::max(scratch_floats_, step.chain.scratch_floats());
   }
 }
 
@@ -187,10 +180,13 @@ std::unique_ptr<Plan::Context> Plan::take_context(int threads) const {
   if (!context) {
     context = std::make_unique<Context>();
     context->arena = AlignedBuffer(arena_bytes_);
-    context->tickets = std::make_unique<std::atomic<std::int64_t>[]>(steps_.size());
   }
   while (static_cast<int>(context->scratch.size()) < threads) {
     context->scratch.push_back(AlignedBuffer::of_floats(scratch_floats_));
+  }
+  if (context->ticket_count < steps_.size() * threads) {
+    context->ticket_count = steps_.size() * threads;
+    context->tickets = std::make_unique<std::atomic<std::int64_t>[]>(context->ticket_count);
   }
   return context;
 }
@@ -205,7 +201,7 @@ bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t i
                std::vector<double>* step_seconds) const {
   if (step_seconds) step_seconds->assign(steps_.size(), 0.0);
   std::unique_ptr<Context> context = take_context(threads);
-  for (std::size_t s = 0; s < steps_.size(); ++s) context->tickets[s].store(0, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < context->ticket_count; ++i) context->tickets[i].store(0, std::memory_order_relaxed);
   context->barrier.reset(threads);
   Run run{inputs, outputs, images, context.get(), interrupted, step_seconds, Clock::now() + kInterruptPeriod, images};
   struct Job {
@@ -240,13 +236,20 @@ void Plan::work(Run& run, int thread, int thread_count) const {
       const auto start = run.step_seconds && thread == 0 ? Clock::now() : Clock::time_point{};
       const int pieces = step.chain.pieces(thread_count);
       const StepViews view = views(step, run, image);
-      // Every thread draws one ticket too many an image, so each image uses up pieces + thread_count of them.
-      const std::int64_t base = image * (pieces + thread_count);
-      for (;;) {
-        const std::int64_t piece = run.context->tickets[s].fetch_add(1, std::memory_order_relaxed) - base;
-        if (piece >= pieces) break;
-        if (!run.stopped.load(std::memory_order_relaxed)) step.chain.run(view, static_cast<int>(piece), pieces, scratch);
-        look(image);
+      // Each thread begins with its own share, the same part of every image, which its cache knows; then it helps the
+      // others. On each share every thread draws one ticket too many, so an image uses up share + thread_count of them.
+      for (int i = 0; i < thread_count; ++i) {
+        const int owner = (thread + i) % thread_count;
+        const std::int64_t begin = std::int64_t{1} * pieces * owner / thread_count;
+        const std::int64_t end = std::int64_t{1} * pieces * (owner + 1) / thread_count;
+        std::atomic<std::int64_t>& tickets = run.context->tickets[s * thread_count + owner];
+        const std::int64_t base = image * (end - begin + thread_count);
+        for (;;) {
+          const std::int64_t piece = begin + tickets.fetch_add(1, std::memory_order_relaxed) - base;
+          if (piece >= end) break;
+          if (!run.stopped.load(std::memory_order_relaxed)) step.chain.run(view, static_cast<int>(piece), pieces, scratch);
+          look(image);
+        }
       }
       if (thread_count > 1) run.context->barrier.wait(thread_count);
       if (run.step_seconds && thread == 0) {

@@ -72,6 +72,7 @@ class Plan {
   void give_context(std::unique_ptr<Context> context) const;
 
   const KernelTable& table_;
+  std::shared_ptr<const WeightStore> store_;
   std::vector<Step> steps_;
   std::vector<Place> places_;
   std::vector<Shape> input_shapes_, output_shapes_;

@@ -35,6 +35,8 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
     activate(activation, in, out, n);
   };
   t.softmax_f32 = [](const float* in, float* out, std::int64_t n, float beta) { softmax(in, out, n, beta); };
+  t.fma_peak_f32 = [](std::int64_t iterations, float factor, float term) { return fma_peak(iterations, factor, term); };
+  t.read_peak_f32 = [](const float* in, std::int64_t n) { return read_peak(in, n); };
   return t;
 }
 

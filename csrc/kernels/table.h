@@ -15,6 +15,7 @@ namespace sepconv {
 
 inline constexpr int kMaxGemmRows = 14;
 inline constexpr int kMaxGemmVectors = 2;
+inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
 
 // A run of `count` consecutive k of the A operand, `offset` floats from the row's start.
 struct Segment {
@@ -88,6 +89,11 @@ struct KernelTable {
   void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);
   // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.
   void (*softmax_f32)(const float* in, float* out, std::int64_t n, float beta);
+
+  // For measuring the machine. kFmaPerIteration·V multiply-adds an iteration, acc·factor + term; the result says nothing.
+  float (*fma_peak_f32)(std::int64_t iterations, float factor, float term);
+  // Reads n floats, n a multiple of 8·V; the result is a sum of some.
+  float (*read_peak_f32)(const float* in, std::int64_t n);
 };
 
 // Defined in isa/<name>.cpp, for the ISAs of the architecture that is built.

@@ -23,7 +23,6 @@ class Conv final : public RowOp {
     parts = packed_->panels();
     macs = out.elements() * w.kh * w.kw * in.c;
     weight_bytes = packed_->bytes();
-    weights = packed_->panel(0);
     streams = true;
 
     k_ = w.kh * w.kw * in.c;
@@ -98,7 +97,7 @@ class Conv final : public RowOp {
       g.c_plane = task.out.plane;
       g.lo = epilogue_.lo;
       g.hi = epilogue_.hi;
-      set_prefetch(g, p + 1 < parts ? packed_->panel(p + 1) : prefetch_after, packed_->panel_bytes(), tile, tiles.count(), k_);
+      set_prefetch(g, packed_->panel_bytes(), tile, tiles.count(), k_);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate_tile(table_, epilogue_.pass, g, rows, vectors);
     }

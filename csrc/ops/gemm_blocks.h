@@ -24,12 +24,15 @@ class Tiles {
   int rows_, count_;
 };
 
-// Spreads the prefetch of what is needed next, `next`, over the tiles of this panel: fetching it all during the first one
-// would take every fill buffer. A single tile leaves a sequential read to the hardware.
-inline void set_prefetch(GemmTile& g, const void* next, std::size_t panel_bytes, int tile, int tiles, int k) {
-  const bool ahead = tiles > 1 && next != nullptr;
-  g.prefetch_step = ahead ? static_cast<std::ptrdiff_t>(panel_bytes / (static_cast<std::size_t>(tiles) * k)) : 0;
-  g.prefetch = ahead ? static_cast<const char*>(next) + g.prefetch_step * tile * k : static_cast<const void*>(g.b);
+// Weights are read once an image, so each read would wait for L3 or memory. While one panel is at work, what lies this
+// far behind it comes into L2: as many bytes as the panel has, spread over its tiles, since all at once would take every
+// fill buffer. A single tile reads on so fast that the hardware's own prefetch does better.
+inline constexpr std::ptrdiff_t kPrefetchDistance = 256 << 10;
+
+inline void set_prefetch(GemmTile& g, std::size_t panel_bytes, int tile, int tiles, int k) {
+  const std::ptrdiff_t distance = tiles > 1 ? kPrefetchDistance : 0;
+  g.prefetch_step = tiles > 1 ? static_cast<std::ptrdiff_t>(panel_bytes / (static_cast<std::size_t>(tiles) * k)) : 0;
+  g.prefetch = reinterpret_cast<const char*>(g.b) + distance + g.prefetch_step * tile * k;
 }
 
 // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.

@@ -1,8 +1,7 @@
 // Pointwise convolution: rows of pixels × packed panels.
 //
 // Loop order: where the weights fit a quarter of a megabyte they stay in L2 and the tile of pixels is outermost, so that
-// it is read once; otherwise the panel is outermost, so that weights are read once. The next panel is prefetched
-// during the first tile of this one; during the last panel, what the next operator reads first.
+// it is read once; otherwise the panel is outermost, so that weights are read once.
 #include <climits>
 
 #include "ops/gemm_blocks.h"
@@ -23,7 +22,6 @@ class Pointwise final : public RowOp {
     parts = packed_->panels();
     macs = out.elements() * in.c;
     weight_bytes = packed_->bytes();
-    weights = packed_->panel(0);
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
     streams = true;
@@ -77,7 +75,7 @@ class Pointwise final : public RowOp {
     g.residual_plane = task.other.plane;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    set_prefetch(g, p + 1 < parts ? packed_->panel(p + 1) : prefetch_after, packed_->panel_bytes(), i, tiles.count(), in.c);
+    set_prefetch(g, packed_->panel_bytes(), i, tiles.count(), in.c);
     table_.gemm_f32[vectors - 1][rows - 1](g);
     activate_tile(table_, epilogue_.pass, g, rows, vectors);
   }

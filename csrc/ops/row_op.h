@@ -63,8 +63,6 @@ class RowOp {
   std::size_t scratch_floats = 0;
   bool splits_channels = false;    // whether threads share its channels rather than its rows
   bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain
-  const void* weights = nullptr;   // where its packed weights start: the operator before may prefetch them
-  const void* prefetch_after = nullptr;
 };
 
 inline int blocks_of(int channels, const KernelTable& table) { return (channels + table.vector - 1) / table.vector; }

@@ -17,20 +17,22 @@ float fold(const char* weight, double scale) {
 
 }  // namespace
 
-PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table) {
+PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) {
   const int v = table.vector;
   const auto [kh, kw, channels, outputs] = w.dims;
   const std::size_t k = std::size_t{1} * kh * kw * channels;
   blocks_ = (outputs + v - 1) / v;
   panel_vectors_ = table.gemm_vectors;
   panel_stride_ = (k + 1) * panel_vectors_ * v;
-  data_ = AlignedBuffer::of_floats((k + 1) * blocks_ * v);
+  const std::size_t floats = (k + 1) * blocks_ * v;
+  bytes_ = floats * sizeof(float);
+  data_ = store.take(floats);
 
   for (int p = 0; p < panels(); ++p) {
     const int width = vectors(p) * v;
     const int first = first_block(p) * v;
     const int real = std::min(width, outputs - first);
-    float* out = data_.floats() + p * panel_stride_;
+    float* out = data_ + p * panel_stride_;
     for (int i = 0; i < width; ++i) out[i] = i < real ? flush_denormal(static_cast<float>(affine.shift[first + i])) : 0.0f;
     out += width;
     for (int r = 0; r < kh; ++r) {
@@ -45,16 +47,17 @@ PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTa
   }
 }
 
-PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table) {
+PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) {
   const int v = table.vector;
   const auto [kh, kw, channels, multiplier] = w.dims;
   const int outputs = channels * multiplier;
   const int blocks = (outputs + v - 1) / v;
   const std::size_t taps = std::size_t{1} * kh * kw;
   block_stride_ = (taps + 1) * v;
-  data_ = AlignedBuffer::of_floats(block_stride_ * blocks);
+  bytes_ = block_stride_ * blocks * sizeof(float);
+  data_ = store.take(block_stride_ * blocks);
 
-  float* out = data_.floats();
+  float* out = data_;
   for (int b = 0; b < blocks; ++b) {
     for (int i = 0; i < v; ++i, ++out) {
       const int n = b * v + i;

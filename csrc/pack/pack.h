@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/aligned.h"
 #include "kernels/table.h"
+#include "pack/weight_store.h"
 
 namespace sepconv {
 
@@ -28,37 +28,38 @@ struct Affine {
   std::vector<double> scale, shift;
 };
 
-// Panels of up to gemm_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights.
+// Panels of up to gemm_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights. The store must
+// outlive it, as it must PackedDepthwise.
 class PackedGemm {
  public:
   // Throws std::bad_alloc.
-  PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table);
+  PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store);
 
   int panels() const { return (blocks_ + panel_vectors_ - 1) / panel_vectors_; }
   int vectors(int panel) const { return std::min(panel_vectors_, blocks_ - panel * panel_vectors_); }
-  const float* panel(int p) const { return data_.floats() + p * panel_stride_; }
+  const float* panel(int p) const { return data_ + p * panel_stride_; }
   int first_block(int panel) const { return panel * panel_vectors_; }
   std::size_t panel_bytes() const { return panel_stride_ * sizeof(float); }
-  std::size_t bytes() const { return data_.size(); }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   int blocks_, panel_vectors_;
-  std::size_t panel_stride_;
-  AlignedBuffer data_;
+  std::size_t panel_stride_, bytes_;
+  float* data_;
 };
 
 // One block of V output channels after the other: bias[V], then [kh][kw][V].
 class PackedDepthwise {
  public:
   // Throws std::bad_alloc.
-  PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table);
+  PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store);
 
-  const float* block(int b) const { return data_.floats() + b * block_stride_; }
-  std::size_t bytes() const { return data_.size(); }
+  const float* block(int b) const { return data_ + b * block_stride_; }
+  std::size_t bytes() const { return bytes_; }
 
  private:
-  std::size_t block_stride_;
-  AlignedBuffer data_;
+  std::size_t block_stride_, bytes_;
+  float* data_;
 };
 
 }  // namespace sepconv

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, graph
 from .compile import Float32, compile_graph
 from .cost import Cost, cost
 from .graph import (
@@ -24,7 +24,6 @@ from .graph import (
     Shape,
     Softmax,
     infer_shapes,
-    outputs as final_outputs,
 )
 from .table import format_shape, format_table
 
@@ -74,10 +73,11 @@ class Model:
         self.layers: tuple[Layer, ...] = tuple(layers)
         self._shapes = infer_shapes(self.layers)
         self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
-        names = final_outputs(self.layers) if outputs is None else tuple(outputs)
+        names = graph.outputs(self.layers) if outputs is None else tuple(outputs)
         for output in names:
             if output not in self._shapes:
-                raise ValueError(f"outputs has {output!r}, must name layers of {name}, such as {self.layers[-1].name!r}")
+                example = self.layers[-1].name
+                raise ValueError(f"outputs has {output!r}, must name layers of {name}, such as {example!r}")
         if not names:
             raise ValueError(f"outputs is empty, must name at least one layer of {name}")
         flat = _flat_layers(self.layers)
@@ -120,11 +120,14 @@ class Model:
         """Multiply-adds, parameters and bytes, in total and by layer, for one image."""
         return cost(self.layers)
 
-    def verify(self, x: NDArray[Any]) -> Verification:
-        """Every layer against its naive oracle in float64, for the first image of ``x``; see :mod:`sepconv.verify`."""
+    def verify(self, *inputs: NDArray[Any]) -> Verification:
+        """Every layer against its naive oracle in float64, for each input's first image; see :mod:`sepconv.verify`.
+
+        Takes inputs and raises errors as calling the model does.
+        """
         from .verify import verify
 
-        return verify(self, x)
+        return verify(self, *inputs)
 
     def explain(self) -> str:
         """A table of what runs: for each layer the kernel that it got, and the layers that it also does the work of.
@@ -198,7 +201,7 @@ def _checked(x: NDArray[Any], layer: Input) -> Float32:
         raise ValueError(f"input {layer.name!r} had shape {x.shape}, must hold at least one image")
     if x.dtype != np.float32:
         x = (x.astype(np.float32) - np.float32(layer.zero_point)) * np.float32(layer.scale)
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return np.require(x, np.float32, ("C_CONTIGUOUS", "ALIGNED"))
 
 
 def _materialised(layer: Layer) -> Layer:

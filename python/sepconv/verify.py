@@ -2,8 +2,8 @@
 
 The network is run once more with nothing fused and every layer's result kept. Each result is then compared with the
 oracle's for the very values that the layer read, so that an error shows where it arises. Convolutions must stay
-within (K + 4) · 2^-24 · Σ|x·w| plus one unit in the last place, K the products in the sum: what one float32 rounding for
-each product and sum, and for the folded weight, allows. At last the fused model must give the unfused one's bits.
+within (K + 4) · 2^-24 · Σ|x·w| plus one unit in the last place, K the products in the sum: what one float32 rounding
+for each product and sum, and for the folded weight, allows. At last the fused model must give the unfused one's bits.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Verification:
 
     def __str__(self) -> str:
         rows = [
-            (row.name, row.type, f"{row.max_error:.3g}", f"{100 * row.share_of_bound:.1f} %", "ok" if row.ok else "FAIL")
+            (row.name, row.type, f"{row.max_error:.3g}", f"{row.share_of_bound:.1%}", "ok" if row.ok else "FAIL")
             for row in self.layers
         ]
         table = format_table(("layer", "type", "max error", "of the bound", ""), rows, align="<<>><")
@@ -79,13 +79,14 @@ class Verification:
         return f"{table}\nThe fused plan gives {same} the layers one by one."
 
 
-def verify(model: Model, x: NDArray[Any]) -> Verification:
-    """See the module. ``x`` as for calling the model; only its first image is used."""
-    fused = model(x[:1])
+def verify(model: Model, *inputs: NDArray[Any]) -> Verification:
+    """See the module. ``inputs`` as for calling the model; only their first images are used."""
+    first = [x[:1] for x in model.prepared(*inputs)]
+    fused = model(*first)
     fused_outputs = fused if isinstance(fused, tuple) else (fused,)
     names = [layer.name for layer in model.layers]
     plan = Plan(compile_graph(model.layers, names), "never")
-    values = dict(zip(names, plan.run(model.prepared(x[:1]), 1), strict=True))
+    values = dict(zip(names, plan.run(first, 1), strict=True))
     errors = [
         _layer_error(layer, [values[name][0] for name in layer.inputs], values[layer.name][0])
         for layer in model.layers
@@ -156,8 +157,8 @@ def _activated(activation: str, want: Float64, bound: Float64) -> tuple[Float64,
     result = ref.activate(activation, want)
     if activation in ("none", "relu", "relu6"):
         return result, bound
-    # Their slopes are at most 1.1; hard_* and the transcendental ones round a few times more.
-    return result, 1.1 * bound + TRANSCENDENTAL * np.maximum(np.abs(want), 1.0)
+    # Their slopes are at most 1.5 (hard_swish's just below 3); and they round a few times more.
+    return result, 1.5 * bound + TRANSCENDENTAL * np.maximum(np.abs(want), 1.0)
 
 
 def _folded(layer: Conv2d | DepthwiseConv2d) -> tuple[Float64, Float64]:

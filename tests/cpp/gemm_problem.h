@@ -124,7 +124,8 @@ struct GemmProblem {
                         .c_plane = plane,
                         .lo = clamp.lo,
                         .hi = clamp.hi,
-                        .prefetch = c.forbidden()};
+                        .prefetch = c.forbidden(),
+                        .prefetch_step = 64};
     kernel(tile);
 
     std::vector<float> out;

@@ -14,7 +14,7 @@ pytest.importorskip("tflite", reason="writing the files needs the packages of th
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 
 import tflite
-from tflite_builder import TfliteBuilder
+from tflite_builder import CONV, DEPTHWISE, TfliteBuilder, normal, shared_weights, small_network
 
 import sepconv.io
 from sepconv import graph
@@ -24,41 +24,6 @@ from sepconv.io import read_tflite
 from sepconv.io.arrays import LazyFloat32
 
 RNG = np.random.default_rng(0)
-CONV = {"options": "Conv2DOptions", "StrideW": 1, "StrideH": 1}
-DEPTHWISE = {"options": "DepthwiseConv2DOptions", "StrideW": 1, "StrideH": 1}
-POOL = {"options": "Pool2DOptions", "StrideW": 2, "StrideH": 2, "FilterWidth": 3, "FilterHeight": 2}
-
-
-def normal(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return RNG.standard_normal(shape, dtype=np.float32)
-
-
-def small_network() -> bytes:
-    """Every supported operator in a few kilobytes, float and quantised."""
-    b = TfliteBuilder()
-    x = b.input((1, 9, 8, 3), "UINT8", scale=0.5, zero_point=3)
-    x = b.operator("DEQUANTIZE", [x], (1, 9, 8, 3), "DequantizeOptions")
-    paddings = b.constant("paddings", np.array([[0, 0], [1, 0], [2, 1], [0, 0]], np.int32))
-    x = b.operator("PAD", [x, paddings], (1, 10, 11, 3), "PadOptions")
-    weight = b.constant("w0", RNG.integers(0, 255, (4, 3, 3, 3), np.uint8), scale=0.1, zero_point=7)
-    bias = b.constant("b0", RNG.integers(-9, 9, 4, np.int32), scale=0.05, zero_point=0)
-    x = b.operator("CONV_2D", [x, weight, bias], (1, 5, 6, 4), "Conv2DOptions", StrideW=2, StrideH=2, FusedActivationFunction=3)
-    half = b.constant("half", normal(1, 3, 3, 8).astype(np.float16))
-    weight = b.operator("DEQUANTIZE", [half], (1, 3, 3, 8))
-    x = b.operator("DEPTHWISE_CONV_2D", [x, weight, b.constant("b1", normal(8))], (1, 5, 6, 8), **DEPTHWISE, DepthMultiplier=2)
-    y = b.operator("RELU", [x], (1, 5, 6, 8))
-    y = b.operator("RELU6", [y], (1, 5, 6, 8))
-    x = b.operator("ADD", [x, y], (1, 5, 6, 8), "AddOptions", FusedActivationFunction=1)
-    x = b.operator("QUANTIZE", [x], b.tensor("q", (1, 5, 6, 8), "INT8", scale=0.1, zero_point=0), "QuantizeOptions")
-    x = b.operator("AVERAGE_POOL_2D", [x], (1, 3, 3, 8), **POOL)
-    x = b.operator("MAX_POOL_2D", [x], (1, 1, 1, 8), **POOL, Padding=1)
-    x = b.operator("MEAN", [x, b.constant("axes", np.array([2, -3], np.int32))], (1, 1, 1, 8), "ReducerOptions", KeepDims=True)
-    x = b.operator("SQUEEZE", [x], (1, 8), "SqueezeOptions", SqueezeDims=[1, 2])
-    x = b.operator("RESHAPE", [x, b.constant("shape", np.array([-1, 1, 4, 2], np.int32))], (1, 1, 4, 2), "ReshapeOptions")
-    weight = b.constant("w2", RNG.integers(-9, 9, (5, 8), np.int8), scale=[0.1, 0.2, 0.3, 0.4, 0.5], zero_point=[0] * 5)
-    x = b.operator("FULLY_CONNECTED", [x, weight, -1], (1, 5), "FullyConnectedOptions")
-    logits = b.operator("LOGISTIC", [x], (1, 5))
-    return b.finish(b.operator("SOFTMAX", [logits], (1, 5), "SoftmaxOptions", Beta=2.0))
 
 
 def test_every_operator_becomes_its_layer() -> None:
@@ -93,7 +58,9 @@ def test_every_operator_becomes_its_layer() -> None:
     assert softmax.beta == 2.0
 
 
-def conv_network(weight: Any, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 3), **options: Any) -> bytes:
+def conv_network(
+    weight: Any, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 3), **options: Any
+) -> bytes:
     b = TfliteBuilder()
     x = b.input(shape)
     index = weight(b) if callable(weight) else b.constant("w", weight)
@@ -123,8 +90,8 @@ def test_quantised_weights_are_computed_on_demand(dtype: str, per_channel: bool)
     zero_point = [1, 2, 3] if per_channel else [5]
     weight = weight_of(conv_network(lambda b: b.constant("w", stored, scale=scale.tolist(), zero_point=zero_point)))
     assert isinstance(weight, LazyFloat32)
-    assert (weight.shape, weight.dtype, weight.ndim, weight.size) == ((1, 2, 2, 3), np.float32, 4, 12)
-    expected = (stored.transpose(1, 2, 3, 0).astype(np.float32) - np.float32(zero_point)) * scale
+    assert (weight.shape, weight.dtype.name, weight.ndim, weight.size) == ((1, 2, 2, 3), "float32", 4, 12)
+    expected = (stored.transpose(1, 2, 3, 0).astype(np.float32) - np.array(zero_point, np.float32)) * scale
     np.testing.assert_array_equal(np.asarray(weight), expected)
     assert np.asarray(weight).flags.c_contiguous
     with pytest.raises(ValueError, match="computed on demand"):
@@ -160,7 +127,9 @@ def test_half_precision_weights() -> None:
             constant = b.constant("half", half)
             return b.operator("DEQUANTIZE", [constant], (3, 1, 1, 2)) if dequantised else constant
 
-        np.testing.assert_array_equal(np.asarray(weight_of(conv_network(weight))), half.transpose(1, 2, 3, 0).astype(np.float32))
+        np.testing.assert_array_equal(
+            np.asarray(weight_of(conv_network(weight))), half.transpose(1, 2, 3, 0).astype(np.float32)
+        )
 
 
 def test_names_are_short_and_unique() -> None:
@@ -173,9 +142,12 @@ def test_names_are_short_and_unique() -> None:
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding", "extent"),
-    [(5, 3, 1, (1, 1), 5), (6, 3, 2, (0, 1), 3), (7, 3, 2, (1, 1), 4), (6, 5, 2, (1, 2), 3), (1, 3, 2, (1, 1), 1), (8, 1, 3, (0, 0), 3)],
+    [(5, 3, 1, (1, 1), 5), (6, 3, 2, (0, 1), 3), (7, 3, 2, (1, 1), 4),
+     (6, 5, 2, (1, 2), 3), (1, 3, 2, (1, 1), 1), (8, 1, 3, (0, 0), 3)],
 )  # fmt: skip
-def test_same_padding_puts_the_odd_pixel_after(size: int, kernel: int, stride: int, padding: graph.Pair, extent: int) -> None:
+def test_same_padding_puts_the_odd_pixel_after(
+    size: int, kernel: int, stride: int, padding: graph.Pair, extent: int
+) -> None:
     data = conv_network(
         normal(3, kernel, 1, 2), (1, size, 4, 2), (1, extent, 4, 3), StrideH=stride, options="Conv2DOptions"
     )
@@ -185,7 +157,9 @@ def test_same_padding_puts_the_odd_pixel_after(size: int, kernel: int, stride: i
 
 
 def test_dilation() -> None:
-    layer = read_tflite(conv_network(normal(3, 3, 3, 2), output=(1, 4, 2, 3), Padding=0, DilationHFactor=2, StrideW=2))[1]
+    layer = read_tflite(conv_network(normal(3, 3, 3, 2), output=(1, 4, 2, 3), Padding=0, DilationHFactor=2, StrideW=2))[
+        1
+    ]
     assert isinstance(layer, graph.Conv2d)
     assert (layer.dilation, layer.padding) == ((2, 1), ((2, 2), (0, 1)))
 
@@ -196,7 +170,7 @@ def test_reshape_takes_its_shape_from_where_it_stands(batch: int, target: str) -
     b = TfliteBuilder()
     x = b.input((batch, 2, 3, 4))
     inputs = [x, b.constant("s", np.array([batch, -1], np.int32))] if target == "input" else [x]
-    options = {"options": "ReshapeOptions", "NewShape": [-1, 24]} if target == "option" else {}
+    options: dict[str, Any] = {"options": "ReshapeOptions", "NewShape": [-1, 24]} if target == "option" else {}
     x = b.operator("RESHAPE", inputs, (batch, 24), **options)
     layers = read_tflite(b.finish(x))
     assert isinstance(layers[1], graph.Reshape)
@@ -210,7 +184,9 @@ def test_a_batch_of_one_may_vanish() -> None:
     assert graph.infer_shapes(layers)[layers[-1].name] == (1, 1, 7)
 
 
-def with_operator(kind: str, *, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 2), **options: Any) -> bytes:
+def with_operator(
+    kind: str, *, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 2), **options: Any
+) -> bytes:
     b = TfliteBuilder()
     return b.finish(b.operator(kind, [b.input(shape)], output, **options))
 
@@ -242,7 +218,9 @@ def test_schema_tables_agree_with_the_generated_ones() -> None:
 def hostile_add(constant: bool) -> bytes:
     b = TfliteBuilder()
     x = b.input((1, 4, 4, 2))
-    return b.finish(b.operator("ADD", [x, b.constant("c", normal(1, 4, 4, 2)) if constant else b.tensor("u", (1, 4))], (1, 4, 4, 2)))
+    return b.finish(
+        b.operator("ADD", [x, b.constant("c", normal(1, 4, 4, 2)) if constant else b.tensor("u", (1, 4))], (1, 4, 4, 2))
+    )
 
 
 def two_writers() -> bytes:
@@ -265,16 +243,6 @@ def many_operators() -> bytes:
     x = b.input((1, 4))
     for _ in range(10_001):
         b.operator("RELU", [x], x)
-    return b.finish(x)
-
-
-def shared_weights(count: int) -> bytes:
-    """Many convolutions with one set of weights: little in the file, gigabytes once each has its own."""
-    b = TfliteBuilder()
-    x = b.input((1, 1, 1, 256))
-    weight = b.constant("w", np.ones((256, 1, 1, 256), np.int8), scale=1.0, zero_point=0)
-    for _ in range(count):
-        x = b.operator("CONV_2D", [x, weight], (1, 1, 1, 256), **CONV)
     return b.finish(x)
 
 
@@ -303,15 +271,16 @@ def dynamic_weights(b: TfliteBuilder) -> int:
         (lambda: conv_network(normal(3, 1, 1, 1)), UnsupportedError, "grouped convolutions"),
         (lambda: conv_network(normal(3, 1, 1, 3)), ModelFormatError, "3 input channels"),
         (lambda: conv_network(normal(3, 1, 1, 2), StrideW=0), ModelFormatError, r"the stride is \(1, 0\)"),
+        (lambda: conv_network(normal(3, 1, 1, 2), StrideW=1 << 21), UnsupportedError, "at most 1048576"),
         (lambda: conv_network(normal(3, 3, 3, 2), DilationWFactor=9999), UnsupportedError, "the kernel spans 19999"),
         (lambda: conv_network(normal(3, 5, 5, 2), Padding=1), ModelFormatError, "the kernel spans 5"),
         (lambda: conv_network(normal(3, 1, 1, 2), FusedActivationFunction=2), UnsupportedError, "is RELU_N1_TO_1"),
         (lambda: conv_network(normal(3, 1, 1, 2), FusedActivationFunction=4), UnsupportedError, "is TANH"),
         (lambda: conv_network(normal(3, 1, 1, 2), Padding=7), ModelFormatError, "the padding is number 7"),
-        (lambda: conv_network(dynamic_weights), UnsupportedError, "the weights is computed|must be constant"),
-        (lambda: conv_network(lambda b: b.tensor("w", (3, 1, 1, 2), data=b"1234")), ModelFormatError, "4 bytes of data"),
+        (lambda: conv_network(dynamic_weights), UnsupportedError, "must be constant"),
+        (lambda: conv_network(lambda b: b.tensor("w", (3, 1, 1, 2), data=b"1234")), ModelFormatError, "has 4 bytes"),
         (lambda: conv_network(lambda b: b.tensor("w", (3, 1, 1, 2), "INT4", b"1")), UnsupportedError, "of type INT4"),
-        (lambda: quantised(), ModelFormatError, "carries no quantisation"),
+        (quantised, ModelFormatError, "carries no quantisation"),
         (lambda: quantised(scale=-1.0), ModelFormatError, "negative or not finite"),
         (lambda: quantised(scale=float("nan")), ModelFormatError, "negative or not finite"),
         (lambda: quantised(scale=[1.0, 1.0]), ModelFormatError, "2 quantisation scales"),
@@ -320,10 +289,10 @@ def dynamic_weights(b: TfliteBuilder) -> int:
         (lambda: with_operator("CONV_2D"), ModelFormatError, "the options are of type 0"),
         (lambda: with_operator("RELU", output=(1, 4, 2, 4)), ModelFormatError, "declared with the shape"),
         (lambda: with_operator("RELU", shape=(1, 2**14, 2**14, 2), output=(1,)), UnsupportedError, "at most"),
-        (lambda: with_operator("SQUEEZE", options="SqueezeOptions", SqueezeDims=[1]), ModelFormatError, "not all of size 1"),
+        (lambda: with_operator("SQUEEZE", options="SqueezeOptions", SqueezeDims=[1]), ModelFormatError, "of size 1"),
         (lambda: with_operator("RESHAPE", output=(1, 31)), ModelFormatError, "does not fit|another number"),
         (lambda: with_operator("RESHAPE", output=(4, 8)), UnsupportedError, "batch size n = 1"),
-        (lambda: with_operator("SOFTMAX", options="SoftmaxOptions", Beta=float("inf")), ModelFormatError, "beta is inf"),
+        (lambda: with_operator("SOFTMAX", options="SoftmaxOptions", Beta=float("inf")), ModelFormatError, "beta is"),
         (lambda: with_operator("QUANTIZE"), UnsupportedError, "gives its input"),
     ],
 )  # fmt: skip
@@ -343,13 +312,13 @@ def test_load_gives_the_model_layers_outputs_and_name(tmp_path: Path, monkeypatc
     def record(layers: list[graph.Layer], **arguments: Any) -> SimpleNamespace:
         return SimpleNamespace(layers=layers, **arguments)
 
-    monkeypatch.setitem(sys.modules, "sepconv.model", SimpleNamespace(Model=record))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "sepconv.model", SimpleNamespace(Model=record))
     path = tmp_path / "little.tflite"
     path.write_bytes(small_network())
     model: Any = sepconv.io.load(path)
-    assert (model.name, model.outputs, len(model.layers)) == ("little", ("softmax_17",), 15)
-    model = sepconv.io.load(str(path), outputs=["logistic_16"])
-    assert model.outputs == ("logistic_16",)
+    assert (model.name, model.outputs, len(model.layers)) == ("little", ("softmax_16",), 15)
+    model = sepconv.io.load(str(path), outputs=["logistic_15"])
+    assert model.outputs == ("logistic_15",)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +328,7 @@ def test_load_gives_the_model_layers_outputs_and_name(tmp_path: Path, monkeypatc
         (b"TFL3", "only 4 bytes"),
         (b"hello, I am a text file\n", "a text file that begins with 'hello, I am"),
         (b"\x10\0\0\0TFL3", "offset"),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a torch checkpoint, which holds weights and no network; give it as weights="),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a torch checkpoint, .* no network; give it as weights="),
         (b"PK\x03\x04" + bytes(30), "an archive of weights"),
         (b"\x02\0\0\0\0\0\0\0{}", "a safetensors file"),
         (b"\x89HDF\r\n\x1a\n", "Keras"),

@@ -19,7 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sepconv.cost import format_cost_tables
+    from sepconv.cost_tables import format_cost_tables
 
     print(format_cost_tables())
     return 0

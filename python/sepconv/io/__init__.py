@@ -20,9 +20,8 @@ from sepconv.io.torch_checkpoint import read_torch_checkpoint, read_torch_weight
 from sepconv.io.zip_archive import read_members
 
 if TYPE_CHECKING:
-    from sepconv.model import Model
-
     from sepconv.conventions import Convention
+    from sepconv.model import Model
 
 __all__ = ["load", "read_safetensors", "read_tflite", "read_torch_checkpoint", "read_weights"]
 

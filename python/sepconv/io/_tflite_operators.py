@@ -24,7 +24,7 @@ from sepconv.graph import (
     Softmax,
 )
 from sepconv.io._tflite_network import Network, Value
-from sepconv.io._tflite_options import Operator, fused_activation, padded_extents, pair, place_windows
+from sepconv.io._tflite_options import MAX_STEP, Operator, fused_activation, padded_extents, pair, place_windows
 from sepconv.io._tflite_schema import Options
 from sepconv.io._tflite_tensors import BIAS_TYPES, INDEX_TYPES, MAX_RANK, WEIGHT_TYPES
 
@@ -200,6 +200,8 @@ def _pad(network: Network, operator: Operator) -> None:
         raise ModelFormatError(f"the paddings are {widths}; they must be 4 pairs of integers not below 0")
     if any(widths[:2]) or any(widths[6:]):
         raise UnsupportedError(f"the paddings are {widths}; only height and width may be padded")
+    if max(widths) > MAX_STEP:
+        raise UnsupportedError(f"the paddings are {widths}; they can be at most {MAX_STEP}")
     padding: Padding = ((widths[2], widths[3]), (widths[4], widths[5]))
     layer = Pad(name=network.unique_name(operator.output), inputs=(source.layer,), padding=padding)
     network.add(layer, operator.output, (source.shape[0], *padded_extents(source, padding)))

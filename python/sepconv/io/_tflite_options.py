@@ -11,6 +11,7 @@ from sepconv.io._tflite_network import Network, Value
 from sepconv.io._tflite_schema import Options
 from sepconv.io.flatbuffer import Table
 
+MAX_STEP = 1 << 20  # of strides, dilations and paddings, as in the compiled core
 MAX_WINDOW = 1024  # height or width that a kernel spans, dilation included
 
 
@@ -60,6 +61,8 @@ def pair(options: Table, height_field: int, width_field: int, what: str, default
     height, width = (options.integer(field, "i", default) for field in (height_field, width_field))
     if height < 1 or width < 1:
         raise ModelFormatError(f"{what} is ({height}, {width}); both must be at least 1")
+    if max(height, width) > MAX_STEP:
+        raise UnsupportedError(f"{what} is ({height}, {width}); both can be at most {MAX_STEP}")
     return height, width
 
 

@@ -1,0 +1,36 @@
+// Where packed weights lie: one after the other, in order of execution, in few large blocks. So a kernel can prefetch the
+// weights that come next by their distance alone, and huge pages cover them.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "base/aligned.h"
+
+namespace sepconv {
+
+class WeightStore {
+ public:
+  // `count` floats, 64-byte aligned, for as long as the store lives. Throws std::bad_alloc.
+  float* take(std::size_t count) {
+    if (count > SIZE_MAX / sizeof(float) - kAlignment) throw std::bad_alloc();
+    const std::size_t bytes = (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+    if (bytes > left_) {
+      blocks_.emplace_back(std::max(bytes, kBlock));
+      left_ = blocks_.back().size();
+    }
+    float* const start = reinterpret_cast<float*>(blocks_.back().bytes() + blocks_.back().size() - left_);
+    left_ -= bytes;
+    return start;
+  }
+
+ private:
+  // Address space, not memory: pages that no weight reaches are never touched.
+  static constexpr std::size_t kBlock = std::size_t{64} << 20;
+
+  std::vector<AlignedBuffer> blocks_;
+  std::size_t left_ = 0;
+};
+
+}  // namespace sepconv

@@ -1,0 +1,38 @@
+"""Networks out: the layer list as an ONNX, TFLite or ncnn file, in float32.
+
+``export_model`` tells the format by the path's suffix. ONNX needs the extra ``onnx``, TFLite the extra ``tflite``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sepconv.export.ncnn import write_ncnn
+from sepconv.export.onnx import to_onnx, write_onnx
+from sepconv.export.tflite import to_tflite, write_tflite
+from sepconv.graph import Layer
+
+__all__ = ["FORMATS", "export_model", "to_onnx", "to_tflite", "write_ncnn", "write_onnx", "write_tflite"]
+
+Writer = Callable[[Sequence[Layer], Path, int | None], None]
+FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".param": write_ncnn}
+
+
+def export_model(layers: Sequence[Layer], path: str | os.PathLike[str], batch: int | None = None) -> None:
+    """Write a network, with BatchNorm folded, to a file whose suffix is one of ``FORMATS``.
+
+    An ncnn network is two files: beside ``name.param`` its weights, ``name.bin``. ``batch`` fixes the number of images;
+    None leaves it open, where the format can (ONNX), else takes 1. A network whose input is quantised takes float32.
+
+    Raises:
+        ValueError: another suffix, or layers that are no network.
+        UnsupportedError: the format has no way to say what a layer does.
+        MissingExtraError: a package that the format needs is not installed.
+        OSError: the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix not in FORMATS:
+        raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")
+    FORMATS[target.suffix](layers, target, batch)

@@ -1,0 +1,239 @@
+"""The layer list as an ONNX model: NCHW, float32, opset 14."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv import extras
+from sepconv._version import __version__
+from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected, vectors
+from sepconv.graph import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Convolution,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool2d,
+    Pad,
+    Padding,
+    Pool2d,
+    Reshape,
+    Softmax,
+    infer_shapes,
+    outputs as final_outputs,
+)
+
+OPSET = 14  # the first with HardSwish
+IR_VERSION = 8
+
+
+def write_onnx(layers: Sequence[Layer], path: Path, batch: int | None = None, *, fold: bool = True) -> None:
+    """Write :func:`to_onnx`'s model."""
+    path.write_bytes(to_onnx(layers, batch, fold=fold).SerializeToString())
+
+
+def to_onnx(layers: Sequence[Layer], batch: int | None = None, *, fold: bool = True, name: str = "sepconv") -> Any:
+    """An ``onnx.ModelProto`` that onnx.checker has passed; its inputs and outputs have the layers' names.
+
+    Inputs are float32 [n, c, h, w]; outputs [n, c, h, w], or [n, c] where :class:`sepconv.Model` gives vectors.
+    ``batch`` fixes n; None leaves it open. ``fold``: BatchNorm becomes part of weights and biases, else a node.
+
+    Raises ValueError for what is no network, MissingExtraError without the package onnx.
+    """
+    onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
+    graph = _Graph(layers, batch, fold)
+    for layer in layers:
+        graph.add(layer)
+    proto = onnx.helper.make_graph(
+        graph.nodes,
+        name,
+        [graph.port(layer.name) for layer in layers if isinstance(layer, Input)],
+        [graph.port(output) for output in final_outputs(layers)],
+        graph.initializers,
+    )
+    model = onnx.helper.make_model(
+        proto,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="sepconv",
+        producer_version=__version__,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """Nodes and initializers; a layer's result is a value of the layer's name."""
+
+    def __init__(self, layers: Sequence[Layer], batch: int | None, fold: bool) -> None:
+        import onnx
+
+        self._onnx = onnx
+        self.shapes = infer_shapes(layers)
+        self.vectors = vectors(layers)
+        self.batch: int | str = "n" if batch is None else batch
+        self.fold = fold
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+
+    def port(self, name: str) -> Any:
+        h, w, c = self.shapes[name]
+        shape = (self.batch, c) if name in self.vectors else (self.batch, c, h, w)
+        return self._onnx.helper.make_tensor_value_info(name, self._onnx.TensorProto.FLOAT, shape)
+
+    def add(self, layer: Layer) -> None:
+        name = layer.name
+        match layer:
+            case Input():
+                pass
+            case Convolution():
+                self._convolution(layer)
+            case FullyConnected():
+                weight, bias = fully_connected(layer, self.shapes[layer.inputs[0]])
+                constants = [self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
+                product = self._before(name, layer.activation)
+                self._node("Gemm", [self._flat(layer.inputs[0]), *constants], product, transB=1)
+                self._activate(name, layer.activation)
+            case Add():
+                ranks = {x in self.vectors for x in layer.inputs}
+                inputs = [self._image(x) if len(ranks) > 1 else x for x in layer.inputs]
+                self._node("Add", inputs, self._before(name, layer.activation))
+                self._activate(name, layer.activation)
+            case AveragePool2d() | MaxPool2d():
+                self._pool(layer)
+            case GlobalAveragePool():
+                mean = self._node("GlobalAveragePool", [self._image(layer.inputs[0])], f"{name}/mean")
+                self._node("Flatten", [mean], name)
+            case Activation():
+                if layer.activation == "none":
+                    self._node("Identity", layer.inputs, name)
+                self._activate(name, layer.activation, layer.inputs[0])
+            case Softmax():
+                x = layer.inputs[0]
+                if layer.beta != 1.0:
+                    beta = self._constant(f"{name}.beta", np.float32(layer.beta))
+                    x = self._node("Mul", [x, beta], f"{name}/scaled")
+                self._node("Softmax", [x], name, axis=1)
+            case Reshape():
+                self._reshape(layer)
+            case Pad():
+                (top, bottom), (left, right) = layer.padding
+                pads = self._constant(f"{name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+                self._node("Pad", [self._image(layer.inputs[0]), pads], name)
+
+    def _convolution(self, layer: Convolution) -> None:
+        name, norm = layer.name, layer.batch_norm
+        if self.fold or norm is None:
+            weight, bias, groups = folded_channels_first(layer)
+            inputs = [self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
+        else:
+            weight, groups = channels_first(layer, np.asarray(layer.weight, dtype=np.float64))
+            inputs = [self._constant(f"{name}.weight", weight)]
+            if layer.bias is not None:
+                inputs.append(self._constant(f"{name}.bias", float32(layer.bias)))
+        kept = None if self.fold else norm
+        sums = self._before(name, layer.activation)
+        self._node(
+            "Conv",
+            [self._image(layer.inputs[0]), *inputs],
+            sums if kept is None else f"{name}/convolved",
+            kernel_shape=weight.shape[2:],
+            strides=layer.stride,
+            pads=_pads(layer.padding),
+            dilations=layer.dilation,
+            group=groups,
+        )
+        if kept is not None:
+            arrays = {"gamma": kept.gamma, "beta": kept.beta, "mean": kept.mean, "variance": kept.variance}
+            constants = [self._constant(f"{name}.batch_norm.{key}", float32(array)) for key, array in arrays.items()]
+            self._node("BatchNormalization", [f"{name}/convolved", *constants], sums, epsilon=kept.epsilon)
+        self._activate(name, layer.activation)
+
+    def _pool(self, layer: Pool2d) -> None:
+        kind, attributes = "MaxPool", {}
+        if isinstance(layer, AveragePool2d):
+            kind, attributes = "AveragePool", {"count_include_pad": int(layer.include_padding)}
+        self._node(
+            kind,
+            [self._image(layer.inputs[0])],
+            self._before(layer.name, layer.activation),
+            kernel_shape=layer.kernel,
+            strides=layer.stride,
+            pads=_pads(layer.padding),
+            **attributes,
+        )
+        self._activate(layer.name, layer.activation)
+
+    def _reshape(self, layer: Reshape) -> None:
+        """Elements keep their order in NHWC; a transpose is left out where an image is one pixel or one channel."""
+        name, x = layer.name, layer.inputs[0]
+        h, w, c = self.shapes[x]
+        height, width, channels = layer.shape
+        value = x
+        if h * w > 1 and c > 1:
+            value = self._node("Transpose", [x], f"{name}/nhwc", perm=[0, 2, 3, 1])
+        if name in self.vectors:
+            self._node("Flatten", [value], name)
+        elif height * width > 1 and channels > 1:
+            shape = self._constant(f"{name}.shape", np.array([0, height, width, channels], np.int64))
+            value = self._node("Reshape", [value, shape], f"{name}/reshaped")
+            self._node("Transpose", [value], name, perm=[0, 3, 1, 2])
+        else:
+            shape = self._constant(f"{name}.shape", np.array([0, channels, height, width], np.int64))
+            self._node("Reshape", [value, shape], name)
+
+    def _before(self, name: str, activation: str) -> str:
+        """What the value is called that the layer's activation reads."""
+        return name if activation == "none" else f"{name}/sum"
+
+    def _activate(self, name: str, activation: str, x: str | None = None) -> None:
+        """The nodes of an activation from ``x``, or what ``_before`` names, to ``name``."""
+        value = self._before(name, activation) if x is None else x
+        match activation:
+            case "relu":
+                self._node("Relu", [value], name)
+            case "relu6":
+                bounds = [self._constant(f"{name}.{key}", np.float32(b)) for key, b in (("low", 0), ("high", 6))]
+                self._node("Clip", [value, *bounds], name)
+            case "hard_swish":
+                self._node("HardSwish", [value], name)
+            case "hard_sigmoid":
+                self._node("HardSigmoid", [value], name, alpha=1 / 6, beta=0.5)
+            case "sigmoid":
+                self._node("Sigmoid", [value], name)
+            case "silu":
+                gate = self._node("Sigmoid", [value], f"{name}/gate")
+                self._node("Mul", [value, gate], name)
+
+    def _image(self, x: str) -> str:
+        """The value [n, c, h, w] of a layer whose own may be [n, c]."""
+        return self._node("Unsqueeze", [x, self._axes()], f"{x}/image") if x in self.vectors else x
+
+    def _flat(self, x: str) -> str:
+        return x if x in self.vectors else self._node("Flatten", [x], f"{x}/flat")
+
+    def _axes(self) -> str:
+        return self._constant("axes", np.array([2, 3], np.int64))
+
+    def _constant(self, name: str, array: NDArray[Any] | np.float32) -> str:
+        if name not in {tensor.name for tensor in self.initializers}:
+            self.initializers.append(self._onnx.numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        if not any(output in node.output for node in self.nodes):  # several layers may want one image or flat value
+            self.nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+
+def _pads(padding: Padding) -> list[int]:
+    (top, bottom), (left, right) = padding
+    return [top, left, bottom, right]
