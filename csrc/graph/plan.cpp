@@ -22,10 +22,10 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
   switch (n.kind) {
     case NodeKind::input: return nullptr;
     case NodeKind::conv: {
-      const bool nhwc = source->kind == NodeKind::input;
-      const bool pointwise = !nhwc && w.kh == 1 && w.kw == 1 && w.stride_h == 1 && w.stride_w == 1 && !w.padding.any();
+      if (source->kind == NodeKind::input) return make_image_conv(in, w, n.gemm, n.out.c, n.activation, t);
+      const bool pointwise = w.kh == 1 && w.kw == 1 && w.stride_h == 1 && w.stride_w == 1 && !w.padding.any();
       return pointwise ? make_pointwise(in, n.gemm, n.out.c, n.activation, t)
-                       : make_conv(in, w, n.gemm, n.out.c, n.activation, nhwc, t);
+                       : make_conv(in, w, n.gemm, n.out.c, n.activation, t);
     }
     case NodeKind::depthwise: return make_depthwise(in, w, n.depthwise, n.multiplier, n.activation, t);
     case NodeKind::add: return make_add(n.out, n.activation, t);

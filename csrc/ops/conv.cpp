@@ -13,7 +13,7 @@ constexpr int kStripPixels = 128;  // output pixels for which one panel of weigh
 
 class Conv final : public RowOp {
  public:
-  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, bool nhwc,
+  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
        const KernelTable& t)
       : table_(t), packed_(std::move(packed)), epilogue_(activation) {
     kernel = gemm_name(t, "conv");
@@ -26,8 +26,8 @@ class Conv final : public RowOp {
     streams = true;
 
     k_ = w.kh * w.kw * in.c;
-    planes_ = nhwc ? 1 : blocks_of(in.c, t);
-    pixel_ = nhwc ? in.c : t.vector;
+    planes_ = blocks_of(in.c, t);
+    pixel_ = t.vector;
     row_ = std::ptrdiff_t{1} * (in.w + w.padding.left + w.padding.right) * pixel_;
     strip_rows_ = std::max(1, kStripPixels / out.w);
     const int rows = input_span(strip_rows_);
@@ -36,13 +36,9 @@ class Conv final : public RowOp {
 
     for (int r = 0; r < w.kh; ++r) {
       const std::ptrdiff_t row = r * w.dilation_h * row_;
-      if (nhwc && w.dilation_w == 1) {
-        segments_.push_back({row, w.kw * in.c});
-        continue;
-      }
       for (int s = 0; s < w.kw; ++s) {
         for (int b = 0; b < planes_; ++b) {
-          segments_.push_back({row + s * w.dilation_w * pixel_ + b * plane_, nhwc ? in.c : std::min(t.vector, in.c - b * t.vector)});
+          segments_.push_back({row + s * w.dilation_w * pixel_ + b * plane_, std::min(t.vector, in.c - b * t.vector)});
         }
       }
     }
@@ -97,7 +93,7 @@ class Conv final : public RowOp {
       g.c_plane = task.out.plane;
       g.lo = epilogue_.lo;
       g.hi = epilogue_.hi;
-      set_prefetch(g, packed_->panel_bytes(), tile, tiles.count(), k_);
+      prefetch_weights(g, packed_->panel_bytes(), tile, tiles.count(), k_);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate_tile(table_, epilogue_.pass, g, rows, vectors);
     }
@@ -114,8 +110,8 @@ class Conv final : public RowOp {
 }  // namespace
 
 RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
-                   Activation activation, bool nhwc, const KernelTable& table) {
-  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, nhwc, table);
+                   Activation activation, const KernelTable& table) {
+  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, table);
 }
 
 }  // namespace sepconv

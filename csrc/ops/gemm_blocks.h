@@ -24,15 +24,20 @@ class Tiles {
   int rows_, count_;
 };
 
+// Brings `bytes` from `next` on into L2 while the `tiles` of some rows or panel, of k steps each, are at work: spread over
+// all of them, since fetching them at once would take every fill buffer.
+inline void set_prefetch(GemmTile& g, const void* next, std::size_t bytes, int tile, int tiles, int k) {
+  g.prefetch_step = static_cast<std::ptrdiff_t>(bytes / (static_cast<std::size_t>(tiles) * k));
+  g.prefetch = static_cast<const char*>(next) + g.prefetch_step * tile * k;
+}
+
 // Weights are read once an image, so each read would wait for L3 or memory. While one panel is at work, what lies this
-// far behind it comes into L2: as many bytes as the panel has, spread over its tiles, since all at once would take every
-// fill buffer. A single tile reads on so fast that the hardware's own prefetch does better.
+// far behind it comes into L2. A single tile reads on so fast that the hardware's own prefetch does better.
 inline constexpr std::ptrdiff_t kPrefetchDistance = 256 << 10;
 
-inline void set_prefetch(GemmTile& g, std::size_t panel_bytes, int tile, int tiles, int k) {
-  const std::ptrdiff_t distance = tiles > 1 ? kPrefetchDistance : 0;
-  g.prefetch_step = tiles > 1 ? static_cast<std::ptrdiff_t>(panel_bytes / (static_cast<std::size_t>(tiles) * k)) : 0;
-  g.prefetch = reinterpret_cast<const char*>(g.b) + distance + g.prefetch_step * tile * k;
+inline void prefetch_weights(GemmTile& g, std::size_t panel_bytes, int tile, int tiles, int k) {
+  const bool ahead = tiles > 1;
+  set_prefetch(g, reinterpret_cast<const char*>(g.b) + (ahead ? kPrefetchDistance : 0), ahead ? panel_bytes : 0, tile, tiles, k);
 }
 
 // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.

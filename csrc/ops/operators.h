@@ -14,10 +14,12 @@ using RowOpPtr = std::unique_ptr<RowOp>;
 // before the activation.
 RowOpPtr make_pointwise(Shape in, std::shared_ptr<const PackedGemm>, int outputs, Activation, const KernelTable&);
 
-// Any dense convolution, as an implicit GEMM over a zero-padded copy of the input rows at hand. `nhwc`: the input is an
-// NHWC image rather than blocked.
-RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, bool nhwc,
-                   const KernelTable&);
+// Any dense convolution, as an implicit GEMM over a zero-padded copy of the input rows at hand.
+RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, const KernelTable&);
+
+// The same over an NHWC image rather than a blocked activation, which is read where it lies.
+RowOpPtr make_image_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
+                         const KernelTable&);
 
 // Depthwise convolution, out.c = in.c · multiplier.
 RowOpPtr make_depthwise(Shape in, const Window&, std::shared_ptr<const PackedDepthwise>, int multiplier, Activation,

@@ -75,7 +75,7 @@ class Pointwise final : public RowOp {
     g.residual_plane = task.other.plane;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    set_prefetch(g, packed_->panel_bytes(), i, tiles.count(), in.c);
+    prefetch_weights(g, packed_->panel_bytes(), i, tiles.count(), in.c);
     table_.gemm_f32[vectors - 1][rows - 1](g);
     activate_tile(table_, epilogue_.pass, g, rows, vectors);
   }

@@ -1,0 +1,111 @@
+// Dense convolution of an NHWC image, as a network's first layer: an implicit GEMM that reads the image where it lies. Of
+// the pixels of a tile each row of the window is one run of k (several where dilation parts the columns). A tile whose
+// window leaves the image runs on a small zero-padded copy of what it sees.
+#include <cstring>
+#include <vector>
+
+#include "ops/gemm_blocks.h"
+#include "ops/operators.h"
+
+namespace sepconv {
+namespace {
+
+class ImageConv final : public RowOp {
+ public:
+  ImageConv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
+            const KernelTable& t)
+      : table_(t), packed_(std::move(packed)), epilogue_(activation) {
+    kernel = gemm_name(t, "conv");
+    in = shape;
+    window = w;
+    out = {w.out_h(in.h), w.out_w(in.w), outputs};
+    parts = packed_->panels();
+    macs = out.elements() * w.kh * w.kw * in.c;
+    weight_bytes = packed_->bytes();
+    streams = true;
+
+    patch_columns_ = (t.gemm_rows - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
+    patch_row_ = std::ptrdiff_t{1} * patch_columns_ * in.c;
+    scratch_floats = static_cast<std::size_t>(w.kh) * patch_row_;
+    in_image_ = segments(std::ptrdiff_t{1} * w.dilation_h * in.w * in.c);
+    in_patch_ = segments(patch_row_);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    const Tiles tiles(out.w, table_);
+    for (int y = task.y0; y < task.y1; ++y) {
+      for (int i = 0; i < tiles.count(); ++i) tile(task, y, tiles, i);
+    }
+  }
+
+ private:
+  std::vector<Segment> segments(std::ptrdiff_t row) const {
+    const bool together = window.dilation_w == 1;
+    std::vector<Segment> result;
+    for (int r = 0; r < window.kh; ++r) {
+      for (int s = 0; s < (together ? 1 : window.kw); ++s) {
+        result.push_back({r * row + std::ptrdiff_t{1} * s * window.dilation_w * in.c, (together ? window.kw : 1) * in.c});
+      }
+    }
+    return result;
+  }
+
+  void tile(const RowTask& task, int y, const Tiles& tiles, int i) const noexcept {
+    const int first = tiles.begin(i), rows = tiles.begin(i + 1) - first;
+    const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
+    const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
+    const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
+    if (!inside) copy_patch(task, top, left, columns);
+    const std::vector<Segment>& segments = inside ? in_image_ : in_patch_;
+    GemmTile g;
+    g.a = inside ? task.in.at(0, top) + std::ptrdiff_t{1} * left * in.c : task.scratch;
+    g.a_step = std::ptrdiff_t{1} * window.stride_w * in.c;
+    g.segments = segments.data();
+    g.segment_count = static_cast<int>(segments.size());
+    g.lo = epilogue_.lo;
+    g.hi = epilogue_.hi;
+    g.c_plane = task.out.plane;
+    g.residual_plane = task.other.plane;
+    // The image is new to the caches: the rows that the next output row sees first.
+    const std::size_t image_row = sizeof(float) * in.w * in.c;
+    set_prefetch(g, task.in.data + std::ptrdiff_t{1} * (top + window.kh) * in.w * in.c, image_row * window.stride_h, i,
+                 tiles.count(), window.kh * window.kw * in.c);
+    for (int p = task.part0; p < task.part1; ++p) {
+      const int vectors = packed_->vectors(p), block = packed_->first_block(p);
+      const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;
+      g.b = packed_->panel(p);
+      g.residual = task.other.data ? task.other.at(block, y) + offset : nullptr;
+      g.c = task.out.at(block, y) + offset;
+      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
+      activate_tile(table_, epilogue_.pass, g, rows, vectors);
+    }
+  }
+
+  void copy_patch(const RowTask& task, int top, int left, int columns) const noexcept {
+    const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
+    for (int r = 0; r < window.kh; ++r) {
+      const int row = top + r * window.dilation_h;
+      float* const to = task.scratch + r * patch_row_;
+      std::memset(to, 0, sizeof(float) * columns * in.c);
+      if (row < 0 || row >= in.h || begin == end) continue;
+      std::memcpy(to + std::ptrdiff_t{1} * begin * in.c, task.in.at(0, row) + std::ptrdiff_t{1} * (left + begin) * in.c,
+                  sizeof(float) * (end - begin) * in.c);
+    }
+  }
+
+  const KernelTable& table_;
+  std::shared_ptr<const PackedGemm> packed_;
+  Epilogue epilogue_;
+  std::vector<Segment> in_image_, in_patch_;
+  int patch_columns_;
+  std::ptrdiff_t patch_row_;
+};
+
+}  // namespace
+
+RowOpPtr make_image_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
+                         Activation activation, const KernelTable& table) {
+  return std::make_unique<ImageConv>(in, window, std::move(packed), outputs, activation, table);
+}
+
+}  // namespace sepconv

@@ -1,0 +1,186 @@
+"""The layer list as an ncnn network: a ``.param`` file of text and a ``.bin`` file of float32 weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv.errors import UnsupportedError
+from sepconv.export.arrays import folded_channels_first, fully_connected, vectors
+from sepconv.graph import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Convolution,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool2d,
+    Pad,
+    Padding,
+    Reshape,
+    Softmax,
+    infer_shapes,
+)
+
+MAGIC = "7767517"
+_FUSED = {"none": "9=0", "relu": "9=1", "relu6": "9=3 -23310=2,0.0,6.0"}
+_LAYERS = {
+    "relu": "ReLU",
+    "relu6": "Clip",
+    "hard_swish": "HardSwish",
+    "hard_sigmoid": "HardSigmoid",
+    "sigmoid": "Sigmoid",
+    "silu": "Swish",
+}
+_PARAMETERS = {"relu6": "0=0.0 1=6.0", "hard_swish": "0=0.16666667 1=0.5", "hard_sigmoid": "0=0.16666667 1=0.5"}
+_ADD, _MULTIPLY = 0, 2
+
+
+def write_ncnn(layers: Sequence[Layer], path: Path, batch: int | None = None) -> None:
+    """Write ``path`` and, beside it, the weights with the suffix ``.bin``. An input or result is the blob of its name.
+
+    ncnn runs one image at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no
+    layer for.
+    """
+    if batch not in (None, 1):
+        raise ValueError(f"batch was {batch}, must be 1: ncnn runs one image at a time")
+    network = _Network(layers)
+    for layer in layers:
+        network.add(layer)
+    path.write_text(network.text(), encoding="ascii")
+    path.with_suffix(".bin").write_bytes(b"".join(network.weights))
+
+
+def blob(name: str) -> str:
+    """A layer's name as ncnn takes it: without spaces, in ASCII."""
+    return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+
+
+class _Network:
+    """Lines and weights so far. A result that several layers read is split: each reads a blob of its own."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.shapes = infer_shapes(layers)
+        self.vectors = vectors(layers)
+        self.readers = Counter(name for layer in layers for name in layer.inputs)
+        self.handed_out: Counter[str] = Counter()
+        self.lines: list[str] = []
+        self.blobs = 0
+        self.weights: list[bytes] = []
+        names = Counter(blob(name) for name in self.shapes)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise UnsupportedError(f"several layers' names become {twice[0]!r} in ncnn's characters; rename one")
+
+    def text(self) -> str:
+        return "\n".join([MAGIC, f"{len(self.lines)} {self.blobs}", *self.lines, ""])
+
+    def add(self, layer: Layer) -> None:
+        name = layer.name
+        match layer:
+            case Input():
+                h, w, c = layer.shape
+                self._line("Input", name, [], f"0={w} 1={h} 2={c}")
+            case Convolution():
+                self._convolution(layer)
+            case FullyConnected():
+                weight, bias = fully_connected(layer, self.shapes[layer.inputs[0]])
+                self._weights(weight, bias)
+                self._fused("InnerProduct", layer, f"0={len(bias)} 1=1 2={weight.size}", layer.activation)
+            case Add():
+                self._fused_after("BinaryOp", layer, f"0={_ADD}", layer.activation)
+            case AveragePool2d() | MaxPool2d():
+                average = isinstance(layer, AveragePool2d)
+                include = int(isinstance(layer, AveragePool2d) and layer.include_padding)
+                (kh, kw), (sh, sw) = layer.kernel, layer.stride
+                pads = _numbered(layer.padding, top=13, bottom=15, left=3, right=14)
+                window = f"0={int(average)} 1={kw} 11={kh} 2={sw} 12={sh} {pads} 5=1 6={include}"
+                self._fused_after("Pooling", layer, window, layer.activation)
+            case GlobalAveragePool():
+                self._line("Pooling", name, self._inputs(layer), "0=1 4=1")
+            case Activation():
+                self._activation(name, self._inputs(layer), layer.activation)
+            case Softmax():
+                inputs = self._inputs(layer)
+                if layer.beta != 1.0:
+                    inputs = [self._line("BinaryOp", f"{name}/scaled", inputs, f"0={_MULTIPLY} 1=1 2={layer.beta!r}")]
+                self._line("Softmax", name, inputs, "0=0 1=1")
+            case Reshape():
+                x = self.shapes[layer.inputs[0]]
+                if x[0] * x[1] > 1 or layer.shape[:2] != (1, 1):
+                    self._reject(layer, f"shapes {x} and {layer.shape}")
+                self._line("Flatten", name, self._inputs(layer), "")
+            case Pad():
+                pads = _numbered(layer.padding, top=0, bottom=1, left=2, right=3)
+                self._line("Padding", name, self._inputs(layer), f"{pads} 4=0 5=0.0")
+
+    def _convolution(self, layer: Convolution) -> None:
+        weight, bias, groups = folded_channels_first(layer)
+        kh, kw = weight.shape[2:]
+        (sh, sw), (dh, dw) = layer.stride, layer.dilation
+        pads = _numbered(layer.padding, top=14, bottom=16, left=4, right=15)
+        window = f"0={len(bias)} 1={kw} 11={kh} 2={dw} 12={dh} 3={sw} 13={sh} {pads} 5=1 6={weight.size}"
+        self._weights(weight, bias)
+        if groups > 1:
+            self._fused("ConvolutionDepthWise", layer, f"{window} 7={groups}", layer.activation)
+        else:
+            self._fused("Convolution", layer, window, layer.activation)
+
+    def _fused(self, kind: str, layer: Layer, parameters: str, activation: str) -> None:
+        if activation in _FUSED:
+            self._line(kind, layer.name, self._inputs(layer), f"{parameters} {_FUSED[activation]}")
+        else:
+            self._fused_after(kind, layer, parameters, activation)
+
+    def _fused_after(self, kind: str, layer: Layer, parameters: str, activation: str) -> None:
+        if activation == "none":
+            self._line(kind, layer.name, self._inputs(layer), parameters)
+        else:
+            sums = self._line(kind, f"{layer.name}/sum", self._inputs(layer), parameters)
+            self._activation(layer.name, [sums], activation)
+
+    def _activation(self, name: str, inputs: list[str], activation: str) -> None:
+        self._line(_LAYERS.get(activation, "Noop"), name, inputs, _PARAMETERS.get(activation, ""))
+
+    def _inputs(self, layer: Layer) -> list[str]:
+        inputs = []
+        for name in layer.inputs:
+            x = blob(name)
+            if self.readers[name] > 1:
+                x = f"{x}_{self.handed_out[name]}"
+                self.handed_out[name] += 1
+            if name in self.vectors and isinstance(layer, Convolution | AveragePool2d | MaxPool2d | Pad):
+                x = self._line("Reshape", f"{layer.name}/image", [x], f"0=1 1=1 2={self.shapes[name][2]}")
+            inputs.append(x)
+        return inputs
+
+    def _line(self, kind: str, name: str, inputs: list[str], parameters: str) -> str:
+        result = blob(name)
+        self.lines.append(" ".join([kind, result, str(len(inputs)), "1", *inputs, result, parameters]).rstrip())
+        self.blobs += 1
+        count = self.readers[name]
+        if count > 1:
+            copies = [f"{result}_{i}" for i in range(count)]
+            self.lines.append(" ".join(["Split", f"{result}_split", "1", str(count), result, *copies]))
+            self.blobs += count
+        return result
+
+    def _weights(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        # Four bytes of zeros say that what follows is float32; biases always are.
+        self.weights += [bytes(4), weight.tobytes(), bias.tobytes()]
+
+    def _reject(self, layer: Layer, what: str) -> NoReturn:
+        raise UnsupportedError(f"layer {layer.name!r} ({type(layer).__name__}) has {what}, which ncnn cannot say")
+
+
+def _numbered(padding: Padding, **keys: int) -> str:
+    (top, bottom), (left, right) = padding
+    sizes: Mapping[str, int] = {"top": top, "bottom": bottom, "left": left, "right": right}
+    return " ".join(f"{keys[side]}={size}" for side, size in sizes.items())

@@ -1,0 +1,209 @@
+"""The layer list as a float32 TFLite file, NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv.errors import UnsupportedError
+from sepconv.export.arrays import float32, vectors
+from sepconv.export.tflite_builder import TfliteBuilder
+from sepconv.fold import folded
+from sepconv.graph import (
+    NO_PADDING,
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Convolution,
+    FullyConnected,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool2d,
+    Pad,
+    Padding,
+    Pair,
+    Reshape,
+    Softmax,
+    infer_shapes,
+    outputs as final_outputs,
+    same_padding,
+)
+
+_SAME, _VALID = 0, 1
+_FUSED = {"none": 0, "relu": 1, "relu6": 3}
+_UNARY = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH", "sigmoid": "LOGISTIC"}
+
+
+def write_tflite(layers: Sequence[Layer], path: Path, batch: int | None = None) -> None:
+    """Write :func:`to_tflite`'s bytes."""
+    path.write_bytes(to_tflite(layers, 1 if batch is None else batch))
+
+
+def to_tflite(layers: Sequence[Layer], batch: int = 1) -> bytes:
+    """A TFLite file for ``batch`` images, with BatchNorm folded. A result's tensor has its layer's name.
+
+    Raises ValueError for what is no network, UnsupportedError for what TFLite has no operator for, MissingExtraError
+    without the packages tflite and flatbuffers.
+    """
+    network = _Network(layers, batch)
+    for layer in layers:
+        network.add(layer)
+    return network.builder.finish(*(network.values[name] for name in final_outputs(layers)))
+
+
+class _Network:
+    """Operators so far; ``values`` has the index of each layer's result."""
+
+    def __init__(self, layers: Sequence[Layer], batch: int) -> None:
+        self.builder = TfliteBuilder()
+        self.shapes = infer_shapes(layers)
+        self.vectors = vectors(layers)
+        self.batch = batch
+        self.values: dict[str, int] = {}
+
+    def add(self, layer: Layer) -> None:
+        name = layer.name
+        match layer:
+            case Input():
+                self.values[name] = self.builder.tensor(name, self._shape(name))
+                self.builder.inputs.append(self.values[name])
+            case Convolution():
+                self._convolution(layer)
+            case FullyConnected():
+                weight = self._constant(f"{name}.weight", np.asarray(layer.weight).T)
+                bias = np.zeros(self.shapes[name][2]) if layer.bias is None else layer.bias
+                inputs = [self.values[layer.inputs[0]], weight, self._constant(f"{name}.bias", bias)]
+                self._fused(layer, "FULLY_CONNECTED", inputs, layer.activation, "FullyConnectedOptions")
+            case Add():
+                a, b = (self.values[x] if name in self.vectors else self._image(x) for x in layer.inputs)
+                self._fused(layer, "ADD", [a, b], layer.activation, "AddOptions")
+            case AveragePool2d() | MaxPool2d():
+                self._pool(layer)
+            case GlobalAveragePool():
+                axes = self.builder.constant("axes", np.array([1, 2], np.int32))
+                inputs = [self._image(layer.inputs[0]), axes]
+                self._operator(layer, "MEAN", inputs, "ReducerOptions", KeepDims=False)
+            case Activation():
+                self._activate(name, self.values[layer.inputs[0]], layer.activation)
+            case Softmax():
+                self._operator(layer, "SOFTMAX", [self.values[layer.inputs[0]]], "SoftmaxOptions", Beta=layer.beta)
+            case Reshape():
+                self.values[name] = self._reshaped(self.values[layer.inputs[0]], name, self._shape(name))
+            case Pad():
+                self.values[name] = self._padded(self._image(layer.inputs[0]), self.shapes[name], layer.padding, name)
+
+    def _convolution(self, layer: Convolution) -> None:
+        weight, bias = folded(layer)
+        kh, kw = weight.shape[:2]
+        x, padding = self._window_input(layer, (kh, kw), layer.stride, layer.padding, layer.dilation)
+        options: dict[str, Any] = {
+            "Padding": padding,
+            **{"StrideH": layer.stride[0], "StrideW": layer.stride[1]},
+            **{"DilationHFactor": layer.dilation[0], "DilationWFactor": layer.dilation[1]},
+        }
+        if isinstance(layer, Conv2d):
+            kind, table, weight = "CONV_2D", "Conv2DOptions", weight.transpose(3, 0, 1, 2)
+        else:
+            kind, table = "DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions"
+            options["DepthMultiplier"] = weight.shape[3]
+            weight = weight.reshape(1, kh, kw, -1)
+        inputs = [x, self._constant(f"{layer.name}.weight", weight), self._constant(f"{layer.name}.bias", bias)]
+        self._fused(layer, kind, inputs, layer.activation, table, **options)
+
+    def _pool(self, layer: AveragePool2d | MaxPool2d) -> None:
+        average = isinstance(layer, AveragePool2d)
+        zeros_count = isinstance(layer, AveragePool2d) and layer.include_padding
+        padding = self._same_or_valid(layer, layer.kernel, layer.stride, layer.padding, (1, 1))
+        x = self._image(layer.inputs[0])
+        if zeros_count and layer.padding != NO_PADDING:
+            h, w, c = self.shapes[layer.inputs[0]]
+            (top, bottom), (left, right) = layer.padding
+            x = self._padded(x, (h + top + bottom, w + left + right, c), layer.padding, f"{layer.name}/padded")
+            padding = _VALID
+        if padding is None:
+            self._reject(layer, f"padding {layer.padding}, which is neither TensorFlow's SAME nor none,")
+        options = {"FilterHeight": layer.kernel[0], "FilterWidth": layer.kernel[1], "Padding": padding}
+        options |= {"StrideH": layer.stride[0], "StrideW": layer.stride[1]}
+        kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
+        self._fused(layer, kind, [x], layer.activation, "Pool2DOptions", **options)
+
+    def _window_input(
+        self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+    ) -> tuple[int, int]:
+        """What a window with this padding reads, and how TFLite names the padding that is left to it."""
+        x = self._image(layer.inputs[0])
+        kind = self._same_or_valid(layer, kernel, stride, padding, dilation)
+        if kind is not None:
+            return x, kind
+        h, w, c = self.shapes[layer.inputs[0]]
+        (top, bottom), (left, right) = padding
+        return self._padded(x, (h + top + bottom, w + left + right, c), padding, f"{layer.name}/padded"), _VALID
+
+    def _same_or_valid(self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> int | None:
+        size = self.shapes[layer.inputs[0]]
+        same = tuple(same_padding(size[axis], kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
+        given = tuple(tuple(int(n) for n in side) for side in padding)
+        return _SAME if given == same else _VALID if given == NO_PADDING else None
+
+    def _fused(
+        self, layer: Layer, kind: str, inputs: list[int], activation: str, options: str, **fields: Any
+    ) -> None:
+        """An operator that applies a clamp itself; any other activation is an operator more."""
+        if activation in _FUSED:
+            self._operator(layer, kind, inputs, options, FusedActivationFunction=_FUSED[activation], **fields)
+            return
+        sums = self.builder.tensor(f"{layer.name}/sum", self._shape(layer.name))
+        self.builder.operator(kind, inputs, sums, options, FusedActivationFunction=0, **fields)
+        self._activate(layer.name, sums, activation)
+
+    def _activate(self, name: str, x: int, activation: str) -> None:
+        shape = self._shape(name)
+        if activation == "none":
+            self.values[name] = x
+        elif activation in _UNARY:
+            self.values[name] = self.builder.operator(_UNARY[activation], [x], self.builder.tensor(name, shape))
+        elif activation == "silu":
+            gate = self.builder.operator("LOGISTIC", [x], shape)
+            self.values[name] = self._binary("MUL", x, gate, shape)
+        else:  # hard_sigmoid
+            three, sixth = (self._constant(f"{name}.{key}", value) for key, value in (("3", 3.0), ("6th", 1 / 6)))
+            clamped = self._binary("ADD", x, three, shape, FusedActivationFunction=_FUSED["relu6"])
+            self.values[name] = self._binary("MUL", clamped, sixth, shape)
+
+    def _binary(self, kind: str, a: int, b: int, shape: Sequence[int], **fields: Any) -> int:
+        return self.builder.operator(kind, [a, b], shape, f"{kind.title()}Options", **fields)
+
+    def _operator(self, layer: Layer, kind: str, inputs: list[int], options: str, **fields: Any) -> None:
+        result = self.builder.tensor(layer.name, self._shape(layer.name))
+        self.values[layer.name] = self.builder.operator(kind, inputs, result, options, **fields)
+
+    def _padded(self, x: int, shape: tuple[int, int, int], padding: Padding, name: str) -> int:
+        pads = self.builder.constant(f"{name}.pads", np.array([(0, 0), *padding, (0, 0)], np.int32))
+        return self.builder.operator("PAD", [x, pads], self.builder.tensor(name, (self.batch, *shape)), "PadOptions")
+
+    def _reshaped(self, x: int, name: str, shape: Sequence[int]) -> int:
+        target = self.builder.constant(f"{name}.shape", np.array(shape, np.int32))
+        result = self.builder.tensor(name, shape)
+        return self.builder.operator("RESHAPE", [x, target], result, "ReshapeOptions", NewShape=list(shape))
+
+    def _image(self, x: str) -> int:
+        """The tensor [n, h, w, c] of a layer whose own may be [n, c]."""
+        value = self.values[x]
+        return self._reshaped(value, f"{x}/image", (self.batch, *self.shapes[x])) if x in self.vectors else value
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        shape = self.shapes[name]
+        return (self.batch, shape[2]) if name in self.vectors else (self.batch, *shape)
+
+    def _constant(self, name: str, array: Any) -> int:
+        values: NDArray[np.float32] = float32(array)
+        return self.builder.constant(name, values)
+
+    def _reject(self, layer: Layer, what: str) -> NoReturn:
+        raise UnsupportedError(f"layer {layer.name!r} ({type(layer).__name__}) has {what} which TFLite cannot say")

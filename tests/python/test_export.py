@@ -1,0 +1,231 @@
+"""Exported files give, in the runtimes that they are for, what sepconv gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sepconv import cli, graph
+from sepconv.errors import UnsupportedError
+from sepconv.export import export_model, to_onnx
+from sepconv.graph import ActivationName, Layer
+from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
+
+pytest.importorskip("sepconv._core", reason="needs the built engine")
+from sepconv.model import Model
+
+Outputs = list[NDArray[np.float32]]
+RNG = np.random.default_rng(7)
+TOLERANCE = 2e-6  # of the largest output: float32 sums in another order
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    return RNG.standard_normal(shape, dtype=np.float32)
+
+
+def batch_norm(channels: int) -> graph.BatchNorm:
+    gamma, beta, mean = normal(channels), normal(channels), normal(channels)
+    variance = 0.5 + RNG.random(channels)
+    return graph.BatchNorm(gamma=gamma, beta=beta, mean=mean, variance=variance, epsilon=1e-3)
+
+
+def chain(*layers: Layer, shape: graph.Shape = (9, 8, 6)) -> list[Layer]:
+    return [graph.Input(name="input", shape=shape), *layers]
+
+
+def conv(name: str, x: str, weight: NDArray[np.float32], **options: Any) -> Layer:
+    kind = options.pop("kind", graph.Conv2d)
+    layer: Layer = kind(name=name, inputs=(x,), weight=weight, **options)
+    return layer
+
+
+def small_networks() -> dict[str, list[Layer]]:
+    networks = {
+        f"activation {name}": chain(
+            conv("a", "input", normal(1, 1, 6, 5), activation=name),
+            graph.Activation(name="b", inputs=("input",), activation=name),
+        )
+        for name in get_args(ActivationName)
+    }
+    same = (graph.same_padding(9, 3, 2), graph.same_padding(8, 3, 2))
+    networks |= {
+        "convolution": chain(
+            conv("a", "input", normal(3, 3, 6, 8), bias=normal(8), stride=(2, 2), padding=same, activation="relu6"),
+            conv("b", "a", normal(3, 2, 8, 7), batch_norm=batch_norm(7), padding=((2, 1), (0, 1)), activation="silu"),
+        ),
+        "dilated": chain(conv("a", "input", normal(3, 3, 6, 4), dilation=(2, 1), padding=((2, 2), (1, 1)))),
+        "depthwise": chain(
+            conv("a", "input", normal(3, 3, 6, 1), kind=graph.DepthwiseConv2d, padding=((1, 1), (1, 1))),
+            conv(
+                "b", "a", normal(5, 5, 6, 2), kind=graph.DepthwiseConv2d, batch_norm=batch_norm(12), activation="relu",
+                stride=(2, 2), padding=((1, 2), (2, 2)),
+            ),
+        ),
+        "add": chain(
+            conv("a", "input", normal(1, 1, 6, 6)),
+            graph.Add(name="b", inputs=("input", "a"), activation="relu"),
+            graph.Add(name="c", inputs=("b", "a")),
+        ),
+        "max pool": chain(graph.MaxPool2d(name="a", inputs=("input",), kernel=(3, 2), stride=(2, 1))),
+        "average pool": chain(
+            graph.AveragePool2d(
+                name="a", inputs=("input",), kernel=(3, 3), stride=(2, 2), padding=same, activation="relu"
+            ),
+            graph.AveragePool2d(
+                name="b", inputs=("a",), kernel=(2, 2), stride=(1, 1), padding=((0, 1), (1, 0)), include_padding=True
+            ),
+        ),
+        "pad": chain(graph.Pad(name="a", inputs=("input",), padding=((1, 2), (0, 3)))),
+        "classifier": chain(
+            graph.GlobalAveragePool(name="a", inputs=("input",)),
+            graph.FullyConnected(name="b", inputs=("a",), weight=normal(6, 10), bias=normal(10), activation="relu6"),
+            graph.Softmax(name="c", inputs=("b",), beta=0.5),
+        ),
+        "fully connected over an image": chain(
+            graph.FullyConnected(name="a", inputs=("input",), weight=normal(9 * 8 * 6, 5)),
+        ),
+        "a vector as an image": chain(
+            graph.GlobalAveragePool(name="a", inputs=("input",)),
+            conv("b", "a", normal(1, 1, 6, 4), activation="hard_swish"),
+            conv("c", "a", normal(1, 1, 6, 4)),
+            graph.Add(name="d", inputs=("b", "c")),
+        ),
+        "reshape": chain(
+            graph.Reshape(name="a", inputs=("input",), shape=(4, 18, 6)),
+            graph.Reshape(name="b", inputs=("a",), shape=(1, 1, 4 * 18 * 6)),
+            graph.Reshape(name="c", inputs=("b",), shape=(8, 54, 1)),
+        ),
+    }
+    return networks
+
+
+NETWORKS = small_networks()
+
+
+def run_onnx(path: Path, x: NDArray[np.float32], model: Model) -> Outputs:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    results = session.run([port.name for port in model.outputs], {"input": x.transpose(0, 3, 1, 2).copy()})
+    return [y if y.ndim == 2 else y.transpose(0, 2, 3, 1) for y in results]
+
+
+def run_tflite(path: Path, x: NDArray[np.float32], model: Model) -> Outputs:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+
+
+def run_ncnn(path: Path, x: NDArray[np.float32], model: Model) -> Outputs:
+    ncnn = pytest.importorskip("ncnn")
+    net = ncnn.Net()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    assert net.load_param(str(path)) == 0
+    assert net.load_model(str(path.with_suffix(".bin"))) == 0
+    results = []
+    for image in x:
+        extractor = net.create_extractor()
+        extractor.input("input", ncnn.Mat(image.transpose(2, 0, 1).copy()).clone())  # it does not copy by itself
+        blobs = [np.array(extractor.extract(port.name)[1]) for port in model.outputs]
+        results.append([y if y.ndim == 1 else y.transpose(1, 2, 0) for y in blobs])
+    return [np.stack(images) for images in zip(*results, strict=True)]
+
+
+RUNTIMES: dict[str, tuple[str, int, Callable[[Path, NDArray[np.float32], Model], Outputs]]] = {
+    "onnx": (".onnx", 2, run_onnx),
+    "tflite": (".tflite", 2, run_tflite),
+    "ncnn": (".param", 1, run_ncnn),
+}
+PACKAGES = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tflite", "ai_edge_litert"), "ncnn": ("ncnn",)}
+NOT_IN = {("ncnn", "reshape")}
+
+
+def check(layers: Sequence[Layer], runtime: str, tmp_path: Path) -> None:
+    for package in PACKAGES[runtime]:
+        pytest.importorskip(package, reason=f"needs the package {package}")
+    suffix, batch, run = RUNTIMES[runtime]
+    path = tmp_path / f"network{suffix}"
+    export_model(layers, path, batch)
+    model = Model(layers, name="network")
+    x = RNG.standard_normal((batch, *model.inputs[0].shape[1:]), dtype=np.float32)  # type: ignore[arg-type]
+    expected = model(x)
+    outputs = expected if isinstance(expected, tuple) else (expected,)
+    results = run(path, x, model)
+    assert len(results) == len(outputs)
+    for result, output in zip(results, outputs, strict=True):
+        np.testing.assert_allclose(result.reshape(output.shape), output, atol=TOLERANCE * np.abs(output).max(), rtol=0)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_layers(network: str, runtime: str, tmp_path: Path) -> None:
+    if (runtime, network) in NOT_IN:
+        with pytest.raises(UnsupportedError, match="shapes .* which ncnn cannot say"):
+            export_model(NETWORKS[network], tmp_path / "network.param")
+        return
+    check(NETWORKS[network], runtime, tmp_path)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("padding", ["same", "torch"])
+def test_networks(runtime: str, padding: Any, tmp_path: Path) -> None:
+    for layers in (
+        mobilenet_v1_layers(0.25, 64, 10, padding=padding),
+        mobilenet_v2_layers(0.35, 64, 10, padding=padding),
+        efficientnet_lite0_layers(32, 10, padding=padding),
+    ):
+        check(layers, runtime, tmp_path)
+
+
+def test_batch_norm_may_stay_a_node() -> None:
+    pytest.importorskip("onnx")
+    layers = mobilenet_v1_layers(0.25, 32, 10)
+    kinds = {node.op_type for node in to_onnx(layers, fold=False).graph.node}
+    assert "BatchNormalization" in kinds
+    assert kinds - {node.op_type for node in to_onnx(layers).graph.node} == {"BatchNormalization"}
+
+
+def test_kept_batch_norms_give_the_same(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    layers = NETWORKS["convolution"]
+    path = tmp_path / "network.onnx"
+    onnx.save(to_onnx(layers, fold=False), path)
+    model = Model(layers, name="network")
+    x = RNG.standard_normal((1, 9, 8, 6), dtype=np.float32)
+    (result,), expected = run_onnx(path, x, model), model(x)
+    np.testing.assert_allclose(result, expected, atol=TOLERANCE * np.abs(expected).max(), rtol=0)
+
+
+def test_an_open_batch() -> None:
+    pytest.importorskip("onnx")
+    (x,) = to_onnx(NETWORKS["classifier"]).graph.input
+    assert [dim.dim_param or dim.dim_value for dim in x.type.tensor_type.shape.dim] == ["n", 6, 9, 8]
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"path was .*network\.pb', must end in one of \.onnx, \.tflite, \.param"):
+        export_model(NETWORKS["add"], tmp_path / "network.pb")
+    with pytest.raises(ValueError, match="batch was 2, must be 1"):
+        export_model(NETWORKS["add"], tmp_path / "network.param", 2)
+    odd = chain(graph.MaxPool2d(name="a", inputs=("input",), kernel=(3, 3), stride=(1, 1), padding=((1, 0), (0, 0))))
+    pytest.importorskip("tflite")
+    with pytest.raises(UnsupportedError, match="layer 'a' .MaxPool2d. has padding"):
+        export_model(odd, tmp_path / "network.tflite")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "small.onnx"
+    assert cli.main(["export", "mobilenet_v1_0.25_64", str(path), "--batch", "3"]) == 0
+    assert "small.onnx" in capsys.readouterr().out
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    assert cli.main(["export", "mobilenet_v9", str(path)]) == 2
+    assert "mobilenet_v9" in capsys.readouterr().err

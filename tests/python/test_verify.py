@@ -1,0 +1,168 @@
+"""model.verify: right engines pass, wrong ones are caught in the layer that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sepconv import _core, graph, verify
+from sepconv.graph import Input, Layer
+from sepconv.model import Model
+from sepconv.models import mobilenet_v1, mobilenet_v2
+
+Float32 = NDArray[np.float32]
+
+
+def normal(*shape: int, seed: int = 0) -> Float32:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def every_layer_type(activation: Any = "none") -> list[Layer]:
+    norm = graph.BatchNorm(gamma=normal(20), beta=normal(20), mean=normal(20), variance=normal(20) ** 2, epsilon=1e-3)
+    window = {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 1), (0, 1)), "activation": activation}
+    return [
+        Input(name="a", shape=(6, 5, 20)),
+        Input(name="b", shape=(6, 5, 20)),
+        graph.Pad(name="pad", inputs=("a",), padding=((1, 1), (1, 1))),
+        graph.DepthwiseConv2d(
+            name="depthwise", inputs=("pad",), weight=normal(3, 3, 20, 1), batch_norm=norm, activation=activation
+        ),
+        graph.Conv2d(name="conv", inputs=("depthwise",), weight=normal(1, 1, 20, 20), bias=normal(20), activation=activation),
+        graph.Add(name="add", inputs=("b", "conv"), activation=activation),
+        graph.AveragePool2d(name="average", inputs=("add",), **window),
+        graph.MaxPool2d(name="max", inputs=("average",), **window),
+        graph.Activation(name="active", inputs=("max",), activation=activation),
+        graph.Reshape(name="reshape", inputs=("active",), shape=(5, 2, 20)),
+        graph.GlobalAveragePool(name="pool", inputs=("reshape",)),
+        graph.FullyConnected(
+            name="logits", inputs=("pool",), weight=normal(20, 7), bias=normal(7), activation=activation
+        ),
+        graph.Softmax(name="shares", inputs=("logits",), beta=1.5),
+    ]
+
+
+@pytest.mark.parametrize("activation", ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"))
+def test_every_layer_type_passes(activation: str) -> None:
+    layers = every_layer_type(activation)
+    for seed in range(5):
+        verification = Model(layers, name="all").verify(normal(2, 6, 5, 20, seed=seed), normal(2, 6, 5, 20, seed=seed + 9))
+        assert verification.ok, str(verification)
+        assert verification.fused_matches
+        assert [row.name for row in verification.layers] == [layer.name for layer in layers[2:]]
+        assert [row.type for row in verification.layers] == [type(layer).__name__ for layer in layers[2:]]
+
+
+def test_large_and_small_values_pass() -> None:
+    model = Model(every_layer_type(), name="all")
+    for scale in (1e-38, 1e-20, 1e15, 0.0):
+        x = normal(1, 6, 5, 20) * np.float32(scale)
+        assert model.verify(x, x).ok
+
+
+def test_hard_swish_is_allowed_its_slope() -> None:
+    """Its slope of 1.5 below 3 carries a convolution's error on: a bound on the sum alone would be too tight."""
+    weight, bias = normal(1, 1, 512, 64, seed=3), np.full(64, 2.9, np.float32)
+    layers = [
+        Input(name="x", shape=(9, 9, 512)),
+        graph.Conv2d(name="conv", inputs=("x",), weight=weight * np.float32(1e-3), bias=bias, activation="hard_swish"),
+    ]
+    assert Model(layers, name="steep").verify(normal(1, 9, 9, 512)).ok
+
+
+def test_real_networks_pass() -> None:
+    for model in (mobilenet_v1(alpha=0.25, resolution=65, classes=9), mobilenet_v2(alpha=0.35, resolution=64, classes=9)):
+        size = model.inputs[0].shape[1]
+        assert size is not None
+        verification = model.verify(normal(1, size, size, 3))
+        assert verification.ok, str(verification)
+        assert len(verification.layers) == len(model.layers) - 1
+
+
+def test_nan_weights_pass_as_they_should_give_nan() -> None:
+    layers = every_layer_type("relu")
+    layers[3].weight[0, 0, 4] = np.nan  # type: ignore[attr-defined]
+    layers[4].bias[2] = np.inf  # type: ignore[attr-defined]
+    assert Model(layers, name="all").verify(normal(1, 6, 5, 20), normal(1, 6, 5, 20)).ok
+
+
+def test_only_the_first_image_counts() -> None:
+    model = mobilenet_v1(alpha=0.25, resolution=32, classes=3)
+    x = normal(3, 32, 32, 3)
+    first = model.verify(x[:1])
+    assert model.verify(x) == first
+    assert model.verify(x[::-1]) != first
+
+
+def test_prints_a_table() -> None:
+    text = str(Model(every_layer_type(), name="all").verify(normal(1, 6, 5, 20), normal(1, 6, 5, 20)))
+    lines = text.splitlines()
+    assert lines[0].split("  ")[0] == "layer"
+    assert lines[-1] == "The fused plan gives the same bits as the layers one by one."
+    assert sum(line.endswith("ok") for line in lines) == 11
+    assert "FAIL" not in text
+
+
+class Faulty:
+    """A plan whose result for one output is a little off."""
+
+    def __init__(self, fault: str, layers: Sequence[Layer]) -> None:
+        self._index = [layer.name for layer in layers].index(fault)
+
+    def __call__(self, compiled: _core.Graph, fusion: str) -> Faulty:
+        self._plan = _core.Plan(compiled, fusion)
+        return self
+
+    def run(self, inputs: Sequence[Float32], threads: int) -> list[Float32]:
+        results = self._plan.run(inputs, threads)
+        flat = results[self._index].reshape(-1)
+        worst = np.argmax(np.abs(flat))
+        flat[worst] *= np.float32(1 + 1e-4)
+        return results
+
+
+@pytest.mark.parametrize("fault", [layer.name for layer in every_layer_type()[2:]])
+def test_a_wrong_layer_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = every_layer_type()
+    model = Model(layers, name="all")
+    monkeypatch.setattr(verify, "Plan", Faulty(fault, layers))
+    verification = model.verify(normal(1, 6, 5, 20), normal(1, 6, 5, 20))
+    assert not verification.ok
+    assert fault in [row.name for row in verification.layers if not row.ok]
+    # A reader's value was computed before the fault was put in, so it may be blamed for not following it.
+    assert {row.name for row in verification.layers if not row.ok} <= {fault, *readers(fault, layers)}
+    assert f"{fault}  " in next(line for line in str(verification).splitlines() if line.endswith("FAIL"))
+    assert verification.fused_matches == (fault != "shares")
+
+
+def readers(name: str, layers: Sequence[Layer]) -> set[str]:
+    return {layer.name for layer in layers if name in layer.inputs}
+
+
+def test_other_bits_of_the_fused_plan_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mobilenet_v1(alpha=0.25, resolution=32, classes=3)
+    x = normal(1, 32, 32, 3)
+    right = model(x)
+    monkeypatch.setattr(type(model), "__call__", lambda self, x: np.nextafter(right, np.float32(9)))
+    verification = model.verify(x)
+    assert all(row.ok for row in verification.layers)
+    assert not verification.ok
+    assert str(verification).endswith("FAIL: other bits than the layers one by one.")
+
+
+def test_nan_out_of_nowhere_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = every_layer_type()
+
+    class Spoiled(Faulty):
+        def run(self, inputs: Sequence[Float32], threads: int) -> list[Float32]:
+            results = self._plan.run(inputs, threads)
+            results[self._index].reshape(-1)[0] = np.nan
+            return results
+
+    model = Model(layers, name="all")
+    monkeypatch.setattr(verify, "Plan", Spoiled("shares", layers))
+    verification = model.verify(normal(1, 6, 5, 20), normal(1, 6, 5, 20))
+    assert [row.name for row in verification.layers if not row.ok] == ["shares"]
