@@ -38,8 +38,8 @@ INTRINSICS_FOLDERS = {"base", "cpu", "runtime", "simd"}
 PYTHON_LAYERS: list[set[str]] = [
     {"_core", "_version", "errors", "table"},
     {"conventions", "extras", "graph"},
-    {"compile", "cost", "images", "ops", "plot"},
-    {"verify"},
+    {"compile", "cost", "images", "lowering", "ops", "plot"},
+    {"export", "verify"},
     {"model"},
     {"io"},
     {"models"},

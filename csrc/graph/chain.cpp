@@ -4,8 +4,9 @@ namespace sepconv {
 namespace {
 
 constexpr int kStripPixels = 56;                  // four tiles of AVX-512's GEMM
-constexpr std::int64_t kSmallWork = 100'000;      // multiply-adds not worth a second thread
+constexpr std::int64_t kSmallWork = 50'000;       // multiply-adds not worth a piece of their own
 constexpr std::int64_t kLongWork = 200'000'000;   // multiply-adds between two looks at Ctrl-C, also on the scalar ISA
+constexpr std::int64_t kElementWork = 64;         // multiply-adds that moving an element or its exponential takes, at most
 constexpr int kPiecesPerThread = 4;               // so that a thread that lost its CPU holds up little
 constexpr int kCacheLine = 16;                    // floats
 
@@ -34,14 +35,19 @@ Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table) : ops_(std::mo
 }
 
 int Chain::pieces(int threads) const {
-  std::int64_t macs = 0;
-  for (const RowOpPtr& op : ops_) macs += op->macs;
+  std::int64_t macs = 0, elements = 0;
+  for (const RowOpPtr& op : ops_) {
+    macs += op->macs;
+    elements += op->out.elements();
+  }
   const RowOp& last = *ops_.back();
   const int most = ops_.size() == 1 ? std::max(last.parts, last.out.h) : last.out.h;
-  const int few = static_cast<int>(std::min<std::int64_t>(macs / kLongWork + 1, most));
-  if (threads == 1 || macs < kSmallWork) return few;
+  const int few = static_cast<int>(std::min<std::int64_t>((macs + kElementWork * elements) / kLongWork + 1, most));
+  if (threads == 1) return few;
   // Each piece of a chain computes rows anew, so it gets no more than there are threads.
-  return std::min(most, std::max(few, ops_.size() == 1 ? threads * kPiecesPerThread : threads));
+  const std::int64_t wanted = ops_.size() == 1 ? threads * kPiecesPerThread : threads;
+  const std::int64_t worth = std::max(macs, elements) / kSmallWork + 1;
+  return static_cast<int>(std::min<std::int64_t>(most, std::max<std::int64_t>(few, std::min(wanted, worth))));
 }
 
 void Chain::run(const StepViews& views, int piece, int pieces, float* scratch) const noexcept {
@@ -55,7 +61,7 @@ void Chain::run(const StepViews& views, int piece, int pieces, float* scratch) c
     return;
   }
   RowTask task{views.in, views.others[0], views.out, 0, first.out.h, 0, first.parts, scratch};
-  if (first.splits_channels || first.out.h < pieces) {
+  if ((first.split == Split::channels && first.parts >= pieces) || first.out.h < pieces) {
     const RowRange parts = split(first.parts);
     task.part0 = parts.begin;
     task.part1 = parts.end;

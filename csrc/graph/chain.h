@@ -34,6 +34,14 @@ class Chain {
   std::size_t scratch_floats() const { return ring_floats_ + op_scratch_; }
   std::span<const RowOpPtr> ops() const { return ops_; }
 
+  // How threads share the result, given how they shared the input. Also settles it, where the operator follows its input.
+  Split settle_split(Split input) {
+    if (ops_.size() > 1) return Split::rows;
+    RowOp& op = *ops_.front();
+    if (op.split == Split::as_input) op.split = input;
+    return op.split;
+  }
+
  private:
   void run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept;
 

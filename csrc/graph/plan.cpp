@@ -53,12 +53,36 @@ bool worth_streaming(std::size_t bytes, std::size_t chain_weights, const RowOp& 
 
 }  // namespace
 
+// A thread's share of the pieces of a step: the step's number in the run, and how many of them are taken. A thread that
+// comes late finds a later number there, and takes nothing; one that comes first puts the number there.
+class alignas(64) Plan::Share {
+ public:
+  void reset() { word_.store(0, std::memory_order_relaxed); }
+
+  // The next of `count` pieces in step `number` (from 1), or -1 when all are taken.
+  int take(std::uint64_t number, int count) {
+    std::uint64_t word = word_.load(std::memory_order_acquire);
+    for (;;) {
+      if (word >> kBits > number) return -1;
+      const std::uint64_t taken = word >> kBits == number ? word & kMask : 0;
+      if (taken >= static_cast<std::uint64_t>(count)) return -1;
+      if (word_.compare_exchange_weak(word, number << kBits | (taken + 1), std::memory_order_acq_rel)) {
+        return static_cast<int>(taken);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kBits = 24;
+  static constexpr std::uint64_t kMask = (std::uint64_t{1} << kBits) - 1;
+  std::atomic<std::uint64_t> word_{0};
+};
+
 struct Plan::Context {
   AlignedBuffer arena;
   std::vector<AlignedBuffer> scratch;               // one a thread
-  std::unique_ptr<std::atomic<std::int64_t>[]> tickets;  // pieces handed out so far: [step][thread]
-  std::size_t ticket_count = 0;
-  Barrier barrier;
+  std::unique_ptr<Share[]> shares;                  // one a thread, of the step at work
+  Progress progress;
   std::unique_ptr<Context> next;                    // in the free list
 };
 
@@ -146,7 +170,9 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
                       std::move(chain_nodes)});
   }
 
-  for (const Step& step : steps_) {
+  std::vector<Split> splits(nodes.size(), Split::rows);
+  for (Step& step : steps_) {
+    splits[step.out] = step.chain.settle_split(splits[step.in]);
     scratch_floats_ = std::max(scratch_floats_, step.chain.scratch_floats());
   }
 }
@@ -181,12 +207,11 @@ std::unique_ptr<Plan::Context> Plan::take_context(int threads) const {
     context = std::make_unique<Context>();
     context->arena = AlignedBuffer(arena_bytes_);
   }
-  while (static_cast<int>(context->scratch.size()) < threads) {
-    context->scratch.push_back(AlignedBuffer::of_floats(scratch_floats_));
-  }
-  if (context->ticket_count < steps_.size() * threads) {
-    context->ticket_count = steps_.size() * threads;
-    context->tickets = std::make_unique<std::atomic<std::int64_t>[]>(context->ticket_count);
+  if (static_cast<int>(context->scratch.size()) < threads) {
+    while (static_cast<int>(context->scratch.size()) < threads) {
+      context->scratch.push_back(AlignedBuffer::of_floats(scratch_floats_));
+    }
+    context->shares = std::make_unique<Share[]>(threads);
   }
   return context;
 }
@@ -201,8 +226,8 @@ bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t i
                std::vector<double>* step_seconds) const {
   if (step_seconds) step_seconds->assign(steps_.size(), 0.0);
   std::unique_ptr<Context> context = take_context(threads);
-  for (std::size_t i = 0; i < context->ticket_count; ++i) context->tickets[i].store(0, std::memory_order_relaxed);
-  context->barrier.reset(threads);
+  for (int i = 0; i < threads; ++i) context->shares[i].reset();
+  context->progress.reset(threads);
   Run run{inputs, outputs, images, context.get(), interrupted, step_seconds, Clock::now() + kInterruptPeriod, images};
   struct Job {
     const Plan* plan;
@@ -222,36 +247,39 @@ bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t i
 void Plan::work(Run& run, int thread, int thread_count) const {
   const FlushDenormals flush;
   float* const scratch = run.context->scratch[thread].floats();
+  // Ends the run at this image. Called before this thread's pieces count as done, so that no thread can have gone on.
   const auto look = [&](std::int64_t image) {
     if (thread != 0 || !run.interrupted || Clock::now() < run.next_look) return;
     run.next_look = Clock::now() + kInterruptPeriod;
-    if (!run.interrupted()) return;
-    // All threads must leave at the same image, and some may have begun the next: they go through it without working.
-    run.end = std::min(run.images, image + 2);
+    if (run.stopped || !run.interrupted()) return;
     run.stopped = true;
+    run.end = image + 1;
   };
+  std::uint64_t number = 0;   // of the step in the run
+  std::uint32_t needed = 0;   // pieces of the steps up to it
   for (std::int64_t image = 0; image < run.end; ++image) {
     for (int s = 0; s < steps(); ++s) {
       const Step& step = steps_[s];
       const auto start = run.step_seconds && thread == 0 ? Clock::now() : Clock::time_point{};
       const int pieces = step.chain.pieces(thread_count);
       const StepViews view = views(step, run, image);
+      ++number;
       // Each thread begins with its own share, the same part of every image, which its cache knows; then it helps the
-      // others. On each share every thread draws one ticket too many, so an image uses up share + thread_count of them.
+      // others.
+      const auto share_begin = [&](int owner) {
+        return static_cast<int>((std::int64_t{1} * pieces * owner + thread_count - 1) / thread_count);
+      };
+      std::uint32_t finished = 0;
       for (int i = 0; i < thread_count; ++i) {
-        const int owner = (thread + i) % thread_count;
-        const std::int64_t begin = std::int64_t{1} * pieces * owner / thread_count;
-        const std::int64_t end = std::int64_t{1} * pieces * (owner + 1) / thread_count;
-        std::atomic<std::int64_t>& tickets = run.context->tickets[s * thread_count + owner];
-        const std::int64_t base = image * (end - begin + thread_count);
-        for (;;) {
-          const std::int64_t piece = begin + tickets.fetch_add(1, std::memory_order_relaxed) - base;
-          if (piece >= end) break;
-          if (!run.stopped.load(std::memory_order_relaxed)) step.chain.run(view, static_cast<int>(piece), pieces, scratch);
+        const int owner = (thread + i) % thread_count, begin = share_begin(owner), count = share_begin(owner + 1) - begin;
+        for (int piece; (piece = run.context->shares[owner].take(number, count)) >= 0; ++finished) {
+          if (!run.stopped.load(std::memory_order_relaxed)) step.chain.run(view, begin + piece, pieces, scratch);
           look(image);
         }
       }
-      if (thread_count > 1) run.context->barrier.wait(thread_count);
+      needed += static_cast<std::uint32_t>(pieces);
+      run.context->progress.add(finished);
+      run.context->progress.wait(needed);
       if (run.step_seconds && thread == 0) {
         (*run.step_seconds)[s] += std::chrono::duration<double>(Clock::now() - start).count();
       }

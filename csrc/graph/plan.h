@@ -60,6 +60,7 @@ class Plan {
     int out;
     std::vector<Node> nodes;  // what describe() tells, one an operator
   };
+  class Share;
   struct Context;  // what one run needs for itself: the arena and each thread's scratch
   struct Run;
 

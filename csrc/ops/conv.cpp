@@ -24,6 +24,7 @@ class Conv final : public RowOp {
     macs = out.elements() * w.kh * w.kw * in.c;
     weight_bytes = packed_->bytes();
     streams = true;
+    split = Split::rows;
 
     k_ = w.kh * w.kw * in.c;
     planes_ = blocks_of(in.c, t);

@@ -20,7 +20,6 @@ class Depthwise final : public RowOp {
     macs = out.elements() * w.kh * w.kw;
     weight_bytes = packed_->bytes();
     streams = true;
-    splits_channels = true;
     choose();
     zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
     pointers_ = fast_ ? (kStripRows - 1) * w.stride_h + w.kh : kStripRows * w.kh;

@@ -23,6 +23,7 @@ class ImageConv final : public RowOp {
     macs = out.elements() * w.kh * w.kw * in.c;
     weight_bytes = packed_->bytes();
     streams = true;
+    split = Split::rows;
 
     patch_columns_ = (t.gemm_rows - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
     patch_row_ = std::ptrdiff_t{1} * patch_columns_ * in.c;

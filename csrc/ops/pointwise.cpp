@@ -25,7 +25,7 @@ class Pointwise final : public RowOp {
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
     streams = true;
-    splits_channels = weight_bytes > kResidentWeights;
+    split = weight_bytes > kResidentWeights ? Split::channels : Split::rows;
   }
 
   void run(const RowTask& task) const noexcept override {

@@ -16,7 +16,6 @@ class Pool final : public RowOp {
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), in.c};
     parts = blocks_of(in.c, t);
-    splits_channels = true;
     macs = out.elements() * w.kh * w.kw;
     scratch_floats = static_cast<std::size_t>(w.kh) * sizeof(float*) / sizeof(float);
   }
@@ -61,7 +60,6 @@ class GlobalAverage final : public RowOp {
     window.kh = in.h;
     window.kw = in.w;
     parts = blocks_of(in.c, t);
-    splits_channels = true;
     macs = in.elements();
   }
 

@@ -37,6 +37,9 @@ struct RowTask {
   float* scratch;      // RowOp::scratch_floats of them
 };
 
+// What threads share of an operator's output. Following its input, they mostly read what they wrote themselves.
+enum class Split { rows, channels, as_input };
+
 struct RowRange {
   int begin, end;
 };
@@ -61,7 +64,7 @@ class RowOp {
   std::int64_t macs = 0;           // multiply-adds (for elementwise operators: operations) an image
   std::size_t weight_bytes = 0;    // packed
   std::size_t scratch_floats = 0;
-  bool splits_channels = false;    // whether threads share its channels rather than its rows
+  Split split = Split::as_input;
   bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain
 };
 

@@ -1,4 +1,4 @@
-// Waiting for a word of memory to change: first spinning, then asleep. For the pool and its barrier.
+// Waiting for a word of memory to change: first spinning, then asleep. For the pool and those who wait for work to be done.
 #pragma once
 
 #include <atomic>
@@ -25,8 +25,9 @@ inline void cpu_pause() noexcept {
 #endif
 }
 
-// Long enough for the serial part between two layers, short enough not to be seen as load.
-inline constexpr std::chrono::microseconds kSpinTime{40};
+// To wake a sleeper takes some 50 µs. This is long enough for what a program does between two calls of a small network,
+// and short enough not to be seen as load.
+inline constexpr std::chrono::microseconds kSpinTime{200};
 
 // Spins while `waiting()`, for kSpinTime at most. False if it still waits.
 template <typename Waiting>

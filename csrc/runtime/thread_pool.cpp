@@ -22,15 +22,16 @@ namespace {
 using Task = void (*)(void*, int, int);
 
 // A worker's state is the one word that hands it a task and tells of its end.
-//   idle → run: the caller, on a new task         run → idle: the worker, task done
-//   idle → parked: the worker, tired of spinning  parked → run: the caller, which wakes it
+//   idle → called: the caller, on a new task      called → run: the worker, which takes it up
+//   called → idle: the caller, done without it    run → idle: the worker, task done
+//   idle → parked: the worker, tired of spinning  parked → called: the caller, which wakes it
 //   run → awaited: the caller, tired of spinning  awaited → idle: the worker, which wakes the caller
-enum State : std::uint32_t { kIdle, kRun, kParked, kAwaited };
+enum State : std::uint32_t { kIdle, kCalled, kRun, kParked, kAwaited };
 
 // Two cache lines: the adjacent-line prefetcher would have neighbours share.
 struct alignas(128) Worker {
   std::atomic<std::uint32_t> state;
-  // Written by the caller while the worker is idle or parked; the change of state to run publishes them.
+  // Written by the caller while the worker is idle or parked; the change of state to called publishes them.
   Task task;
   void* arg;
   int thread_count;
@@ -110,6 +111,11 @@ class SignalsBlocked {
         park_while(self.state, kParked);
       }
     }
+    std::uint32_t called = kCalled;
+    if (!self.state.compare_exchange_strong(called, kRun, std::memory_order_acq_rel)) {
+      spin = true;
+      continue;  // the caller no longer needs it
+    }
     spin = self.spin;
     self.task(self.arg, thread_index, self.thread_count);
     if (self.state.exchange(kIdle, std::memory_order_acq_rel) == kAwaited) unpark(self.state);
@@ -136,10 +142,12 @@ void start(Worker& worker, Task task, void* arg, int thread_count, bool spin) no
   worker.arg = arg;
   worker.thread_count = thread_count;
   worker.spin = spin;
-  if (worker.state.exchange(kRun, std::memory_order_acq_rel) == kParked) unpark(worker.state);
+  if (worker.state.exchange(kCalled, std::memory_order_acq_rel) == kParked) unpark(worker.state);
 }
 
 void join(Worker& worker, bool spin) noexcept {
+  std::uint32_t called = kCalled;
+  if (worker.state.compare_exchange_strong(called, kIdle, std::memory_order_acq_rel)) return;
   const auto running = [&] { return worker.state.load(std::memory_order_acquire) == kRun; };
   if (spin ? spin_while(running) : !running()) return;
   std::uint32_t expected = kRun;
@@ -181,25 +189,24 @@ int num_threads() {
   return n != 0 ? n : granted();
 }
 
-void Barrier::reset(int n) {
-  arrived_.store(0, std::memory_order_relaxed);
-  spin_ = n <= granted();
+void Progress::reset(int threads) {
+  done_.store(0, std::memory_order_relaxed);
+  spin_ = threads <= granted();
 }
 
-void Barrier::wait(int thread_count) {
-  if (thread_count <= 1) return;
-  const std::uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<std::uint32_t>(thread_count)) {
-    arrived_.store(0, std::memory_order_relaxed);
-    // Both sequentially consistent, here and below: either this sees the sleeper, or the sleeper sees the new phase.
-    phase_.store(phase + 1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) != 0) unpark(phase_);
-    return;
-  }
-  const auto same_phase = [&] { return phase_.load(std::memory_order_acquire) == phase; };
-  if (spin_ && spin_while(same_phase)) return;
+void Progress::add(std::uint32_t pieces) {
+  if (pieces == 0) return;
+  // Both sequentially consistent, here and below: either this sees the sleeper, or the sleeper sees the new count.
+  done_.fetch_add(pieces, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) != 0) unpark(done_);
+}
+
+void Progress::wait(std::uint32_t pieces) {
+  const auto missing = [&](std::uint32_t done) { return static_cast<std::int32_t>(done - pieces) < 0; };
+  const auto waiting = [&] { return missing(done_.load(std::memory_order_acquire)); };
+  if (!waiting() || (spin_ && spin_while(waiting))) return;
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  park_while(phase_, phase);
+  for (std::uint32_t done; missing(done = done_.load(std::memory_order_seq_cst));) park_while(done_, done);
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 

@@ -12,7 +12,8 @@ inline constexpr int kMaxThreads = 1024;
 // Runs fn(arg, thread_index, thread_count) on `threads` threads at once, the caller being index 0; returns when all
 // have returned. fn must not throw. thread_count may be less than asked where the system grants no more threads, and
 // is 1 where another caller has the pool or this is called from inside a task: fn must take its share from
-// thread_count. Workers flush denormals; the caller's floating-point mode is its own.
+// thread_count. A thread that gets no CPU until the others have returned does not call fn at all: fn must not wait for a
+// thread, only for work (see Progress). Workers flush denormals; the caller's floating-point mode is its own.
 void run_parallel(int threads, void (*fn)(void* arg, int thread_index, int thread_count), void* arg);
 
 // What callers that are not told a number use. Throws std::invalid_argument if n < 1 or n > kMaxThreads.
@@ -21,23 +22,24 @@ void set_num_threads(int n);
 // As set; else default_threads() of cpu/topology.h.
 int num_threads();
 
-// Where the threads of one task wait for each other; reusable. Spins briefly, then sleeps.
-class Barrier {
+// Pieces of work done, counted by the threads of one task, which wait here until what they need is done. A thread that
+// lost its CPU before it took a piece holds nobody up.
+class Progress {
  public:
-  explicit Barrier() = default;
-  Barrier(const Barrier&) = delete;
-  Barrier& operator=(const Barrier&) = delete;
+  explicit Progress() = default;
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
 
-  // Before a task of up to n threads, while nobody waits. More threads than CPUs do not spin.
-  void reset(int n);
+  // Before a task of up to `threads` threads, while nobody waits: nothing is done. More threads than CPUs do not spin.
+  void reset(int threads);
 
-  // Returns when thread_count threads have called it: the count that the task was given, the same for all.
-  void wait(int thread_count);
+  void add(std::uint32_t pieces);
+
+  // Returns when `pieces` in all are done. Counts wrap around; waiters must be within 2^31 of what is done.
+  void wait(std::uint32_t pieces);
 
  private:
-  // One cache line: who arrives last has it already when it turns the phase (250 → 140 ns for two threads).
-  alignas(64) std::atomic<std::uint32_t> arrived_{0};
-  std::atomic<std::uint32_t> phase_{0};
+  alignas(64) std::atomic<std::uint32_t> done_{0};
   std::atomic<std::uint32_t> sleepers_{0};
   bool spin_ = true;
 };

@@ -14,17 +14,12 @@ from . import _core, graph
 from .compile import Float32, compile_graph
 from .cost import Cost, cost
 from .graph import (
-    Activation,
-    Add,
-    FullyConnected,
-    GlobalAveragePool,
     Input,
     Layer,
-    Reshape,
     Shape,
-    Softmax,
     infer_shapes,
 )
+from .lowering import vectors
 from .table import format_shape, format_table
 
 if TYPE_CHECKING:
@@ -80,7 +75,7 @@ class Model:
                 raise ValueError(f"outputs has {output!r}, must name layers of {name}, such as {example!r}")
         if not names:
             raise ValueError(f"outputs is empty, must name at least one layer of {name}")
-        flat = _flat_layers(self.layers)
+        flat = vectors(self.layers)
         self.inputs = tuple(_port(layer.name, layer.shape, layer.dtype, False) for layer in self._inputs)
         self.outputs = tuple(_port(output, self._shapes[output], "float32", output in flat) for output in names)
         self._plan = _core.Plan(compile_graph(self.layers, names), fusion)
@@ -162,19 +157,6 @@ def _rebuild(layers: list[Layer], name: str, convention: Convention | None, outp
 
 def _port(name: str, shape: Shape, dtype: str, flat: bool) -> Port:
     return Port(name, (None, shape[2]) if flat else (None, *shape), dtype)
-
-
-def _flat_layers(layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers whose result is a vector an image, given as [n, c] rather than [n, 1, 1, c]."""
-    flat: set[str] = set()
-    for layer in layers:
-        starts = isinstance(layer, FullyConnected | GlobalAveragePool) or (
-            isinstance(layer, Reshape) and layer.shape[:2] == (1, 1)
-        )
-        follows = isinstance(layer, Softmax | Activation | Add) and all(name in flat for name in layer.inputs)
-        if starts or follows:
-            flat.add(layer.name)
-    return flat
 
 
 def _thread_count(threads: int | None) -> int:

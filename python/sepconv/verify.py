@@ -32,6 +32,7 @@ from .graph import (
     Reshape,
     Softmax,
 )
+from .lowering import folded
 from .table import format_table
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def verify(model: Model, *inputs: NDArray[Any]) -> Verification:
 def _layer_error(layer: Layer, inputs: list[NDArray[np.float32]], result: NDArray[np.float32]) -> LayerError:
     # Denormals count as zero inside a run.
     x = [np.where(np.abs(value) < SMALLEST, 0.0, value.astype(np.float64)) for value in inputs]
-    want, bound = _oracle(layer, x)
+    want, bound = oracle(layer, x)
     with np.errstate(invalid="ignore"):
         error = np.where((want == result) | (np.isnan(want) & np.isnan(result)), 0.0, np.abs(result - want))
         allowed = bound + np.abs(want) * 2 * UNIT + SMALLEST
@@ -111,13 +112,13 @@ def _layer_error(layer: Layer, inputs: list[NDArray[np.float32]], result: NDArra
     return LayerError(layer.name, type(layer).__name__, float(np.max(error)), float(np.max(share)))
 
 
-def _oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
-    """What the layer should give, and by how much float32 arithmetic may miss it."""
+def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
+    """What the layer should give for one image [h, w, c] of each input, and by how much float32 arithmetic may miss it."""
     match layer:
         case Conv2d() | DepthwiseConv2d():
-            weight, bias = _folded(layer)
-            oracle = ref.conv2d if isinstance(layer, Conv2d) else ref.depthwise_conv2d
-            want, magnitude = oracle(x[0], weight, bias, layer.stride, layer.padding, layer.dilation)
+            weight, bias = folded(layer)
+            convolve = ref.conv2d if isinstance(layer, Conv2d) else ref.depthwise_conv2d
+            want, magnitude = convolve(x[0], weight, bias, layer.stride, layer.padding, layer.dilation)
             products = weight.shape[0] * weight.shape[1] * (weight.shape[2] if isinstance(layer, Conv2d) else 1)
             return _activated(layer.activation, want, (products + 4) * UNIT * magnitude)
         case FullyConnected():
@@ -159,19 +160,3 @@ def _activated(activation: str, want: Float64, bound: Float64) -> tuple[Float64,
         return result, bound
     # Their slopes are at most 1.5 (hard_swish's just below 3); and they round a few times more.
     return result, 1.5 * bound + TRANSCENDENTAL * np.maximum(np.abs(want), 1.0)
-
-
-def _folded(layer: Conv2d | DepthwiseConv2d) -> tuple[Float64, Float64]:
-    """Weight and bias with the batch norm folded in, in float64."""
-    weight = np.asarray(layer.weight, dtype=np.float64)
-    channels = weight.shape[3] if isinstance(layer, Conv2d) else weight.shape[2] * weight.shape[3]
-    bias = np.zeros(channels) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
-    norm = layer.batch_norm
-    if norm is None:
-        return weight, bias
-    gamma, beta, mean, variance = (
-        np.asarray(array, dtype=np.float64) for array in (norm.gamma, norm.beta, norm.mean, norm.variance)
-    )
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    factor = scale if isinstance(layer, Conv2d) else scale.reshape(weight.shape[2:])
-    return weight * factor, (bias - mean) * scale + beta

@@ -46,11 +46,22 @@ void parallel(int threads, Fn fn) {
       threads, [](void* arg, int index, int count) { (*static_cast<Fn*>(arg))(index, count); }, &fn);
 }
 
+// The same, and the caller stays until every thread has come: one without a CPU would otherwise be done without.
+template <typename Fn>
+void together(int threads, Fn fn) {
+  std::atomic<int> here{0};
+  parallel(threads, [&](int index, int count) {
+    here.fetch_add(1);
+    fn(index, count);
+    while (index == 0 && here.load() < count) std::this_thread::yield();
+  });
+}
+
 // True if every index below the count ran exactly once, and the count lies in [1, threads].
 bool covers(int threads) {
   std::vector<std::atomic<int>> runs(static_cast<std::size_t>(threads));
   std::atomic<int> count{0};
-  parallel(threads, [&](int index, int thread_count) {
+  together(threads, [&](int index, int thread_count) {
     runs[static_cast<std::size_t>(index)].fetch_add(1);
     count = thread_count;
   });
@@ -115,7 +126,7 @@ TEST(ThreadPool, TheCallerIsIndexZeroAndSeesTheResults) {
   const auto caller = std::this_thread::get_id();
   std::vector<long> results(4);
   for (long round = 1; round <= 2000; ++round) {
-    parallel(4, [&](int index, int) {
+    together(4, [&](int index, int) {
       if (index == 0) {
         EXPECT_EQ(std::this_thread::get_id(), caller);
       }
@@ -128,7 +139,7 @@ TEST(ThreadPool, TheCallerIsIndexZeroAndSeesTheResults) {
 TEST(ThreadPool, WaitsForSlowWorkersAndWakesSleepingOnes) {
   for (int round = 0; round < 10; ++round) {
     std::atomic<int> done{0};
-    parallel(3, [&](int index, int) {
+    together(3, [&](int index, int) {
       if (index != 0) std::this_thread::sleep_for(2ms);
       done.fetch_add(1);
     });
@@ -139,7 +150,7 @@ TEST(ThreadPool, WaitsForSlowWorkersAndWakesSleepingOnes) {
 
 TEST(ThreadPool, NestedCallsRunAlone) {
   std::atomic<int> outer{0}, inner{0};
-  parallel(4, [&](int, int) {
+  together(4, [&](int, int) {
     outer.fetch_add(1);
     parallel(4, [&](int index, int count) {
       EXPECT_EQ(index, 0);
@@ -167,15 +178,28 @@ TEST(ThreadPool, ManyCallersAtOnce) {
 }
 
 TEST(ThreadPool, MoreThreadsThanCpusFinishQuickly) {
-  Barrier barrier;
-  barrier.reset(16);
+  Progress progress;
   const auto begin = Clock::now();
   for (int round = 0; round < 100; ++round) {
-    parallel(16, [&](int, int count) {
-      for (int phase = 0; phase < 5; ++phase) barrier.wait(count);
+    progress.reset(16);
+    together(16, [&](int, int count) {
+      for (int phase = 1; phase <= 5; ++phase) {
+        progress.add(1);
+        progress.wait(static_cast<std::uint32_t>(phase * count));
+      }
     });
   }
   EXPECT_LT(Clock::now() - begin, 10s);
+}
+
+TEST(ThreadPool, AThreadThatComesTooLateIsDoneWithout) {
+  for (int round = 0; round < 500; ++round) {
+    std::vector<std::atomic<int>> runs(16);
+    parallel(16, [&](int index, int) { runs[static_cast<std::size_t>(index)].fetch_add(1); });
+    ASSERT_EQ(runs[0], 1);
+    for (const std::atomic<int>& run : runs) ASSERT_LE(run, 1);
+  }
+  EXPECT_TRUE(covers(16));
 }
 
 TEST(ThreadPool, IdleWorkersUseNoCpu) {
@@ -187,7 +211,7 @@ TEST(ThreadPool, IdleWorkersUseNoCpu) {
 }
 
 TEST(ThreadPool, WorkersFlushDenormalsAndLeaveSignalsToTheProgram) {
-  parallel(4, [&](int index, int) {
+  together(4, [&](int index, int) {
     volatile float tiny = 1e-40f;
     volatile float one = 1.0f;
 #if defined(__x86_64__) || defined(__aarch64__)
@@ -209,7 +233,7 @@ TEST(ThreadPool, TooFewThreadsGrantedMeansFewerAreUsed) {
     const rlimit none{1 << 20, 1 << 20};     // less than is mapped: no thread's stack can be
     if (setrlimit(RLIMIT_AS, &none) != 0) return false;
     std::atomic<int> calls{0}, count{0};
-    parallel(64, [&](int, int thread_count) {
+    together(64, [&](int, int thread_count) {
       calls.fetch_add(1);
       count = thread_count;
     });
@@ -285,21 +309,31 @@ TEST(ThreadPool, NumThreads) {
   }
 }
 
-TEST(Barrier, NobodyPassesBeforeAllArrive) {
-  Barrier barrier;
+TEST(Progress, NobodyPassesBeforeThePiecesAreDone) {
+  Progress progress;
   for (int threads : {1, 2, 3, 8}) {
-    barrier.reset(threads);
+    progress.reset(threads);
     constexpr int kPhases = 200;
-    std::vector<std::atomic<int>> arrived(kPhases);
-    parallel(threads, [&](int index, int count) {
+    std::vector<std::atomic<int>> done(kPhases);
+    together(threads, [&](int index, int count) {
       for (int phase = 0; phase < kPhases; ++phase) {
         if (index == phase % count && phase % 50 == 0) std::this_thread::sleep_for(1ms);  // let the others sleep
-        arrived[static_cast<std::size_t>(phase)].fetch_add(1, std::memory_order_relaxed);
-        barrier.wait(count);
-        EXPECT_EQ(arrived[static_cast<std::size_t>(phase)].load(std::memory_order_relaxed), count);
+        done[static_cast<std::size_t>(phase)].fetch_add(1, std::memory_order_relaxed);
+        progress.add(1);
+        progress.wait(static_cast<std::uint32_t>((phase + 1) * count));
+        EXPECT_EQ(done[static_cast<std::size_t>(phase)].load(std::memory_order_relaxed), count);
       }
     });
   }
+}
+
+TEST(Progress, WorkThatIsDoneWaitsForNoThread) {
+  Progress progress;
+  progress.reset(8);
+  parallel(8, [&](int index, int) {
+    if (index == 0) progress.add(5);
+    progress.wait(5);
+  });
 }
 
 TEST(ForkLock, AChildFindsItFreeAndWhatItGuardsWhole) {

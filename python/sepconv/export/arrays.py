@@ -1,25 +1,12 @@
-"""What the exporters share: weights as channels-first formats hold them, and which results are vectors."""
+"""Weights as channels-first formats hold them."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sepconv.fold import folded
-from sepconv.graph import (
-    Activation,
-    Add,
-    Conv2d,
-    Convolution,
-    FullyConnected,
-    GlobalAveragePool,
-    Layer,
-    Reshape,
-    Shape,
-    Softmax,
-)
+from sepconv.graph import Conv2d, Convolution, FullyConnected, Shape
+from sepconv.lowering import folded
 
 Float32 = NDArray[np.float32]
 
@@ -50,16 +37,3 @@ def fully_connected(layer: FullyConnected, x: Shape) -> tuple[Float32, Float32]:
     weight = weight.reshape(*x, outputs).transpose(3, 2, 0, 1).reshape(outputs, -1)
     bias = np.zeros(outputs) if layer.bias is None else layer.bias
     return float32(weight), float32(bias)
-
-
-def vectors(layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers whose result is a vector an image, [n, c]."""
-    found: set[str] = set()
-    for layer in layers:
-        starts = isinstance(layer, FullyConnected | GlobalAveragePool) or (
-            isinstance(layer, Reshape) and layer.shape[:2] == (1, 1)
-        )
-        follows = isinstance(layer, Softmax | Activation | Add) and all(name in found for name in layer.inputs)
-        if starts or follows:
-            found.add(layer.name)
-    return found

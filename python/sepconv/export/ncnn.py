@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
-from sepconv.export.arrays import folded_channels_first, fully_connected, vectors
+from sepconv.export.arrays import folded_channels_first, fully_connected
 from sepconv.graph import (
     Activation,
     Add,
@@ -28,6 +28,7 @@ from sepconv.graph import (
     Softmax,
     infer_shapes,
 )
+from sepconv.lowering import vectors
 
 MAGIC = "7767517"
 _FUSED = {"none": "9=0", "relu": "9=1", "relu6": "9=3 -23310=2,0.0,6.0"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sepconv import extras
 from sepconv._version import __version__
-from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected, vectors
+from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
 from sepconv.graph import (
     Activation,
     Add,
@@ -28,8 +28,11 @@ from sepconv.graph import (
     Reshape,
     Softmax,
     infer_shapes,
+)
+from sepconv.graph import (
     outputs as final_outputs,
 )
+from sepconv.lowering import vectors
 
 OPSET = 14  # the first with HardSwish
 IR_VERSION = 8

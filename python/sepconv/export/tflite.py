@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
-from sepconv.export.arrays import float32, vectors
+from sepconv.export.arrays import float32
 from sepconv.export.tflite_builder import TfliteBuilder
-from sepconv.fold import folded
 from sepconv.graph import (
     NO_PADDING,
     Activation,
@@ -31,9 +30,12 @@ from sepconv.graph import (
     Reshape,
     Softmax,
     infer_shapes,
-    outputs as final_outputs,
     same_padding,
 )
+from sepconv.graph import (
+    outputs as final_outputs,
+)
+from sepconv.lowering import folded, vectors
 
 _SAME, _VALID = 0, 1
 _FUSED = {"none": 0, "relu": 1, "relu6": 3}
@@ -104,8 +106,10 @@ class _Network:
         x, padding = self._window_input(layer, (kh, kw), layer.stride, layer.padding, layer.dilation)
         options: dict[str, Any] = {
             "Padding": padding,
-            **{"StrideH": layer.stride[0], "StrideW": layer.stride[1]},
-            **{"DilationHFactor": layer.dilation[0], "DilationWFactor": layer.dilation[1]},
+            "StrideH": layer.stride[0],
+            "StrideW": layer.stride[1],
+            "DilationHFactor": layer.dilation[0],
+            "DilationWFactor": layer.dilation[1],
         }
         if isinstance(layer, Conv2d):
             kind, table, weight = "CONV_2D", "Conv2DOptions", weight.transpose(3, 0, 1, 2)
@@ -151,9 +155,7 @@ class _Network:
         given = tuple(tuple(int(n) for n in side) for side in padding)
         return _SAME if given == same else _VALID if given == NO_PADDING else None
 
-    def _fused(
-        self, layer: Layer, kind: str, inputs: list[int], activation: str, options: str, **fields: Any
-    ) -> None:
+    def _fused(self, layer: Layer, kind: str, inputs: list[int], activation: str, options: str, **fields: Any) -> None:
         """An operator that applies a clamp itself; any other activation is an operator more."""
         if activation in _FUSED:
             self._operator(layer, kind, inputs, options, FusedActivationFunction=_FUSED[activation], **fields)

@@ -1,0 +1,216 @@
+"""How contenders are measured: each in its own process, in turn, many short bursts, beside a loop of multiply-adds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sepconv.bench.contenders import KINDS, Contender, prepare, reason_absent, sepconv_file
+from sepconv.bench.networks import Network
+from sepconv.bench.processes import Worker, WorkerError
+
+# Outputs of unlike sums of float32 may differ by this much of the largest; more is another network.
+MAX_RELATIVE_ERROR = 1e-3
+CALIBRATION_SECONDS = 0.004
+SLOW = 2.0  # bursts' lengths that a contender may be behind its time before it sits out a round
+FRESH_STARTS = 5
+
+Advance = Callable[[str], None]
+Bursts = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure, and under what conditions."""
+
+    threads: int = 1
+    batch: int = 1
+    rounds: int = 40
+    burst: float = 0.04  # seconds
+    cold: bool = False
+    startup: bool = False
+    memory: bool = False
+
+
+@dataclass
+class Measured:
+    """What one contender gave. ``excluded`` says why it has no times."""
+
+    contender: Contender
+    isa: str | None = None
+    bursts: Bursts = field(default_factory=list)
+    error: float | None = None  # largest difference from sepconv's outputs, as a part of their largest
+    startup: list[float] = field(default_factory=list)  # seconds, of fresh processes
+    memory: int | None = None  # bytes
+    excluded: str | None = None
+
+
+@dataclass
+class Comparison:
+    """One network under one setting."""
+
+    network: Network
+    settings: Settings
+    contenders: list[Measured]
+    rates: dict[str, list[float]]  # floating-point operations a second of the calibration loop, for each ISA
+    seconds: float = 0.0
+
+
+def steps_of(contenders: Sequence[Contender], settings: Settings) -> int:
+    """How often ``compare`` calls ``advance``."""
+    fresh = FRESH_STARTS if settings.startup else int(settings.memory)
+    return len(contenders) * (1 + fresh) + settings.rounds
+
+
+def compare(
+    network: Network,
+    contenders: Sequence[Contender],
+    settings: Settings,
+    folder: Path,
+    advance: Advance = lambda doing: None,
+    best_isa: str = "scalar",
+) -> Comparison:
+    """Measure ``contenders``, of which the first must be a sepconv; ``folder`` is empty and takes the files.
+
+    ``best_isa`` is the one to calibrate for contenders that are not held to one.
+    """
+    begin = time.monotonic()
+    measured = [Measured(contender) for contender in contenders]
+    missing = prepare(network, settings.batch, folder, {contender.kind for contender in contenders})
+    for entry in measured:
+        entry.excluded = reason_absent(entry.contender, missing)
+    runner = _Runs(settings, folder, advance)
+    isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
+    runner.fresh_starts(measured)
+    rates = runner.take_turns(measured, isas)
+    return Comparison(network, settings, measured, rates, time.monotonic() - begin)
+
+
+class _Runs:
+    def __init__(self, settings: Settings, folder: Path, advance: Advance) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.advance = advance
+        self.sepconv_file = sepconv_file(folder)
+
+    def fresh_starts(self, measured: Sequence[Measured]) -> None:
+        """Load to first result, and memory, in processes that end at once; nothing else runs meanwhile."""
+        repeats = FRESH_STARTS if self.settings.startup else int(self.settings.memory)
+        for _ in range(repeats):
+            for entry in measured:
+                self.advance(f"{entry.contender.name}: starts")
+                if entry.excluded is None:
+                    self._fresh_start(entry)
+
+    def _fresh_start(self, entry: Measured) -> None:
+        with self._worker(entry.contender) as worker:
+            try:
+                answer = worker.ask(self._task(entry.contender))
+            except WorkerError as error:
+                entry.excluded = str(error)
+                return
+            entry.startup.append(answer["startup"])
+            entry.memory = max(entry.memory or 0, answer["memory"])
+
+    def take_turns(self, measured: Sequence[Measured], isas: Sequence[str]) -> dict[str, list[float]]:
+        """Fill in the bursts; return the calibration's rates."""
+        settings = self.settings
+        rates: dict[str, list[float]] = {isa: [] for isa in isas}
+        flush_bytes = flush_size() if settings.cold else 0
+        with contextlib.ExitStack() as stack:
+            workers = {id(entry): self._start(entry, stack) for entry in measured}
+            calibrations = {isa: stack.enter_context(self._calibration(isa)) for isa in isas}
+            for isa, worker in calibrations.items():
+                worker.ask({"kind": "fma", "isa": isa, "threads": settings.threads})
+            self._exclude_wrong(measured)
+            spent = dict.fromkeys(workers, 0.0)
+            for turn in range(settings.rounds):
+                self.advance("in turn")
+                for isa, worker in calibrations.items():
+                    rates[isa] += worker.ask({"seconds": CALIBRATION_SECONDS})["rates"]
+                for entry in measured:
+                    own = workers[id(entry)]
+                    if own is None or entry.excluded is not None:
+                        continue
+                    if spent[id(entry)] > (turn + SLOW) * settings.burst * SLOW and turn + 1 < settings.rounds:
+                        continue
+                    start = time.monotonic()
+                    try:
+                        entry.bursts.append(
+                            own.ask({"seconds": settings.burst, "flush_bytes": flush_bytes})["seconds"]
+                        )
+                    except WorkerError as error:
+                        entry.excluded = str(error)
+                    spent[id(entry)] += time.monotonic() - start
+        return rates
+
+    def _start(self, entry: Measured, stack: contextlib.ExitStack) -> Worker | None:
+        self.advance(f"{entry.contender.name}: starts")
+        if entry.excluded is not None:
+            return None
+        worker = stack.enter_context(self._worker(entry.contender))
+        try:
+            entry.isa = worker.ask(self._task(entry.contender))["isa"]
+        except WorkerError as error:
+            entry.excluded = str(error)
+        return worker
+
+    def _exclude_wrong(self, measured: Sequence[Measured]) -> None:
+        """Compare outputs with the first contender's, which is sepconv."""
+        if measured[0].excluded is not None:
+            raise WorkerError(f"{measured[0].contender.name}: {measured[0].excluded}")
+        reference = self._outputs(measured[0].contender)
+        for entry in measured:
+            if entry.excluded is None:
+                entry.error = relative_error(self._outputs(entry.contender), reference)
+                if not entry.error <= MAX_RELATIVE_ERROR:
+                    entry.excluded = f"its outputs are others: relative error {entry.error:.1e}"
+
+    def _outputs(self, contender: Contender) -> list[np.ndarray[Any, Any]]:
+        with np.load(self._outputs_path(contender)) as arrays:
+            return [arrays[key] for key in arrays.files]
+
+    def _outputs_path(self, contender: Contender) -> Path:
+        return self.folder / f"{contender.name}.npz"
+
+    def _task(self, contender: Contender) -> dict[str, Any]:
+        return {
+            "kind": contender.kind,
+            "folder": str(self.folder),
+            "file": self.sepconv_file if contender.kind == "sepconv" else KINDS[contender.kind].file,
+            "threads": self.settings.threads,
+            "outputs": str(self._outputs_path(contender)),
+        }
+
+    def _worker(self, contender: Contender) -> Worker:
+        return Worker(contender.environment(self.settings.threads), self.folder / f"{contender.name}.log")
+
+    def _calibration(self, isa: str) -> Worker:
+        return Worker({}, self.folder / f"fma {isa}.log")
+
+
+def relative_error(outputs: Sequence[np.ndarray[Any, Any]], reference: Sequence[np.ndarray[Any, Any]]) -> float:
+    """The largest difference, as a part of the largest value; infinity where shapes or counts differ or values are NaN."""
+    if len(outputs) != len(reference):
+        return float("inf")
+    worst = 0.0
+    for got, want in zip(outputs, reference, strict=True):
+        if got.size != want.size:
+            return float("inf")
+        scale = float(np.max(np.abs(want))) or 1.0
+        error = float(np.max(np.abs(got.reshape(want.shape) - want))) / scale
+        worst = max(worst, error if np.isfinite(error) else float("inf"))
+    return worst
+
+
+def flush_size() -> int:
+    """Bytes to touch so that the caches hold nothing else: twice what the machine has of L3, up to 512 MB."""
+    from sepconv.bench.machine import cache_bytes
+
+    return min(2 * cache_bytes().get("L3", 32 << 20), 512 << 20)

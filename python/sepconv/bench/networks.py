@@ -1,0 +1,159 @@
+"""What a benchmark runs: a network by its name with width and resolution, a TFLite file, or one operator."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv.graph import (
+    NO_PADDING,
+    ActivationName,
+    Conv2d,
+    DepthwiseConv2d,
+    Input,
+    Layer,
+    Padding,
+    Pair,
+    Shape,
+    infer_shapes,
+    same_padding,
+)
+from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
+
+OperatorName = Literal["depthwise", "pointwise", "separable", "conv"]
+DEFAULT_MODELS = ("mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "mobilenet_v1_0.25_128", "efficientnet_lite0")
+
+_BUILDERS: dict[str, Callable[..., list[Layer]]] = {
+    "mobilenet_v1": mobilenet_v1_layers,
+    "mobilenet_v2": mobilenet_v2_layers,
+}
+_NUMBER = r"\d+(?:\.\d+)?"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A layer list with one input, and what it is called."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        inputs = [layer for layer in self.layers if isinstance(layer, Input)]
+        if len(inputs) != 1:
+            raise ValueError(f"{self.name} has {len(inputs)} inputs, must have one to be benchmarked")
+
+    @property
+    def input(self) -> Input:
+        return next(layer for layer in self.layers if isinstance(layer, Input))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        shapes = infer_shapes(self.layers)
+        return sum(layer.macs([shapes[name] for name in layer.inputs], shapes[layer.name]) for layer in self.layers)
+
+    def random_input(self, batch: int, seed: int = 0) -> NDArray[np.float32]:
+        """Normally distributed float32 [batch, h, w, c]."""
+        return np.random.default_rng(seed).standard_normal((batch, *self.input.shape), dtype=np.float32)
+
+
+def open_network(model: str, seed: int = 0) -> Network:
+    """The network that ``model`` names, with random weights from ``seed``; or that of a file, with the file's.
+
+    Names are ``mobilenet_v1_1.0_224``, ``mobilenet_v2_0.5_160`` (alpha, then resolution; left out: 1.0 and 224) and
+    ``efficientnet_lite0`` or, with another resolution, ``efficientnet_lite0_192``.
+
+    Raises ValueError for what is neither a name nor an existing file, and what reading a file raises.
+    """
+    match = re.fullmatch(rf"(mobilenet_v[12])(?:_({_NUMBER})_(\d+))?", model)
+    if match:
+        alpha, resolution = float(match[2] or 1.0), int(match[3] or 224)
+        return Network(f"{match[1]}_{alpha}_{resolution}", tuple(_BUILDERS[match[1]](alpha, resolution, seed=seed)))
+    match = re.fullmatch(r"efficientnet_lite0(?:_(\d+))?", model)
+    if match:
+        return Network(model, tuple(efficientnet_lite0_layers(int(match[1] or 224), seed=seed)))
+    path = Path(model)
+    if not path.exists():
+        raise ValueError(f"MODEL is {model!r}, must be a .tflite file or a name such as {', '.join(DEFAULT_MODELS)}")
+    from sepconv.io import load
+
+    return Network(path.stem, load(path).layers)
+
+
+def operator(
+    kind: OperatorName,
+    shape: Sequence[int],
+    *,
+    kernel: Pair = (3, 3),
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    padding: Literal["same", "valid"] = "same",
+    activation: ActivationName = "none",
+    seed: int = 0,
+) -> Network:
+    """A network of one operator (``separable``: of its two halves), with random weights.
+
+    ``shape`` is (h, w, c), or (h, w, c, n) with the output's channels: c unless said otherwise, for ``depthwise`` a
+    multiple of c. ``pointwise`` ignores ``kernel``, ``dilation`` and ``padding``; in ``separable`` stride, dilation and
+    padding are those of the depthwise half.
+
+    Raises ValueError for arguments that do not fit.
+    """
+    if kind not in get_args(OperatorName):
+        raise ValueError(f"op is {kind!r}, must be one of {', '.join(get_args(OperatorName))}")
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ValueError(f"shape is {tuple(shape)}, must be H,W,C or H,W,C,N, whole numbers of at least 1")
+    h, w, c = shape[:3]
+    n = shape[3] if len(shape) == 4 else c
+    if kind == "depthwise" and n % c:
+        raise ValueError(f"shape is {tuple(shape)}, must have N a multiple of C for a depthwise convolution")
+    random = np.random.default_rng(seed)
+
+    def weight(kh: int, kw: int, inputs: int, outputs: int, fan_in: int) -> NDArray[np.float32]:
+        values = random.standard_normal((kh, kw, inputs, outputs), dtype=np.float32)
+        return values * np.float32(math.sqrt(1 / fan_in))
+
+    def bias(channels: int) -> NDArray[np.float32]:
+        return random.standard_normal(channels, dtype=np.float32)
+
+    kh, kw = kernel
+    window = NO_PADDING if padding == "valid" else _same((h, w, c), kernel, stride, dilation)
+    layers: list[Layer] = [Input(name="input", shape=(h, w, c))]
+    if kind in ("depthwise", "separable"):
+        multiplier = n // c if kind == "depthwise" else 1
+        layers.append(
+            DepthwiseConv2d(
+                name="depthwise", inputs=("input",), weight=weight(kh, kw, c, multiplier, kh * kw),
+                bias=bias(c * multiplier), stride=stride, padding=window, dilation=dilation, activation=activation,
+            )
+        )  # fmt: skip
+    if kind == "conv":
+        layers.append(
+            Conv2d(
+                name="conv", inputs=("input",), weight=weight(kh, kw, c, n, kh * kw * c), bias=bias(n), stride=stride,
+                padding=window, dilation=dilation, activation=activation,
+            )
+        )  # fmt: skip
+    if kind in ("pointwise", "separable"):
+        layers.append(
+            Conv2d(
+                name="pointwise", inputs=(layers[-1].name,), weight=weight(1, 1, c, n, c), bias=bias(n),
+                stride=stride if kind == "pointwise" else (1, 1), activation=activation,
+            )
+        )  # fmt: skip
+    size = "" if kind == "pointwise" else f" {kh}x{kw}"
+    strides = "" if stride == (1, 1) else f" stride {stride[0]}x{stride[1]}"
+    outputs = "" if n == c else f"→{n}"
+    return Network(f"{kind}{size} {h}x{w}x{c}{outputs}{strides}", tuple(layers))
+
+
+def _same(x: Shape, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
+    top, left = (same_padding(x[axis], kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
+    return (top, left)

@@ -1,0 +1,82 @@
+"""The parent's end: a process a contender, stopped whenever it is not its turn.
+
+A runtime's idle threads spin for a while, and would take time from the contender that follows; SIGSTOP holds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sepconv.errors import SepconvError
+
+TIME_LIMIT = 300.0  # seconds for one answer
+
+
+class WorkerError(SepconvError):
+    """A contender's process failed; the message is the end of what it wrote."""
+
+
+class Worker:
+    """A running ``sepconv.bench.worker``; a context manager that ends it."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sepconv.bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Let it go on, and stop it again when it has answered. Raises WorkerError."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        timer = threading.Timer(TIME_LIMIT, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.send_signal(signal.SIGCONT)
+                self._process.stdin.write(json.dumps(question) + "\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            raise WorkerError(self._last_words())
+        self._process.send_signal(signal.SIGSTOP)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if status < 0 and not lines:
+            return f"its process ended by {signal.Signals(-status).name}"
+        return lines[-1][:300] if lines else f"its process ended with status {status}"

@@ -1,0 +1,260 @@
+"""The contenders inside their processes: each imports its package when made, loads in ``open``, computes in ``run``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender runs: the network's files, which of them it reads, its input [n, h, w, c], and on how many
+    threads."""
+
+    folder: Path
+    file: str
+    x: Array
+    threads: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.file
+
+    @property
+    def planes(self) -> Array:
+        """The input as [n, c, h, w]."""
+        return np.ascontiguousarray(self.x.transpose(0, 3, 1, 2))
+
+
+class Runner(ABC):
+    """One contender with one network."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @abstractmethod
+    def open(self) -> None:
+        """Load the network."""
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Compute it once; this is what is timed."""
+
+    @abstractmethod
+    def outputs(self, result: Any) -> list[Array]:
+        """What ``run`` gave, as arrays [n, ...] whose channels come last."""
+
+    def isa(self) -> str | None:
+        return None
+
+
+def channels_last(arrays: list[Array]) -> list[Array]:
+    return [y.transpose(0, 2, 3, 1) if y.ndim == 4 else y for y in arrays]
+
+
+class Sepconv(Runner):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import sepconv.io
+        import sepconv.model
+
+        self._sepconv = sepconv
+
+    def open(self) -> None:
+        if self.task.path.suffix == ".tflite":
+            self._model = self._sepconv.io.load(self.task.path)
+        else:
+            from sepconv.bench.contenders import stored_layers
+
+            self._model = self._sepconv.model.Model(stored_layers(self.task.folder), name="network")
+
+    def run(self) -> Any:
+        return self._model(self.task.x, threads=self.task.threads)
+
+    def outputs(self, result: Any) -> list[Array]:
+        return list(result) if isinstance(result, tuple) else [result]
+
+    def isa(self) -> str | None:
+        return self._sepconv.isa()
+
+
+class Onnxruntime(Runner):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import onnxruntime
+
+        self._onnxruntime: Any = onnxruntime
+        self._planes = task.planes
+
+    def open(self) -> None:
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.task.threads
+        options.inter_op_num_threads = 1
+        self._session = self._onnxruntime.InferenceSession(
+            self.task.path, options, providers=["CPUExecutionProvider"]
+        )
+        self._feeds = {self._session.get_inputs()[0].name: self._planes}
+
+    def run(self) -> Any:
+        return self._session.run(None, self._feeds)
+
+    def outputs(self, result: Any) -> list[Array]:
+        return channels_last(result)
+
+
+class Openvino(Runner):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import openvino
+
+        self._openvino: Any = openvino
+        self._planes = task.planes
+
+    def open(self) -> None:
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": self.task.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._model = self._openvino.Core().compile_model(self.task.path, "CPU", options)
+        self._request = self._model.create_infer_request()
+        self._request.set_input_tensor(self._openvino.Tensor(self._planes, shared_memory=True))
+
+    def run(self) -> Any:
+        self._request.infer()
+        return self._request
+
+    def outputs(self, result: Any) -> list[Array]:
+        return channels_last([result.get_output_tensor(i).data.copy() for i in range(len(self._model.outputs))])
+
+
+class Litert(Runner):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from ai_edge_litert import interpreter
+
+        self._module: Any = interpreter
+
+    def open(self) -> None:
+        self._interpreter = self._module.Interpreter(str(self.task.path), num_threads=self.task.threads)
+        self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], self.task.x)
+
+    def run(self) -> Any:
+        self._interpreter.invoke()
+
+    def outputs(self, result: Any) -> list[Array]:
+        return [self._interpreter.get_tensor(details["index"]) for details in self._interpreter.get_output_details()]
+
+
+class Torch(Runner):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import torch
+
+        torch.set_num_threads(task.threads)
+
+    def open(self) -> None:
+        from sepconv.bench.contenders import stored_layers
+        from sepconv.bench.torch_network import TorchNetwork, to_torch
+
+        self._network = TorchNetwork(stored_layers(self.task.folder))
+        self._x = to_torch(self.task.x)
+
+    def run(self) -> Any:
+        return self._network(self._x)
+
+    def outputs(self, result: Any) -> list[Array]:
+        return channels_last([y.numpy() for y in result])
+
+
+class Ncnn(Runner):
+    """One image after the other: ncnn has no batches."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        import ncnn
+
+        self._ncnn: Any = ncnn
+        self._planes = task.planes  # keeps alive what the Mats below point to
+        self._images = [ncnn.Mat(planes) for planes in self._planes]
+
+    def open(self) -> None:
+        from sepconv.bench.contenders import stored_layers
+        from sepconv.export.ncnn import blob
+        from sepconv.graph import Input, outputs
+
+        layers = stored_layers(self.task.folder)
+        self._input = blob(next(layer.name for layer in layers if isinstance(layer, Input)))
+        self._outputs = [blob(name) for name in outputs(layers)]
+        self._net = self._ncnn.Net()
+        self._net.opt.num_threads = self.task.threads
+        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+            setattr(self._net.opt, option, False)
+        if self._net.load_param(str(self.task.path)) or self._net.load_model(str(self.task.path.with_suffix(".bin"))):
+            raise ValueError("ncnn did not load the network")
+
+    def run(self) -> Any:
+        return [self._run(image) for image in self._images]
+
+    def _run(self, image: Any) -> list[Any]:
+        extractor = self._net.create_extractor()
+        extractor.input(self._input, image)
+        return [extractor.extract(name)[1] for name in self._outputs]
+
+    def outputs(self, result: Any) -> list[Array]:
+        return channels_last([np.stack([np.array(y) for y in images]) for images in zip(*result, strict=True)])
+
+
+class Numpy(Runner):
+    def open(self) -> None:
+        from sepconv.bench.contenders import stored_layers
+
+        self._layers = stored_layers(self.task.folder)
+
+    def run(self) -> Any:
+        from sepconv.bench.numpy_network import run_network
+
+        return run_network(self._layers, self.task.x)
+
+    def outputs(self, result: Any) -> list[Array]:
+        return list(result)
+
+
+class Oracle(Numpy):
+    """Plain loops in float64, one image after the other: seconds where the others take milliseconds."""
+
+    def run(self) -> Any:
+        from sepconv.graph import Input, outputs
+        from sepconv.verify import oracle
+
+        results = []
+        for image in self.task.x:
+            values: dict[str, NDArray[np.float64]] = {}
+            for layer in self._layers:
+                if isinstance(layer, Input):
+                    values[layer.name] = image.astype(np.float64)
+                else:
+                    values[layer.name] = oracle(layer, [values[name] for name in layer.inputs])[0]
+            results.append([values[name] for name in outputs(self._layers)])
+        return [np.stack(images) for images in zip(*results, strict=True)]
+
+
+RUNNERS: dict[str, type[Runner]] = {
+    "sepconv": Sepconv,
+    "onnxruntime": Onnxruntime,
+    "openvino": Openvino,
+    "litert": Litert,
+    "torch": Torch,
+    "ncnn": Ncnn,
+    "numpy": Numpy,
+    "oracle": Oracle,
+}

@@ -1,0 +1,71 @@
+"""What all that runs or writes the layer list shares: BatchNorm folded, and which results are vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv.graph import (
+    Activation,
+    Add,
+    Conv2d,
+    Convolution,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    Reshape,
+    Softmax,
+    array_shape,
+)
+
+
+def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight, in the layer's own layout, and bias [channels of the output], with the batch norm folded in, in float64.
+
+    So does the core when it packs weights.
+    """
+    weight = np.asarray(layer.weight, dtype=np.float64)
+    dense = isinstance(layer, Conv2d)
+    shape = array_shape(layer.weight)
+    channels = shape[3] if dense else shape[2] * shape[3]
+    bias = np.zeros(channels) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
+    norm = layer.batch_norm
+    if norm is None:
+        return weight, bias
+    gamma, beta, mean, variance = (
+        np.asarray(array, dtype=np.float64) for array in (norm.gamma, norm.beta, norm.mean, norm.variance)
+    )
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return weight * (scale if dense else scale.reshape(shape[2:])), (bias - mean) * scale + beta
+
+
+def folded_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """The same network with contiguous float32 arrays and no batch norm."""
+    return [_folded_layer(layer) for layer in layers]
+
+
+def vectors(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers whose result is a vector an image, given as [n, c] rather than [n, 1, 1, c]."""
+    found: set[str] = set()
+    for layer in layers:
+        starts = isinstance(layer, FullyConnected | GlobalAveragePool) or (
+            isinstance(layer, Reshape) and layer.shape[:2] == (1, 1)
+        )
+        follows = isinstance(layer, Softmax | Activation | Add) and all(name in found for name in layer.inputs)
+        if starts or follows:
+            found.add(layer.name)
+    return found
+
+
+def _folded_layer(layer: Layer) -> Layer:
+    if isinstance(layer, Convolution):
+        weight, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in folded(layer))
+        return dataclasses.replace(layer, weight=weight, bias=bias, batch_norm=None)
+    if isinstance(layer, FullyConnected):
+        weight = np.ascontiguousarray(layer.weight, dtype=np.float32)
+        bias = None if layer.bias is None else np.ascontiguousarray(layer.bias, dtype=np.float32)
+        return dataclasses.replace(layer, weight=weight, bias=bias)
+    return layer

@@ -1,0 +1,113 @@
+"""Importing: nothing heavy until it is used, and an instruction set that is the one asked for."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from oracle import ISAS
+
+import sepconv
+from sepconv import _core
+
+# What `import sepconv` may load besides the standard library's modules that Python has loaded itself.
+HEAVY = ("numpy", "PIL", "matplotlib", "tflite", "flatbuffers", "torch", "sepconv._core", "sepconv.model", "sepconv.io")
+
+
+def run(code: str, isa: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "SEPCONV_ISA"}
+    if isa is not None:
+        environment["SEPCONV_ISA"] = isa
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+def modules_after(code: str) -> set[str]:
+    result = run(f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))")
+    assert result.returncode == 0, result.stderr
+    return set(json.loads(result.stdout))
+
+
+def test_import_loads_nothing_heavy() -> None:
+    """It may cost 50 ms above numpy's import; it loads next to nothing, so this holds without a stopwatch."""
+    loaded = modules_after("import sepconv; sepconv.__version__") - modules_after("import importlib, typing")
+    assert [name for name in loaded if name.startswith(HEAVY)] == []
+    assert {name for name in loaded if name.startswith("sepconv")} == {"sepconv", "sepconv._version"}
+    assert len(loaded) < 20
+
+
+@pytest.mark.parametrize("code", ("import sepconv.graph", "import sepconv.io, sepconv.cost", "from sepconv.models import mobilenet_v1_layers"))
+def test_files_and_layer_lists_need_no_core(code: str) -> None:
+    loaded = modules_after(code)
+    assert "sepconv._core" not in loaded
+    assert not loaded & {"PIL", "matplotlib", "tflite", "flatbuffers", "torch"}
+
+
+def test_running_a_model_needs_no_extras() -> None:
+    loaded = modules_after(
+        "import numpy, sepconv; m = sepconv.models.mobilenet_v1(alpha=0.25, resolution=32, classes=3)\n"
+        "m(numpy.ones((1, 32, 32, 3), numpy.float32)); repr(m); m.explain(); m.verify(numpy.ones((1, 32, 32, 3), 'f4'))"
+    )
+    assert "sepconv._core" in loaded
+    assert not loaded & {"PIL", "matplotlib", "tflite", "flatbuffers", "torch", "scipy", "multiprocessing", "asyncio"}
+
+
+def test_every_public_name_exists() -> None:
+    assert sorted(sepconv.__all__) == dir(sepconv)
+    for name in sepconv.__all__:
+        assert getattr(sepconv, name) is not None
+    for module in ("sepconv.io", "sepconv.models"):
+        names = importlib.import_module(module)
+        assert all(getattr(names, name) is not None for name in names.__all__)
+    with pytest.raises(AttributeError, match="module 'sepconv' has no attribute 'nothing'"):
+        sepconv.nothing  # noqa: B018
+    assert sepconv.__version__ == _core.__version__
+
+
+# --- The instruction set
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_forced_isa_is_the_one_that_runs(isa: str) -> None:
+    result = run(
+        "import numpy, sepconv; print(sepconv.isa())\n"
+        "m = sepconv.models.mobilenet_v1(alpha=0.25, resolution=32, classes=3)\n"
+        "m(numpy.ones((1, 32, 32, 3), numpy.float32)); print(m.explain())",
+        isa,
+    )
+    assert result.returncode == 0, result.stderr
+    first, *table = result.stdout.splitlines()
+    assert first == isa
+    kernels = {word.split("__")[1] for line in table for word in line.split() if "__" in word}
+    assert kernels == {isa}
+
+
+def test_unforced_the_best_isa_runs() -> None:
+    for unforced in (None, ""):
+        result = run("import sepconv; print(sepconv.isa(), *sepconv.supported_isas())", unforced)
+        assert result.returncode == 0, result.stderr
+        chosen, *supported = result.stdout.split()
+        assert "scalar" in supported
+        assert chosen == max(supported, key=["scalar", "neon", "avx2", "avx512"].index)
+        assert supported == _core.supported_isas()
+
+
+@pytest.mark.parametrize("isa", ("avx3", "AVX2", " avx2", "avx2,avx512", "sse"))
+def test_an_unknown_isa_is_an_error_that_names_it(isa: str) -> None:
+    result = run("import sepconv; sepconv.isa()", isa)
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert isa in message
+    assert "SEPCONV_ISA" in message
+    assert all(name in message for name in _core.supported_isas())
+    # Nothing else minds: reading files and layer lists need no core.
+    assert run("import sepconv, sepconv.io, sepconv.cost", isa).returncode == 0
+
+
+def test_a_graph_for_an_unknown_isa() -> None:
+    with pytest.raises(ValueError, match="avx3"):
+        _core.Graph("avx3")
+    assert _core.isa() in _core.supported_isas()
