@@ -36,7 +36,7 @@ INTRINSICS_FOLDERS = {"base", "cpu", "runtime", "simd"}
 
 # Python modules from the lowest layer to the highest: each imports lower ones (and the rest of its own package).
 PYTHON_LAYERS: list[set[str]] = [
-    {"_core", "_version", "errors", "table"},
+    {"_core", "_version", "errors", "mapping", "table"},
     {"conventions", "extras", "graph"},
     {"compile", "cost", "images", "lowering", "ops", "plot"},
     {"export", "verify"},

@@ -24,6 +24,10 @@ from .graph import (
     Reshape,
     Softmax,
 )
+from .mapping import release_pages
+
+FLOAT_BYTES = 4
+RELEASE_BYTES = 1 << 20  # of weights packed, after which the pages that they came from are given back
 
 Float32 = NDArray[np.float32]
 BatchNormArrays = tuple[Float32, Float32, Float32, Float32, float]
@@ -38,8 +42,14 @@ def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | No
     """
     graph = _core.Graph(isa)
     nodes: dict[str, int] = {}
+    unpacked = 0
     for layer in layers:
         nodes[layer.name] = _add(graph, layer, [nodes[name] for name in layer.inputs])
+        unpacked += layer.weight_count() * FLOAT_BYTES
+        if unpacked > RELEASE_BYTES:
+            release_pages()
+            unpacked = 0
+    release_pages()
     for name in outputs:
         graph.output(nodes[name])
     return graph

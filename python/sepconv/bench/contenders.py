@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sepconv.bench.networks import Network
+from sepconv.bench.runners import INPUT, LAYERS, stored_layers
 from sepconv.export import export_model
 from sepconv.errors import UnsupportedError
 from sepconv.extras import MissingExtraError
@@ -19,8 +20,7 @@ from sepconv.graph import Layer, array_shape
 from sepconv.io import read_tflite
 from sepconv.lowering import folded_layers
 
-LAYERS, ONNX, TFLITE, NCNN = "layers.pickle", "network.onnx", "network.tflite", "network.param"
-INPUT = "input.npy"
+ONNX, TFLITE, NCNN = "network.onnx", "network.tflite", "network.param"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Contender:
 def choose(names: Sequence[str] | None, isas: Sequence[str], supported: Sequence[str]) -> list[Contender]:
     """The contenders of these names (None: all but the slow oracle), sepconv always among them and first.
 
-    Each of ``isas`` adds a sepconv held to it, and the peers that can be held to it where it is not the best of
+    Each of ``isas``, the best first, adds a sepconv held to it, and the peers that can be held to it where it is not the best of
     ``supported``. Raises ValueError for a name or an ISA that does not exist.
     """
     for name in names or ():
@@ -86,6 +86,7 @@ def choose(names: Sequence[str] | None, isas: Sequence[str], supported: Sequence
         if isa not in supported:
             raise ValueError(f"isa has {isa!r}, must be of {', '.join(supported)} on this machine")
     wanted = [kind for kind, is_ in KINDS.items() if kind in names] if names else [k for k in KINDS if KINDS[k].default]
+    isas = sorted(set(isas), key=supported.index, reverse=True)
     chosen = [Contender("sepconv", isa) for isa in isas] or [Contender("sepconv")]
     for kind in wanted:
         if kind != "sepconv":
@@ -127,12 +128,6 @@ def sepconv_file(folder: Path) -> str:
     if path.exists() and _alike(read_tflite(path), stored_layers(folder)):
         return TFLITE
     return LAYERS
-
-
-def stored_layers(folder: Path) -> list[Layer]:
-    """The network as prepared."""
-    layers: list[Layer] = pickle.loads((folder / LAYERS).read_bytes())
-    return layers
 
 
 def _alike(a: Sequence[Layer], b: Sequence[Layer]) -> bool:

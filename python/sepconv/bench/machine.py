@@ -48,6 +48,14 @@ def cache_bytes() -> dict[str, int]:
     return sizes
 
 
+def available_bytes() -> int | None:
+    """Bytes of memory that are free or can be made so; None where the system does not tell."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    return None
+
+
 def versions(kinds: Sequence[str]) -> dict[str, str]:
     """Versions of Python and of these contenders' packages, where installed."""
     found = {"python": platform.python_version(), "sepconv": __version__}

@@ -14,6 +14,8 @@ import numpy as np
 from sepconv.bench.contenders import KINDS, Contender, prepare, reason_absent, sepconv_file
 from sepconv.bench.networks import Network
 from sepconv.bench.processes import Worker, WorkerError
+from sepconv.export.ncnn import ncnn_name
+from sepconv.graph import outputs as final_outputs
 
 # Outputs of unlike sums of float32 may differ by this much of the largest; more is another network.
 MAX_RELATIVE_ERROR = 1e-3
@@ -85,7 +87,7 @@ def compare(
     missing = prepare(network, settings.batch, folder, {contender.kind for contender in contenders})
     for entry in measured:
         entry.excluded = reason_absent(entry.contender, missing)
-    runner = _Runs(settings, folder, advance)
+    runner = _Runs(network, settings, folder, advance)
     isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
     runner.fresh_starts(measured)
     rates = runner.take_turns(measured, isas)
@@ -93,7 +95,8 @@ def compare(
 
 
 class _Runs:
-    def __init__(self, settings: Settings, folder: Path, advance: Advance) -> None:
+    def __init__(self, network: Network, settings: Settings, folder: Path, advance: Advance) -> None:
+        self.network = network
         self.settings = settings
         self.folder = folder
         self.advance = advance
@@ -142,9 +145,7 @@ class _Runs:
                         continue
                     start = time.monotonic()
                     try:
-                        entry.bursts.append(
-                            own.ask({"seconds": settings.burst, "flush_bytes": flush_bytes})["seconds"]
-                        )
+                        entry.bursts.append(own.ask({"seconds": settings.burst, "flush_bytes": flush_bytes})["seconds"])
                     except WorkerError as error:
                         entry.excluded = str(error)
                     spent[id(entry)] += time.monotonic() - start
@@ -180,12 +181,15 @@ class _Runs:
         return self.folder / f"{contender.name}.npz"
 
     def _task(self, contender: Contender) -> dict[str, Any]:
+        named = ncnn_name if contender.kind == "ncnn" else str
         return {
             "kind": contender.kind,
             "folder": str(self.folder),
             "file": self.sepconv_file if contender.kind == "sepconv" else KINDS[contender.kind].file,
             "threads": self.settings.threads,
-            "outputs": str(self._outputs_path(contender)),
+            "input": named(self.network.input.name),
+            "outputs": [named(name) for name in final_outputs(self.network.layers)],
+            "results": str(self._outputs_path(contender)),
         }
 
     def _worker(self, contender: Contender) -> Worker:

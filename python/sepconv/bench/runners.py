@@ -1,31 +1,49 @@
-"""The contenders inside their processes: each imports its package when made, loads in ``open``, computes in ``run``."""
+"""The contenders inside their processes: each imports its package when made, loads in ``open``, computes in ``run``.
+
+Little is imported here, so that what a process takes in memory and time is its contender's own.
+"""
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from sepconv.graph import Layer
+
 Array = NDArray[np.float32]
+
+LAYERS, INPUT = "layers.pickle", "input.npy"  # in a task's folder
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender runs: the network's files, which of them it reads, its input [n, h, w, c], and on how many
-    threads."""
+    """What a contender runs.
+
+    folder, file: where the network's files are, and the one that it reads.
+    input, outputs: names of layers, as the file has them.
+    x: the input [n, h, w, c].
+    """
 
     folder: Path
     file: str
+    input: str
+    outputs: tuple[str, ...]
     x: Array
     threads: int
 
     @property
     def path(self) -> Path:
         return self.folder / self.file
+
+    def layers(self) -> list[Layer]:
+        return stored_layers(self.folder)
 
     @property
     def planes(self) -> Array:
@@ -55,6 +73,12 @@ class Runner(ABC):
         return None
 
 
+def stored_layers(folder: Path) -> list[Layer]:
+    """The network as ``contenders.prepare`` stored it."""
+    layers: list[Layer] = pickle.loads((folder / LAYERS).read_bytes())
+    return layers
+
+
 def channels_last(arrays: list[Array]) -> list[Array]:
     return [y.transpose(0, 2, 3, 1) if y.ndim == 4 else y for y in arrays]
 
@@ -71,9 +95,7 @@ class Sepconv(Runner):
         if self.task.path.suffix == ".tflite":
             self._model = self._sepconv.io.load(self.task.path)
         else:
-            from sepconv.bench.contenders import stored_layers
-
-            self._model = self._sepconv.model.Model(stored_layers(self.task.folder), name="network")
+            self._model = self._sepconv.model.Model(self.task.layers(), name="network")
 
     def run(self) -> Any:
         return self._model(self.task.x, threads=self.task.threads)
@@ -97,9 +119,7 @@ class Onnxruntime(Runner):
         options = self._onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.task.threads
         options.inter_op_num_threads = 1
-        self._session = self._onnxruntime.InferenceSession(
-            self.task.path, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = self._onnxruntime.InferenceSession(self.task.path, options, providers=["CPUExecutionProvider"])
         self._feeds = {self._session.get_inputs()[0].name: self._planes}
 
     def run(self) -> Any:
@@ -160,14 +180,14 @@ class Torch(Runner):
         super().__init__(task)
         import torch
 
+        from sepconv.bench import torch_network
+
         torch.set_num_threads(task.threads)
+        self._module = torch_network
 
     def open(self) -> None:
-        from sepconv.bench.contenders import stored_layers
-        from sepconv.bench.torch_network import TorchNetwork, to_torch
-
-        self._network = TorchNetwork(stored_layers(self.task.folder))
-        self._x = to_torch(self.task.x)
+        self._network = self._module.TorchNetwork(self.task.layers())
+        self._x = self._module.to_torch(self.task.x)
 
     def run(self) -> Any:
         return self._network(self._x)
@@ -188,13 +208,6 @@ class Ncnn(Runner):
         self._images = [ncnn.Mat(planes) for planes in self._planes]
 
     def open(self) -> None:
-        from sepconv.bench.contenders import stored_layers
-        from sepconv.export.ncnn import blob
-        from sepconv.graph import Input, outputs
-
-        layers = stored_layers(self.task.folder)
-        self._input = blob(next(layer.name for layer in layers if isinstance(layer, Input)))
-        self._outputs = [blob(name) for name in outputs(layers)]
         self._net = self._ncnn.Net()
         self._net.opt.num_threads = self.task.threads
         for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
@@ -207,45 +220,54 @@ class Ncnn(Runner):
 
     def _run(self, image: Any) -> list[Any]:
         extractor = self._net.create_extractor()
-        extractor.input(self._input, image)
-        return [extractor.extract(name)[1] for name in self._outputs]
+        extractor.input(self.task.input, image)
+        return [extractor.extract(name)[1] for name in self.task.outputs]
 
     def outputs(self, result: Any) -> list[Array]:
         return channels_last([np.stack([np.array(y) for y in images]) for images in zip(*result, strict=True)])
 
 
 class Numpy(Runner):
-    def open(self) -> None:
-        from sepconv.bench.contenders import stored_layers
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from sepconv.bench import numpy_network
 
-        self._layers = stored_layers(self.task.folder)
+        self._module = numpy_network
+
+    def open(self) -> None:
+        self._layers = self.task.layers()
 
     def run(self) -> Any:
-        from sepconv.bench.numpy_network import run_network
-
-        return run_network(self._layers, self.task.x)
+        return self._module.run_network(self._layers, self.task.x)
 
     def outputs(self, result: Any) -> list[Array]:
         return list(result)
 
 
-class Oracle(Numpy):
+class Oracle(Runner):
     """Plain loops in float64, one image after the other: seconds where the others take milliseconds."""
 
-    def run(self) -> Any:
-        from sepconv.graph import Input, outputs
-        from sepconv.verify import oracle
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from sepconv import verify
 
+        self._oracle = verify.oracle
+
+    def open(self) -> None:
+        self._layers = self.task.layers()
+
+    def run(self) -> Any:
         results = []
         for image in self.task.x:
-            values: dict[str, NDArray[np.float64]] = {}
+            values = {self.task.input: image.astype(np.float64)}
             for layer in self._layers:
-                if isinstance(layer, Input):
-                    values[layer.name] = image.astype(np.float64)
-                else:
-                    values[layer.name] = oracle(layer, [values[name] for name in layer.inputs])[0]
-            results.append([values[name] for name in outputs(self._layers)])
+                if layer.name != self.task.input:
+                    values[layer.name] = self._oracle(layer, [values[name] for name in layer.inputs])[0]
+            results.append([values[name] for name in self.task.outputs])
         return [np.stack(images) for images in zip(*results, strict=True)]
+
+    def outputs(self, result: Any) -> list[Array]:
+        return [np.asarray(y, dtype=np.float32) for y in result]
 
 
 RUNNERS: dict[str, type[Runner]] = {

@@ -92,11 +92,7 @@ class TorchNetwork:
 
         def step(x: list[Tensor]) -> Tensor:
             padded = x[0] if both is not None else functional.pad(x[0], pads)
-            return act(
-                functional.conv2d(
-                    padded, weight, bias, layer.stride, both or (0, 0), layer.dilation, groups
-                )
-            )
+            return act(functional.conv2d(padded, weight, bias, layer.stride, both or (0, 0), layer.dilation, groups))
 
         return step
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sepconv.bench.runners import RUNNERS, Task
+from sepconv.bench.runners import INPUT, RUNNERS, Task
 
 Answer = dict[str, Any]
 PR_SET_PDEATHSIG = 1
@@ -53,14 +53,15 @@ def _contender(question: Answer) -> tuple[Callable[[Answer], Answer], Answer]:
     folder = Path(question["folder"])
     memory_before = peak_memory()
     imported = time.perf_counter()
-    task = Task(folder, question["file"], np.load(folder / "input.npy"), question["threads"])
+    x = np.load(folder / INPUT)
+    task = Task(folder, question["file"], question["input"], tuple(question["outputs"]), x, question["threads"])
     runner = RUNNERS[question["kind"]](task)
     start = time.perf_counter()
     runner.open()
     result = runner.run()
     first = time.perf_counter()
     memory = peak_memory() - memory_before
-    np.savez(question["outputs"], *runner.outputs(result))
+    np.savez(question["results"], *runner.outputs(result))
     answer = {"import": start - imported, "startup": first - start, "memory": memory, "isa": runner.isa()}
 
     def burst(ask: Answer) -> Answer:

@@ -59,7 +59,7 @@ def write_ncnn(layers: Sequence[Layer], path: Path, batch: int | None = None) ->
     path.with_suffix(".bin").write_bytes(b"".join(network.weights))
 
 
-def blob(name: str) -> str:
+def ncnn_name(name: str) -> str:
     """A layer's name as ncnn takes it: without spaces, in ASCII."""
     return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
 
@@ -75,7 +75,7 @@ class _Network:
         self.lines: list[str] = []
         self.blobs = 0
         self.weights: list[bytes] = []
-        names = Counter(blob(name) for name in self.shapes)
+        names = Counter(ncnn_name(name) for name in self.shapes)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
             raise UnsupportedError(f"several layers' names become {twice[0]!r} in ncnn's characters; rename one")
@@ -153,7 +153,7 @@ class _Network:
     def _inputs(self, layer: Layer) -> list[str]:
         inputs = []
         for name in layer.inputs:
-            x = blob(name)
+            x = ncnn_name(name)
             if self.readers[name] > 1:
                 x = f"{x}_{self.handed_out[name]}"
                 self.handed_out[name] += 1
@@ -163,7 +163,7 @@ class _Network:
         return inputs
 
     def _line(self, kind: str, name: str, inputs: list[str], parameters: str) -> str:
-        result = blob(name)
+        result = ncnn_name(name)
         self.lines.append(" ".join([kind, result, str(len(inputs)), "1", *inputs, result, parameters]).rstrip())
         self.blobs += 1
         count = self.readers[name]

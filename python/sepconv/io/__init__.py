@@ -5,25 +5,34 @@ Which format a file has is told by its content, never by its name. No reader tru
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sepconv.errors import ModelFormatError
 from sepconv.io.arrays import Array
 from sepconv.io.files import Source, describe, identify, naming, open_file
-from sepconv.io.npz import read_npz_arrays
-from sepconv.io.safetensors import read_safetensors, read_safetensors_weights
-from sepconv.io.tflite import read_tflite, read_tflite_network
-from sepconv.io.torch_checkpoint import read_torch_checkpoint, read_torch_weights, read_zip_checkpoint
-from sepconv.io.zip_archive import read_members
 
 if TYPE_CHECKING:
     from sepconv.conventions import Convention
+    from sepconv.io.safetensors import read_safetensors
+    from sepconv.io.tflite import read_tflite
+    from sepconv.io.torch_checkpoint import read_torch_checkpoint
     from sepconv.model import Model
 
 __all__ = ["load", "read_safetensors", "read_tflite", "read_torch_checkpoint", "read_weights"]
+
+# A reader is imported when a file of its format is met.
+_READERS = {"read_safetensors": "safetensors", "read_tflite": "tflite", "read_torch_checkpoint": "torch_checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_READERS[name]}"), name)
+
 
 _WEIGHTS_ONLY = {
     "safetensors": "a safetensors file",
@@ -57,8 +66,10 @@ def load(
         )
     if kind != "tflite":
         raise ModelFormatError(f"{source.name} is not a TFLite file: it is {describe(source.data)}")
-    network = read_tflite_network(source)
+    from sepconv.io.tflite import read_tflite_network
     from sepconv.model import Model  # here: reading files does not need the compiled core
+
+    network = read_tflite_network(source)
 
     return Model(
         network.layers,
@@ -71,7 +82,7 @@ def load(
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Weights by name from a torch checkpoint, a safetensors file or an .npz archive, told apart by content.
 
-    Arrays are read-only; those stored uncompressed and aligned are views of the file, which must not be shortened
+    Arrays are read-only; those stored uncompressed are views of the file, which must not be shortened
     while they live.
 
     Raises:
@@ -82,8 +93,12 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     source = open_file(path)
     kind = identify(source.data)
     if kind == "safetensors":
+        from sepconv.io.safetensors import read_safetensors_weights
+
         return read_safetensors_weights(source)
     if kind == "pickle":
+        from sepconv.io.torch_checkpoint import read_torch_weights
+
         return read_torch_weights(source)
     if kind == "zip":
         return _read_archive(source)
@@ -95,6 +110,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _read_archive(source: Source) -> dict[str, Array]:
+    from sepconv.io.npz import read_npz_arrays
+    from sepconv.io.torch_checkpoint import read_zip_checkpoint
+    from sepconv.io.zip_archive import read_members
+
     with naming(source.name):
         members = read_members(source.data)
         if members and all(name.endswith(".npy") for name in members):

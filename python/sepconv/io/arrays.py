@@ -108,12 +108,9 @@ def checked_size(shape: tuple[int, ...], what: str) -> int:
     return math.prod(shape)
 
 
-def aligned_view(data: memoryview, dtype: str) -> Array:
-    """All of ``data`` as a flat read-only array: a view of it, or a copy where it is misaligned for the type."""
-    if not data:
-        return np.empty(0, dtype)
-    array = np.frombuffer(data, dtype)
-    return array if array.flags.aligned else _frozen(array.copy())
+def flat_view(data: memoryview, dtype: str) -> Array:
+    """All of ``data`` as a flat read-only view, which NumPy and the core also take where it is misaligned."""
+    return np.frombuffer(data, dtype) if data else np.empty(0, dtype)
 
 
 def widen_half(array: Array, dtype_name: str, budget: MemoryBudget, what: str) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.mapping import map_file
 
 FileFormat = Literal["tflite", "safetensors", "zip", "pickle", "unknown"]
 
@@ -72,7 +72,7 @@ def open_file(source: str | os.PathLike[str]) -> Source:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ModelFormatError(f"{str(path)!r} is empty")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_file(file.fileno())
     return Source(memoryview(mapped), repr(str(path)))
 
 

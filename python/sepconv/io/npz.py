@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from sepconv.errors import ModelFormatError
-from sepconv.io.arrays import Array, MemoryBudget, aligned_view, checked_size, widen_half
+from sepconv.io.arrays import Array, MemoryBudget, checked_size, flat_view, widen_half
 from sepconv.io.zip_archive import Member
 
 _MAGIC = b"\x93NUMPY"
@@ -19,7 +19,7 @@ _HEADER = re.compile(
 
 
 def read_npz_arrays(data: memoryview, members: dict[str, Member]) -> dict[str, Array]:
-    """The arrays by name; read-only, views of the file where they are stored uncompressed and aligned."""
+    """The arrays by name; read-only, views of the file where they are stored uncompressed."""
     budget = MemoryBudget(len(data), factor=100)  # deflate packs sparse weights well; a bomb is a thousandfold
     return {
         name.removesuffix(".npy"): _read_array(name, member.content(budget), budget) for name, member in members.items()
@@ -44,5 +44,5 @@ def _read_array(name: str, content: memoryview, budget: MemoryBudget) -> Array:
         raise ModelFormatError(f"the member {name!r} has the unknown type {descriptor!r}") from None
     if checked_size(shape, f"the member {name!r}") * dtype.itemsize != len(values):
         raise ModelFormatError(f"the member {name!r} has {len(values)} bytes of data; its shape does not fit them")
-    array = aligned_view(values, descriptor).reshape(shape, order="F" if fortran_order == "True" else "C")
+    array = flat_view(values, descriptor).reshape(shape, order="F" if fortran_order == "True" else "C")
     return widen_half(array, dtype.name, budget, f"the member {name!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, aligned_view, checked_size, widen_half
+from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, checked_size, flat_view, widen_half
 from sepconv.io.files import Source, naming, open_source
 
 MAX_HEADER_BYTES = 8 << 20  # of real files: some 100 bytes a tensor
@@ -35,7 +35,7 @@ _DTYPE_NAMES = {
 def read_safetensors(source: str | os.PathLike[str] | bytes) -> dict[str, Array]:
     """The tensors of a safetensors file, given by path or as bytes, by name.
 
-    Arrays are read-only views of the file wherever it stores them aligned; float16 and bfloat16 become float32.
+    Arrays are read-only views of the file; float16 and bfloat16 become float32.
 
     Raises:
         ModelFormatError: the file is not what the format requires.
@@ -67,7 +67,7 @@ def _read(data: memoryview) -> dict[str, Array]:
     budget = MemoryBudget(len(data))
     return {
         name: widen_half(
-            aligned_view(content[start:end], STORED_DTYPES[dtype_name]).reshape(shape),
+            flat_view(content[start:end], STORED_DTYPES[dtype_name]).reshape(shape),
             dtype_name,
             budget,
             _called(name),

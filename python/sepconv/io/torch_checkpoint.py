@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, aligned_view, checked_size, widen_half
+from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, checked_size, flat_view, widen_half
 from sepconv.io.files import Source, describe, identify, naming, open_source
 from sepconv.io.pickle_machine import PickleMachine, TensorRecord
 from sepconv.io.zip_archive import Member, read_members
@@ -29,7 +29,7 @@ def read_torch_checkpoint(source: str | os.PathLike[str] | bytes) -> dict[str, A
 
     Of a checkpoint that holds more than a state dict, that under "state_dict", "model" or the like is taken, an
     averaged one (EMA) rather than the last; a prefix "module." that all names share is dropped, and so is what is not
-    a tensor. Arrays are read-only views of the file wherever it stores them aligned; float16 and bfloat16 become
+    a tensor. Arrays are read-only views of the file; float16 and bfloat16 become
     float32.
 
     Raises:
@@ -120,7 +120,7 @@ def _tensors(
                 f"the storage {key[:40]!r} has {len(contents[key])} bytes; {storage.size} elements of type "
                 f"{storage.dtype_name} need {byte_count}"
             )
-        storages[key] = aligned_view(contents[key], STORED_DTYPES[storage.dtype_name])
+        storages[key] = flat_view(contents[key], STORED_DTYPES[storage.dtype_name])
     records = _state_dict(root)
     return {name: _array(name, record, storages, budget) for name, record in records.items()}
 

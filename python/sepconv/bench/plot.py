@@ -1,0 +1,156 @@
+"""The pictures of ``bench --plot``, ``bench --sweep --plot`` and ``profile --plot``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sepconv import extras
+from sepconv.bench.profile import Profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Path = str | os.PathLike[str]
+Result = dict[str, Any]
+
+_INK, _GREY, _GRID, _ACCENT, _OTHER = "#1c2430", "#6b7684", "#e3e7eb", "#0f766e", "#9fb3c1"
+_PALETTE = ("#0f766e", "#b45309", "#4f46e5", "#be185d", "#4d7c0f", "#0369a1", "#7c3aed", "#a16207")
+_WIDTH = 8.0  # inches
+_BAR_HEIGHT = 0.28
+_SLOWEST = 4.0  # a bar of more than this many times sepconv's is cut, and says so
+
+
+def save_bars(path: Path, results: Sequence[Result], caption: str) -> None:
+    """A panel a network and number of threads, a bar a contender: its first quartile, and how many times sepconv's.
+
+    Raises ValueError for a suffix that matplotlib does not know, OSError, MissingExtraError.
+    """
+    timed = [[row for row in result["contenders"] if "milliseconds" in row] for result in results]
+    heights = [0.7 + _BAR_HEIGHT * len(rows) for rows in timed]
+    figure = _figure(sum(heights) + 0.4)
+    panels = figure.subplots(len(results), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, result, rows in zip(panels[:, 0], results, timed, strict=True):
+        _bars(axes, result, sorted(rows, key=lambda row: float(row["milliseconds"]["p25"])))
+    _save(figure, path, caption)
+
+
+def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
+    own = next((row["milliseconds"]["p25"] for row in rows if row["kind"] == "sepconv"), None)
+    limit = _SLOWEST * own if own is not None else float("inf")
+    for place, row in enumerate(rows):
+        time = row["milliseconds"]["p25"]
+        axes.barh(place, min(time, limit), height=0.7, color=_ACCENT if row["kind"] == "sepconv" else _OTHER)
+        times = "" if row["kind"] == "sepconv" else f"  {row['ratio']['value']:.2f}×"
+        cut = " →" if time > limit else ""
+        text = f" {time:.3g} ms{times}{cut}"
+        inside = min(time, limit) > 0.75 * min(limit, rows[-1]["milliseconds"]["p25"])
+        axes.text(
+            min(time, limit), place, f"{text} " if inside else text, va="center", fontsize=8,
+            color="white" if inside and row["kind"] == "sepconv" else _INK, ha="right" if inside else "left",
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
+    threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
+    batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
+    axes.set_title(f"{result['network']}, {threads}{batch}", fontsize=10, loc="left", color=_INK)
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
+    """Time against multiply-adds, a line a contender, with the line of the measured peak under them."""
+    figure = _figure(5.0)
+    axes = figure.subplots()
+    names = list(dict.fromkeys(row["name"] for result in results for row in result["contenders"]))
+    macs = np.array([1e-6 * result["macs"] * result["batch"] for result in results])
+    for color, name in zip(_PALETTE, names, strict=False):
+        points = sorted(
+            (m, row["milliseconds"]["p25"])
+            for m, result in zip(macs, results, strict=True)
+            for row in result["contenders"]
+            if row["name"] == name and "milliseconds" in row
+        )
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=name)
+    peak = max(results[0]["peak_gflops"].values())
+    ends = np.array([0.0, macs.max()])
+    axes.plot(ends, 2 * ends / peak, color=_GREY, linestyle="--", label=f"peak, {peak:.0f} GFLOP/s")
+    axes.set_xlim(0, None)
+    axes.set_ylim(0, None)
+    _label(axes, "million multiply-adds", "milliseconds (first quartile)")
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path, caption)
+
+
+def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
+    """The measured roofs, and each step as a point whose area is its part of the time."""
+    figure = _figure(5.5)
+    axes = figure.subplots()
+    steps = [step for step in profiled.steps if step.macs]
+    intensities = np.array([step.intensity for step in steps])
+    peak = profiled.peaks.flops[profiled.isa] / 1e9
+    span = np.geomspace(min(0.25, intensities.min() / 2), max(512, intensities.max() * 2), 200)
+    for level, bandwidth in profiled.peaks.bandwidth.items():
+        roof = np.minimum(span * bandwidth / 1e9, peak)
+        axes.plot(span, roof, color=_GREY, linewidth=1)
+        axes.text(
+            span[0] * 1.1, roof[0] * 1.18, f"{level} {bandwidth / 1e9:.0f} GB/s", fontsize=7, color=_GREY, rotation=38
+        )
+    axes.text(span[-1], peak * 1.04, f"{peak:.0f} GFLOP/s {profiled.isa}", fontsize=8, color=_GREY, ha="right")
+    kinds = list(dict.fromkeys(_kind(step.kernels) for step in steps))
+    for color, kind in zip(_PALETTE, kinds, strict=False):
+        own = [step for step in steps if _kind(step.kernels) == kind]
+        axes.scatter(
+            [step.intensity for step in own],
+            [step.gflops for step in own],
+            s=[max(12.0, 900 * step.milliseconds / profiled.milliseconds) for step in own],
+            color=color, alpha=0.75, linewidths=0, label=kind,
+        )  # fmt: skip
+    for step in sorted(steps, key=lambda s: -s.milliseconds)[:8]:
+        axes.annotate(
+            step.layers[0],
+            (step.intensity, step.gflops),
+            fontsize=6,
+            color=_INK,
+            xytext=(4, -8),
+            textcoords="offset points",
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(max(0.25, min(step.gflops for step in steps) / 2), peak * 1.4)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    _label(axes, "operations a byte", "GFLOP/s")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, path, caption)
+
+
+def _kind(kernels: Sequence[str]) -> str:
+    """ "depthwise" for depthwise_3x3_s1_f32__avx512, "several, fused" for a step of several."""
+    kinds = {kernel.split("_")[0] for kernel in kernels}
+    return kinds.pop() if len(kinds) == 1 else "several, fused"
+
+
+def _figure(height: float) -> Figure:
+    figures = extras.require("matplotlib.figure", package="matplotlib", extra="bench", purpose="drawing a plot")
+    figure: Figure = figures.Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
+    return figure
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path, caption: str) -> None:
+    figure.supxlabel(caption, fontsize=7, color=_GREY)
+    figure.savefig(path, dpi=160)

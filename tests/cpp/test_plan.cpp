@@ -1,0 +1,374 @@
+// Plans: what a run allocates, reads and writes; being interrupted; being run by many threads; what graphs refuse.
+#include "graph/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+
+#include "allocation_watch.h"
+#include "kernel_testing.h"
+
+namespace sepconv {
+namespace {
+
+using namespace test;
+
+constexpr Fusion kFusions[] = {Fusion::never, Fusion::automatic, Fusion::always};
+
+// A graph, layer by layer, with random weights.
+class Network {
+ public:
+  explicit Network(const std::string& isa, std::uint32_t seed = 1) : graph_(kernels(isa)), random_(seed) {}
+
+  int input(Shape shape) { return graph_.input("input", shape); }
+
+  int conv(int x, int kernel, int stride, int outputs, Activation activation = Activation::relu6) {
+    const std::array<int, 4> dims{kernel, kernel, graph_.shape(x).c, outputs};
+    const std::vector<float> w = weights(dims), bias = draw(random_, outputs, Values::real);
+    const VectorView b = vector(bias);
+    return graph_.conv2d(name("conv"), x, view(w, dims), &b, nullptr, window(kernel, stride), activation);
+  }
+
+  int depthwise(int x, int kernel, int stride, int multiplier = 1, Activation activation = Activation::relu) {
+    const std::array<int, 4> dims{kernel, kernel, graph_.shape(x).c, multiplier};
+    const std::vector<float> w = weights(dims);
+    return graph_.depthwise_conv2d(name("depthwise"), x, view(w, dims), nullptr, nullptr, window(kernel, stride), activation);
+  }
+
+  int inverted_residual(int x) {
+    const int expanded = conv(x, 1, 1, 2 * graph_.shape(x).c + 3);
+    const int projected = conv(depthwise(expanded, 3, 1), 1, 1, graph_.shape(x).c, Activation::none);
+    return graph_.add(name("add"), x, projected, Activation::none);
+  }
+
+  int fully_connected(int x, int outputs) {
+    const std::array<int, 4> dims{1, 1, static_cast<int>(graph_.shape(x).elements()), outputs};
+    const std::vector<float> w = weights(dims);
+    return graph_.fully_connected(name("logits"), x, view(w, dims), nullptr, Activation::none);
+  }
+
+  static WeightView view(const std::vector<float>& w, const std::array<int, 4>& d) {
+    const std::ptrdiff_t n = sizeof(float);
+    return {reinterpret_cast<const char*>(w.data()), {n * d[1] * d[2] * d[3], n * d[2] * d[3], n * d[3], n}, d};
+  }
+  static VectorView vector(const std::vector<float>& v) {
+    return {reinterpret_cast<const char*>(v.data()), sizeof(float), static_cast<std::int64_t>(v.size())};
+  }
+  static Window window(int kernel, int stride) {
+    const int before = (kernel - 1) / 2, after = kernel / 2;
+    return {kernel, kernel, stride, stride, 1, 1, {before, after, before, after}};
+  }
+
+  std::string name(const char* kind) { return kind + std::to_string(graph_.nodes().size()); }
+  Graph& graph() { return graph_; }
+  Random& random() { return random_; }
+
+ private:
+  std::vector<float> weights(const std::array<int, 4>& d) {
+    std::vector<float> w = draw(random_, std::size_t{1} * d[0] * d[1] * d[2] * d[3], Values::real);
+    for (float& x : w) x *= 0.3f;
+    return w;
+  }
+
+  Graph graph_;
+  Random random_;
+};
+
+// Every kind of layer, two inputs, outputs at the end and in the middle.
+void add_every_layer(Network& n, int height, int width) {
+  Graph& g = n.graph();
+  const int image = n.input({height, width, 3}), other = n.input({height, width, 5});
+  int x = n.conv(image, 3, 2, 20);
+  x = n.inverted_residual(n.conv(n.depthwise(x, 3, 1), 1, 1, 19));
+  g.output(x);
+  x = g.pad(n.name("pad"), x, {1, 2, 0, 1});
+  x = n.depthwise(x, 5, 2, 2, Activation::hard_swish);
+  x = g.average_pool2d(n.name("average"), x, Network::window(2, 1), false, Activation::none);
+  x = g.max_pool2d(n.name("max"), x, Network::window(3, 1), Activation::relu);
+  const Shape s = g.shape(x);
+  x = g.reshape(n.name("reshape"), x, {s.w, s.h, s.c});
+  x = n.fully_connected(g.global_average_pool(n.name("mean"), x), 11);
+  g.output(g.softmax(n.name("shares"), x, 1.0f));
+  const int y = g.activation(n.name("active"), n.depthwise(other, 7, 1), Activation::silu);
+  g.output(g.add(n.name("sum"), y, other, Activation::relu6));
+}
+
+// Images for a plan, and what it gives.
+struct Buffers {
+  std::vector<std::vector<float>> inputs, outputs;
+
+  Buffers(const Plan& plan, int images, Random& random) {
+    for (const Shape& s : plan.input_shapes()) {
+      const std::vector<float> few = draw(random, std::min(images, 3) * s.elements(), Values::real);
+      std::vector<float>& all = inputs.emplace_back(images * s.elements());
+      for (std::size_t i = 0; i < all.size(); ++i) all[i] = few[i % few.size()];
+    }
+    for (const Shape& s : plan.output_shapes()) outputs.emplace_back(images * s.elements(), kNaN);
+  }
+
+  bool run(const Plan& plan, int images, int threads, bool (*interrupted)() = nullptr) {
+    const float* from[8];
+    float* to[8];
+    for (std::size_t i = 0; i < inputs.size(); ++i) from[i] = inputs[i].data();
+    for (std::size_t i = 0; i < outputs.size(); ++i) to[i] = outputs[i].data();
+    return plan.run(from, to, images, threads, interrupted);
+  }
+};
+
+class PlanOnIsa : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Isas, PlanOnIsa, ::testing::ValuesIn(supported_isas()), [](const auto& isa) { return isa.param; });
+
+TEST_P(PlanOnIsa, RunAllocatesNothing) {
+  if (!allocations_watched()) GTEST_SKIP() << "malloc is not this binary's own here";
+  Network network(GetParam());
+  add_every_layer(network, 37, 41);
+  for (const Fusion fusion : kFusions) {
+    const Plan plan(network.graph(), fusion);
+    Buffers buffers(plan, 3, network.random());
+    for (const int threads : {1, 2, 5}) {
+      buffers.run(plan, 3, threads);  // makes what later runs use
+      start_counting();
+      for (int i = 0; i < 5; ++i) buffers.run(plan, 3, threads, [] { return false; });
+      for (int fewer = 1; fewer <= threads; ++fewer) buffers.run(plan, 1, fewer);
+      EXPECT_EQ(stop_counting(), 0) << threads << " threads";
+    }
+  }
+}
+
+TEST(AllocationWatch, CountsWhatIsAllocated) {
+  if (!allocations_watched()) GTEST_SKIP() << "malloc is not this binary's own here";
+  start_counting();
+  auto small = std::make_unique<std::vector<int>>(10);
+  const AlignedBuffer aligned(100), large(std::size_t{3} << 20);
+  EXPECT_EQ(stop_counting(), 4);
+}
+
+TEST_P(PlanOnIsa, StaysInsideOfItsMemory) {
+  for (int size = 1; size <= 23; size += size < 8 ? 1 : 5) {
+    Network network(GetParam(), size);
+    add_every_layer(network, size, 24 - size);
+    std::vector<std::vector<float>> expected;
+    for (const Fusion fusion : kFusions) {
+      for (const Flush flush : kBothEnds) {
+        const Plan plan(network.graph(), fusion);
+        const GuardedAllocations guarded(flush);
+        Random random(size);
+        std::vector<GuardedBuffer<float>> in, out;
+        std::vector<const float*> from;
+        std::vector<float*> to;
+        for (const Shape& s : plan.input_shapes()) {
+          from.push_back(in.emplace_back(draw(random, 2 * s.elements(), Values::real), flush).data());
+        }
+        for (const Shape& s : plan.output_shapes()) to.push_back(out.emplace_back(unwritten(2 * s.elements(), flush)).data());
+        for (const int threads : {1, 3}) {
+          ASSERT_TRUE(plan.run(from.data(), to.data(), 2, threads, nullptr));
+          for (std::size_t i = 0; i < out.size(); ++i) {
+            EXPECT_TRUE(out[i].slack_intact());
+            const std::vector<float> values(out[i].values().begin(), out[i].values().end());
+            for (const float x : values) ASSERT_TRUE(std::isfinite(x)) << "output " << i << " of size " << size;
+            if (expected.size() <= i) expected.push_back(values);
+            ASSERT_EQ(std::memcmp(values.data(), expected[i].data(), values.size() * sizeof(float)), 0) << "output " << i;
+          }
+        }
+        if (allocations_watched()) {
+          EXPECT_GT(guarded.count(), 0);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PlanOnIsa, ManyThreadsRunOnePlan) {
+  Network network(GetParam());
+  add_every_layer(network, 30, 29);
+  const Plan plan(network.graph());
+  Buffers first(plan, 2, network.random());
+  ASSERT_TRUE(first.run(plan, 2, 1));
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      Buffers own = first;
+      for (int i = 0; i < 30; ++i) {
+        for (auto& output : own.outputs) std::fill(output.begin(), output.end(), kNaN);
+        wrong += !own.run(plan, 2, 1 + (t + i) % 4) || own.outputs != first.outputs;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+// --- Interruption
+
+std::atomic<int> asked{0};
+std::thread::id asked_on;
+
+TEST_P(PlanOnIsa, AnInterruptedRunStopsAndTheNextIsRight) {
+  Network network(GetParam());
+  add_every_layer(network, 20, 20);
+  for (const Fusion fusion : {Fusion::never, Fusion::always}) {
+    const Plan plan(network.graph(), fusion);
+    constexpr int kImages = 20'000;  // seconds, were it not stopped
+    Buffers many(plan, kImages, network.random());
+    Buffers one(plan, 1, network.random());
+    one.run(plan, 1, 1);
+    const auto expected = one.outputs;
+    for (const int threads : {1, 2, 5}) {
+      asked = 0;
+      const bool finished = many.run(plan, kImages, threads, [] {
+        asked_on = std::this_thread::get_id();
+        return ++asked == 2;
+      });
+      EXPECT_FALSE(finished);
+      EXPECT_EQ(asked, 2) << "asked again after the answer";
+      EXPECT_EQ(asked_on, std::this_thread::get_id());
+      EXPECT_TRUE(std::isnan(many.outputs.back().back()));  // the last image was never reached
+      std::fill(many.outputs.back().begin(), many.outputs.back().end(), kNaN);
+      EXPECT_TRUE(one.run(plan, 1, threads));
+      EXPECT_EQ(one.outputs, expected);
+    }
+  }
+}
+
+TEST(Plan, ARunThatIsNotInterruptedIsAskedAndFinishes) {
+  Network network("scalar");
+  network.graph().output(network.conv(network.input({64, 64, 8}), 3, 1, 16));
+  const Plan plan(network.graph());
+  Buffers buffers(plan, 400, network.random());
+  asked = 0;
+  EXPECT_TRUE(buffers.run(plan, 400, 1, [] { return ++asked < 0; }));
+  EXPECT_GT(asked, 0);
+  for (const float x : buffers.outputs[0]) ASSERT_TRUE(std::isfinite(x));
+}
+
+// --- What a plan tells
+
+TEST(Plan, ActivationsShareMemory) {
+  Network network("scalar");
+  int x = network.input({16, 16, 32});
+  for (int i = 0; i < 20; ++i) x = network.conv(x, 1, 1, 32);
+  network.graph().output(x);
+  const std::size_t one = 16 * 16 * 32 * sizeof(float);
+  EXPECT_LE(Plan(network.graph(), Fusion::never).arena_bytes(), 2 * one);
+}
+
+TEST(Plan, DescribesEveryOperator) {
+  Network network("scalar");
+  add_every_layer(network, 20, 20);
+  for (const Fusion fusion : kFusions) {
+    const Plan plan(network.graph(), fusion);
+    int last = 0;
+    std::size_t fused = 0, bytes = 0;
+    for (const OperatorInfo& op : plan.describe()) {
+      EXPECT_TRUE(op.step == last || op.step == last + 1) << op.layer;
+      EXPECT_FALSE(op.kernel.empty()) << op.layer;
+      EXPECT_GT(op.out.elements(), 0) << op.layer;
+      last = op.step;
+      fused += op.fused.size();
+      bytes += op.weight_bytes;
+    }
+    EXPECT_EQ(last + 1, plan.steps());
+    EXPECT_EQ(bytes, plan.weight_bytes());
+    EXPECT_EQ(fused > 0, fusion != Fusion::never);
+  }
+  EXPECT_LT(Plan(network.graph(), Fusion::always).steps(), Plan(network.graph(), Fusion::never).steps());
+}
+
+TEST(Plan, TimesEveryStep) {
+  Network network("scalar");
+  add_every_layer(network, 20, 20);
+  const Plan plan(network.graph());
+  Buffers b(plan, 1, network.random());
+  const float* from[] = {b.inputs[0].data(), b.inputs[1].data()};
+  float* to[] = {b.outputs[0].data(), b.outputs[1].data(), b.outputs[2].data()};
+  std::vector<double> seconds;
+  ASSERT_TRUE(plan.run(from, to, 1, 2, nullptr, &seconds));
+  ASSERT_EQ(seconds.size(), static_cast<std::size_t>(plan.steps()));
+  for (const double s : seconds) EXPECT_GE(s, 0.0);
+  EXPECT_GT(std::accumulate(seconds.begin(), seconds.end(), 0.0), 0.0);
+}
+
+TEST(Plan, OutlivesItsGraph) {
+  auto network = std::make_unique<Network>("scalar");
+  add_every_layer(*network, 12, 12);
+  const Plan plan(network->graph()), again(network->graph());
+  Buffers b(plan, 1, network->random()), c = b;
+  network.reset();
+  EXPECT_TRUE(b.run(plan, 1, 1) && c.run(again, 1, 1));
+  EXPECT_EQ(b.outputs, c.outputs);
+}
+
+TEST(Plan, RefusesGraphsWithoutEnds) {
+  Network network("scalar");
+  EXPECT_THROW(Plan(network.graph()), std::invalid_argument);
+  network.input({1, 1, 1});
+  EXPECT_THROW(Plan(network.graph()), std::invalid_argument);
+}
+
+// --- What a graph refuses: each error names the layer and the argument.
+
+TEST(Graph, RefusesWhatDoesNotFit) {
+  Network n("scalar");
+  Graph& g = n.graph();
+  const int x = n.input({4, 5, 3}), other = n.input({4, 5, 2});
+  const std::vector<float> values(4096, 1.0f);
+  const auto weight = [&](int kh, int kw, int c, int m) { return Network::view(values, {kh, kw, c, m}); };
+  const Activation none = Activation::none;
+  const VectorView three{reinterpret_cast<const char*>(values.data()), 4, 3};
+  const BatchNormView norm{three, three, three, three, 1e-3};
+  const Window one, w33{3, 3}, wide{1, 6}, low{5, 1}, still{1, 1, 0, 1}, flat{1, 1, 1, 1, 1, 0};
+  const Window padded{2, 2, 1, 1, 1, 1, {2, 0, 0, 0}}, negative{1, 1, 1, 1, 1, 1, {0, -1, 0, 0}}, dilated{3, 3, 1, 1, 2, 2};
+  const struct {
+    std::function<int()> add;
+    const char* message;
+  } cases[] = {
+      {[&] { return g.input("L", {0, 1, 1}); }, "height"},
+      {[&] { return g.input("L", {1, -1, 1}); }, "width"},
+      {[&] { return g.input("L", {1, 1, 0}); }, "channels"},
+      {[&] { return g.input("L", {1 << 20, 1 << 20, 1}); }, "number of elements"},
+      {[&] { return g.conv2d("L", 99, weight(1, 1, 3, 4), nullptr, nullptr, one, none); }, "input"},
+      {[&] { return g.conv2d("L", -1, weight(1, 1, 3, 4), nullptr, nullptr, one, none); }, "input"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 2, 4), nullptr, nullptr, one, none); }, "weight"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 0), nullptr, nullptr, one, none); }, "weight"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), nullptr, nullptr, w33, none); }, "weight"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), &three, nullptr, one, none); }, "bias"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), nullptr, &norm, one, none); }, "batch_norm.gamma"},
+      {[&] { return g.conv2d("L", x, weight(1, 6, 3, 4), nullptr, nullptr, wide, none); }, "width of the window"},
+      {[&] { return g.conv2d("L", x, weight(5, 1, 3, 4), nullptr, nullptr, low, none); }, "height of the window"},
+      {[&] { return g.conv2d("L", x, weight(3, 3, 3, 4), nullptr, nullptr, dilated, none); }, "height of the window"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), nullptr, nullptr, still, none); }, "stride"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), nullptr, nullptr, flat, none); }, "dilation"},
+      {[&] { return g.conv2d("L", x, weight(1, 1, 3, 4), nullptr, nullptr, negative, none); }, "padding"},
+      {[&] { return g.depthwise_conv2d("L", x, weight(1, 1, 2, 1), nullptr, nullptr, one, none); }, "weight"},
+      {[&] { return g.depthwise_conv2d("L", x, weight(1, 1, 3, 2), &three, nullptr, one, none); }, "bias"},
+      {[&] { return g.fully_connected("L", x, weight(1, 1, 59, 4), nullptr, none); }, "weight"},
+      {[&] { return g.add("L", x, other, none); }, "two inputs"},
+      {[&] { return g.add("L", x, 99, none); }, "input"},
+      {[&] { return g.average_pool2d("L", x, padded, false, none); }, "padding"},
+      {[&] { return g.max_pool2d("L", x, low, none); }, "height of the window"},
+      {[&] { return g.pad("L", x, {0, 0, -1, 0}); }, "padding"},
+      {[&] { return g.pad("L", x, {0, 0, 1 << 21, 0}); }, "padding"},
+      {[&] { return g.reshape("L", x, {4, 5, 4}); }, "shape"},
+      {[&] { return g.reshape("L", x, {4, 0, 4}); }, "width"},
+  };
+  const std::size_t before = g.nodes().size();
+  for (const auto& c : cases) {
+    try {
+      c.add();
+      ADD_FAILURE() << "accepted: " << c.message;
+    } catch (const std::invalid_argument& error) {
+      EXPECT_NE(std::string(error.what()).find("layer 'L'"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find(c.message), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_EQ(g.nodes().size(), before);
+  EXPECT_THROW(g.output(99), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace sepconv
