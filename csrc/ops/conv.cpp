@@ -30,7 +30,7 @@ class Conv final : public RowOp {
     planes_ = blocks_of(in.c, t);
     pixel_ = t.vector;
     row_ = std::ptrdiff_t{1} * (in.w + w.padding.left + w.padding.right) * pixel_;
-    strip_rows_ = std::max(1, kStripPixels / out.w);
+    strip_rows_ = std::min(out.h, std::max(1, kStripPixels / out.w));
     const int rows = input_span(strip_rows_);
     plane_ = rows * row_;
     scratch_floats = static_cast<std::size_t>(planes_ * plane_);
@@ -78,23 +78,25 @@ class Conv final : public RowOp {
 
   void multiply_row(const RowTask& task, int p, int y, int i) const noexcept {
     const Tiles tiles(out.w, table_);
+    const Prefetch prefetch = weight_prefetch(packed_->panel_bytes(), tiles.count(), k_);
     const int vectors = packed_->vectors(p), block = packed_->first_block(p);
+    GemmTile g;
+    g.a_step = std::ptrdiff_t{1} * window.stride_w * pixel_;
+    g.segments = segments_.data();
+    g.segment_count = static_cast<int>(segments_.size());
+    g.b = packed_->panel(p);
+    g.residual = nullptr;
+    g.residual_plane = task.other.plane;
+    g.c_plane = task.out.plane;
+    g.lo = epilogue_.lo;
+    g.hi = epilogue_.hi;
     for (int tile = 0; tile < tiles.count(); ++tile) {
-      const int first = tiles.begin(tile), rows = tiles.begin(tile + 1) - first;
-      GemmTile g;
-      g.a_step = std::ptrdiff_t{1} * window.stride_w * pixel_;
-      g.a = task.scratch + i * window.stride_h * row_ + first * g.a_step;
-      g.segments = segments_.data();
-      g.segment_count = static_cast<int>(segments_.size());
-      g.b = packed_->panel(p);
+      const int first = tiles.begin(tile), rows = tiles.height(tile);
       const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;
-      g.residual = task.other.data ? task.other.at(block, y + i) + offset : nullptr;
-      g.residual_plane = task.other.plane;
+      g.a = task.scratch + i * window.stride_h * row_ + first * g.a_step;
       g.c = task.out.at(block, y + i) + offset;
-      g.c_plane = task.out.plane;
-      g.lo = epilogue_.lo;
-      g.hi = epilogue_.hi;
-      prefetch_weights(g, packed_->panel_bytes(), tile, tiles.count(), k_);
+      if (task.other.data) g.residual = task.other.at(block, y + i) + offset;
+      prefetch.set(g, weights_ahead(g.b, tiles.count()), tile);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate_tile(table_, epilogue_.pass, g, rows, vectors);
     }

@@ -1,6 +1,7 @@
 // What pointwise and dense convolutions share: names, and how many rows each tile of a range gets.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "ops/row_op.h"
@@ -16,28 +17,44 @@ inline std::string gemm_name(const KernelTable& t, const char* kind) {
 // Tiles of nearly equal height, none above gemm_rows: a last tile of one row would wait for its multiply-adds.
 class Tiles {
  public:
-  Tiles(int rows, const KernelTable& t) : rows_(rows), count_((rows + t.gemm_rows - 1) / t.gemm_rows) {}
+  Tiles(int rows, const KernelTable& t)
+      : count_((rows + t.gemm_rows - 1) / t.gemm_rows), height_(rows / count_), higher_(rows - height_ * count_) {}
   int count() const { return count_; }
-  int begin(int tile) const { return static_cast<int>(std::int64_t{1} * rows_ * tile / count_); }
+  int begin(int tile) const { return tile * height_ + std::min(tile, higher_); }
+  int height(int tile) const { return height_ + (tile < higher_); }
 
  private:
-  int rows_, count_;
+  int count_, height_, higher_;  // the first higher_ tiles have a row more
 };
 
-// Brings `bytes` from `next` on into L2 while the `tiles` of some rows or panel, of k steps each, are at work: spread over
-// all of them, since fetching them at once would take every fill buffer.
-inline void set_prefetch(GemmTile& g, const void* next, std::size_t bytes, int tile, int tiles, int k) {
-  g.prefetch_step = static_cast<std::ptrdiff_t>(bytes / (static_cast<std::size_t>(tiles) * k));
-  g.prefetch = static_cast<const char*>(next) + g.prefetch_step * tile * k;
-}
+// Brings bytes into L2 while tiles are at work: spread over all of them, since fetching them at once would take every
+// fill buffer.
+class Prefetch {
+ public:
+  // `bytes` over `tiles` tiles of k steps each.
+  Prefetch(std::size_t bytes, int tiles, int k)
+      : step_(static_cast<std::ptrdiff_t>(bytes / (static_cast<std::size_t>(tiles) * k))), tile_(step_ * k) {}
+
+  // While this tile is at work, its part of what begins at `next`.
+  void set(GemmTile& g, const void* next, int tile) const {
+    g.prefetch_step = step_;
+    g.prefetch = static_cast<const char*>(next) + tile_ * tile;
+  }
+
+ private:
+  std::ptrdiff_t step_, tile_;
+};
 
 // Weights are read once an image, so each read would wait for L3 or memory. While one panel is at work, what lies this
 // far behind it comes into L2. A single tile reads on so fast that the hardware's own prefetch does better.
 inline constexpr std::ptrdiff_t kPrefetchDistance = 256 << 10;
 
-inline void prefetch_weights(GemmTile& g, std::size_t panel_bytes, int tile, int tiles, int k) {
-  const bool ahead = tiles > 1;
-  set_prefetch(g, reinterpret_cast<const char*>(g.b) + (ahead ? kPrefetchDistance : 0), ahead ? panel_bytes : 0, tile, tiles, k);
+inline const void* weights_ahead(const float* panel, int tiles) {
+  return reinterpret_cast<const char*>(panel) + (tiles > 1 ? kPrefetchDistance : 0);
+}
+
+inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
+  return Prefetch(tiles > 1 ? panel_bytes : 0, tiles, k);
 }
 
 // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.

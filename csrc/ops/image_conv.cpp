@@ -34,8 +34,10 @@ class ImageConv final : public RowOp {
 
   void run(const RowTask& task) const noexcept override {
     const Tiles tiles(out.w, table_);
+    // The image is new to the caches: during one row of output, the rows that the next one sees first.
+    const Prefetch prefetch(sizeof(float) * window.stride_h * in.w * in.c, tiles.count(), window.kh * window.kw * in.c);
     for (int y = task.y0; y < task.y1; ++y) {
-      for (int i = 0; i < tiles.count(); ++i) tile(task, y, tiles, i);
+      for (int i = 0; i < tiles.count(); ++i) tile(task, y, tiles, prefetch, i);
     }
   }
 
@@ -51,8 +53,8 @@ class ImageConv final : public RowOp {
     return result;
   }
 
-  void tile(const RowTask& task, int y, const Tiles& tiles, int i) const noexcept {
-    const int first = tiles.begin(i), rows = tiles.begin(i + 1) - first;
+  void tile(const RowTask& task, int y, const Tiles& tiles, const Prefetch& prefetch, int i) const noexcept {
+    const int first = tiles.begin(i), rows = tiles.height(i);
     const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
@@ -67,10 +69,7 @@ class ImageConv final : public RowOp {
     g.hi = epilogue_.hi;
     g.c_plane = task.out.plane;
     g.residual_plane = task.other.plane;
-    // The image is new to the caches: the rows that the next output row sees first.
-    const std::size_t image_row = sizeof(float) * in.w * in.c;
-    set_prefetch(g, task.in.data + std::ptrdiff_t{1} * (top + window.kh) * in.w * in.c, image_row * window.stride_h, i,
-                 tiles.count(), window.kh * window.kw * in.c);
+    prefetch.set(g, task.in.data + std::ptrdiff_t{1} * (top + window.kh) * in.w * in.c, i);
     for (int p = task.part0; p < task.part1; ++p) {
       const int vectors = packed_->vectors(p), block = packed_->first_block(p);
       const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;

@@ -46,38 +46,41 @@ class Pointwise final : public RowOp {
 
  private:
   void multiply(const RowTask& task, int y, int pixels, const Segment* segments, int segment_count) const noexcept {
-    const Tiles tiles(pixels, table_);
-    if (weight_bytes <= kResidentWeights) {
-      for (int i = 0; i < tiles.count(); ++i) {
-        for (int p = task.part0; p < task.part1; ++p) tile(task, y, p, tiles, i, segments, segment_count);
-      }
-    } else {
-      for (int p = task.part0; p < task.part1; ++p) {
-        for (int i = 0; i < tiles.count(); ++i) tile(task, y, p, tiles, i, segments, segment_count);
-      }
-    }
-  }
-
-  void tile(const RowTask& task, int y, int p, const Tiles& tiles, int i, const Segment* segments,
-            int segment_count) const noexcept {
     const int v = table_.vector;
-    const int first = tiles.begin(i), rows = tiles.begin(i + 1) - first;
-    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
+    const Tiles tiles(pixels, table_);
+    const Prefetch prefetch = weight_prefetch(packed_->panel_bytes(), tiles.count(), in.c);
+    const float* const a = task.in.at(0, y);
+    float* const c = task.out.at(0, y);
+    const float* const residual = task.other.data ? task.other.at(0, y) : nullptr;
     GemmTile g;
-    g.a = task.in.at(0, y) + std::ptrdiff_t{1} * first * v;
     g.a_step = v;
     g.segments = segments;
     g.segment_count = segment_count;
-    g.b = packed_->panel(p);
-    g.residual = task.other.data ? task.other.at(block, y) + std::ptrdiff_t{1} * first * v : nullptr;
-    g.c = task.out.at(block, y) + std::ptrdiff_t{1} * first * v;
     g.c_plane = task.out.plane;
+    g.residual = nullptr;
     g.residual_plane = task.other.plane;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    prefetch_weights(g, packed_->panel_bytes(), i, tiles.count(), in.c);
-    table_.gemm_f32[vectors - 1][rows - 1](g);
-    activate_tile(table_, epilogue_.pass, g, rows, vectors);
+    const auto tile = [&](int p, int i) {
+      const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
+      const int rows = tiles.height(i), vectors = packed_->vectors(p), block = packed_->first_block(p);
+      g.a = a + first;
+      g.b = packed_->panel(p);
+      g.c = c + block * task.out.plane + first;
+      if (residual) g.residual = residual + block * task.other.plane + first;
+      prefetch.set(g, weights_ahead(g.b, tiles.count()), i);
+      table_.gemm_f32[vectors - 1][rows - 1](g);
+      activate_tile(table_, epilogue_.pass, g, rows, vectors);
+    };
+    if (weight_bytes <= kResidentWeights) {
+      for (int i = 0; i < tiles.count(); ++i) {
+        for (int p = task.part0; p < task.part1; ++p) tile(p, i);
+      }
+    } else {
+      for (int p = task.part0; p < task.part1; ++p) {
+        for (int i = 0; i < tiles.count(); ++i) tile(p, i);
+      }
+    }
   }
 
   const KernelTable& table_;

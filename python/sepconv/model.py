@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .verify import Verification
 
 
+FLOAT32 = np.dtype(np.float32)
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of a model: name, shape with None for the batch, and the type besides float32 it takes."""
@@ -51,6 +54,7 @@ class Model:
 
     Raises:
         ValueError: the layers are inconsistent, or ``outputs`` names none of them.
+        TypeError: weights are not real numbers.
         MemoryError: weights do not fit.
     """
 
@@ -78,6 +82,7 @@ class Model:
         flat = vectors(self.layers)
         self.inputs = tuple(_port(layer.name, layer.shape, layer.dtype, False) for layer in self._inputs)
         self.outputs = tuple(_port(output, self._shapes[output], "float32", output in flat) for output in names)
+        self._result_shapes = [(-1, *(size or 0 for size in port.shape[1:])) for port in self.outputs]
         self._plan = _core.Plan(compile_graph(self.layers, names), fusion)
 
     def __call__(self, *inputs: NDArray[Any], threads: int | None = None) -> Any:
@@ -97,17 +102,16 @@ class Model:
             KeyboardInterrupt: Ctrl-C during the run.
         """
         results = self._plan.run(self.prepared(*inputs), _thread_count(threads))
-        shaped = tuple(
-            result.reshape(len(result), *port.shape[1:]) for result, port in zip(results, self.outputs, strict=True)
-        )
-        return shaped[0] if len(shaped) == 1 else shaped
+        if len(results) == 1:
+            return results[0].reshape(self._result_shapes[0])
+        return tuple(result.reshape(shape) for result, shape in zip(results, self._result_shapes, strict=True))
 
     def prepared(self, *inputs: NDArray[Any]) -> list[Float32]:
         """The inputs as the core takes them, contiguous float32, checked. Raises as calling the model does."""
         if len(inputs) != len(self._inputs):
             raise TypeError(f"{self.name} takes {len(self._inputs)} input(s), got {len(inputs)}")
-        arrays = [_checked(x, layer) for x, layer in zip(inputs, self._inputs, strict=True)]
-        if len({len(array) for array in arrays}) > 1:
+        arrays = list(map(_checked, inputs, self._inputs))
+        if len(arrays) > 1 and len({len(array) for array in arrays}) > 1:
             raise ValueError(f"the inputs have batches of {[len(array) for array in arrays]}, must be of one length")
         return arrays
 
@@ -173,17 +177,20 @@ def _checked(x: NDArray[Any], layer: Input) -> Float32:
     """The input as contiguous float32, or TypeError, ValueError."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"input {layer.name!r} was a {type(x).__name__}, must be a numpy array")
-    accepted = "float32" if layer.dtype == "float32" else f"float32 or {layer.dtype}"
-    if x.dtype != np.float32 and x.dtype != np.dtype(layer.dtype):
+    real = x.dtype == FLOAT32
+    if not real and x.dtype != np.dtype(layer.dtype):
+        accepted = "float32" if layer.dtype == "float32" else f"float32 or {layer.dtype}"
         raise TypeError(f"input {layer.name!r} had dtype {x.dtype}, must have {accepted}")
     if x.ndim != 4 or x.shape[1:] != layer.shape:
         h, w, c = layer.shape
         raise ValueError(f"input {layer.name!r} had shape {x.shape}, must have (n, {h}, {w}, {c})")
     if len(x) == 0:
         raise ValueError(f"input {layer.name!r} had shape {x.shape}, must hold at least one image")
-    if x.dtype != np.float32:
+    if not real:
         x = (x.astype(np.float32) - np.float32(layer.zero_point)) * np.float32(layer.scale)
-    return np.require(x, np.float32, ("C_CONTIGUOUS", "ALIGNED"))
+    if x.flags.c_contiguous and x.flags.aligned and type(x) is np.ndarray:
+        return x  # as np.require does, in a tenth of the time
+    return np.require(x, FLOAT32, ("C_CONTIGUOUS", "ALIGNED"))
 
 
 def _materialised(layer: Layer) -> Layer:
