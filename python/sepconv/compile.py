@@ -12,8 +12,8 @@ from .graph import (
     Activation,
     Add,
     AveragePool2d,
-    BatchNorm,
     Conv2d,
+    Convolution,
     DepthwiseConv2d,
     FullyConnected,
     GlobalAveragePool,
@@ -23,6 +23,7 @@ from .graph import (
     Pad,
     Reshape,
     Softmax,
+    WeightedLayer,
 )
 from .mapping import release_pages
 
@@ -38,6 +39,7 @@ def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | No
 
     Raises:
         ValueError: a layer is inconsistent, with its name; see :func:`sepconv.graph.infer_shapes`.
+        TypeError: weights are not real numbers.
         MemoryError: the weights do not fit.
     """
     graph = _core.Graph(isa)
@@ -55,15 +57,24 @@ def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | No
     return graph
 
 
-def _float32(array: ArrayLike) -> Float32:
-    return np.asarray(array, dtype=np.float32)
+def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
+    values = np.asarray(array)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")
+    return values.astype(np.float32, copy=False)
 
 
-def _batch_norm(norm: BatchNorm | None) -> BatchNormArrays | None:
+def _bias(layer: WeightedLayer) -> Float32 | None:
+    return None if layer.bias is None else _float32(layer, "bias", layer.bias)
+
+
+def _batch_norm(layer: Convolution) -> BatchNormArrays | None:
+    norm = layer.batch_norm
     if norm is None:
         return None
-    arrays = (norm.gamma, norm.beta, norm.mean, norm.variance)
-    gamma, beta, mean, variance = (_float32(array) for array in arrays)
+    gamma, beta, mean, variance = (
+        _float32(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
+    )
     return gamma, beta, mean, variance, norm.epsilon
 
 
@@ -77,18 +88,17 @@ def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
             return add(
                 name,
                 inputs[0],
-                _float32(layer.weight),
-                None if layer.bias is None else _float32(layer.bias),
-                _batch_norm(layer.batch_norm),
+                _float32(layer, "weight", layer.weight),
+                _bias(layer),
+                _batch_norm(layer),
                 layer.stride,
                 layer.padding,
                 layer.dilation,
                 layer.activation,
             )
         case FullyConnected():
-            weight = _float32(layer.weight)[np.newaxis, np.newaxis]
-            bias = None if layer.bias is None else _float32(layer.bias)
-            return graph.fully_connected(name, inputs[0], weight, bias, layer.activation)
+            weight = _float32(layer, "weight", layer.weight)[np.newaxis, np.newaxis]
+            return graph.fully_connected(name, inputs[0], weight, _bias(layer), layer.activation)
         case Add():
             return graph.add(name, inputs[0], inputs[1], layer.activation)
         case AveragePool2d():

@@ -294,8 +294,8 @@ class Softmax(Layer):
     beta: float = 1.0
 
     def _output_shape(self, *inputs: Shape) -> Shape:
-        if not math.isfinite(self.beta):
-            self._reject("beta", self.beta, "finite")
+        if not _is_finite(self.beta):
+            self._reject("beta", repr(self.beta), "a finite number")
         return inputs[0]
 
 
@@ -342,8 +342,8 @@ def infer_shapes(layers: Iterable[Layer]) -> dict[str, Shape]:
         if not isinstance(layer, LAYER_TYPES):
             known = ", ".join(kind.__name__ for kind in LAYER_TYPES)
             raise TypeError(f"layers[{index}] was {type(layer).__name__}, must be one of {known}")
-        if layer.name == "":
-            layer._reject("name", "''", "a non-empty string")
+        if not _is_name(layer.name):
+            layer._reject("name", repr(layer.name), "a non-empty string")
         if layer.name in shapes:
             layer._reject("name", repr(layer.name), "unlike the names of all earlier layers")
         if isinstance(layer.inputs, str):  # would be taken for a sequence of one-letter names
@@ -377,11 +377,19 @@ def array_shape(array: ArrayLike) -> tuple[int, ...]:
     return tuple(int(n) for n in (np.shape(array) if shape is None else shape))
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating)) and math.isfinite(value)
+
+
 def _is_sequence(value: Any, length: int) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == length
 
 
 def _are_integers(value: Any, count: int, *, minimum: int) -> bool:
     return _is_sequence(value, count) and all(
-        isinstance(n, (int, np.integer)) and minimum <= n <= MAX_ELEMENTS for n in value
+        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and minimum <= n <= MAX_ELEMENTS for n in value
     )

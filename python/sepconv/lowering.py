@@ -65,7 +65,8 @@ def _folded_layer(layer: Layer) -> Layer:
         weight, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in folded(layer))
         return dataclasses.replace(layer, weight=weight, bias=bias, batch_norm=None)
     if isinstance(layer, FullyConnected):
-        weight = np.ascontiguousarray(layer.weight, dtype=np.float32)
-        bias = None if layer.bias is None else np.ascontiguousarray(layer.bias, dtype=np.float32)
+        zeros = np.zeros(array_shape(layer.weight)[1])
+        arrays = (layer.weight, zeros if layer.bias is None else layer.bias)
+        weight, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in arrays)
         return dataclasses.replace(layer, weight=weight, bias=bias)
     return layer

@@ -113,7 +113,7 @@ def _layer_error(layer: Layer, inputs: list[NDArray[np.float32]], result: NDArra
 
 
 def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
-    """What the layer should give for one image [h, w, c] of each input, and by how much float32 arithmetic may miss it."""
+    """What the layer should give for inputs [h, w, c], and by how much float32 arithmetic may miss it."""
     match layer:
         case Conv2d() | DepthwiseConv2d():
             weight, bias = folded(layer)

@@ -38,7 +38,8 @@ struct Weights {
 
   float at(int r, int s, int c, int n) const {
     float x;
-    std::memcpy(&x, view.data + r * view.strides[0] + s * view.strides[1] + c * view.strides[2] + n * view.strides[3], sizeof x);
+    const auto& step = view.strides;
+    std::memcpy(&x, view.data + r * step[0] + s * step[1] + c * step[2] + n * step[3], sizeof x);
     return x;
   }
 };
@@ -96,7 +97,8 @@ TEST_P(PackOnIsa, DepthwiseBlocks) {
   Random random(8);
   WeightStore store;
   for (int round = 0; round < 60; ++round) {
-    const int kh = 1 + random.below(5), kw = 1 + random.below(5), channels = 1 + random.below(40), multiplier = 1 + random.below(3);
+    const int kh = 1 + random.below(5), kw = 1 + random.below(5);
+    const int channels = 1 + random.below(40), multiplier = 1 + random.below(3);
     const int outputs = channels * multiplier;
     const Weights w({kh, kw, channels, multiplier}, random);
     const Affine affine = draw_affine(outputs, random);
@@ -184,7 +186,8 @@ TEST_P(PackOnIsa, FoldsBatchNormInDouble) {
     for (auto& values : memory) values = draw(random, 2 * count, Values::real);
     for (float& x : memory[4]) x = x * x + 1e-3f;  // variance
     const auto view = [&](int which, int n) {
-      return VectorView{reinterpret_cast<const char*>(&memory[which][2 * (count - 1)]), -2 * static_cast<std::ptrdiff_t>(sizeof(float)), n};
+      const std::ptrdiff_t stride = -2 * static_cast<std::ptrdiff_t>(sizeof(float));
+      return VectorView{reinterpret_cast<const char*>(&memory[which][2 * (count - 1)]), stride, n};
     };
     const double epsilon = round % 2 ? 1e-3 : 1e-5;
     const bool biased = round % 3 > 0, normed = round % 4 > 0;

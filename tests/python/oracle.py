@@ -51,10 +51,10 @@ def assert_layer(layer: graph.Layer, inputs: Sequence[Float32], result: Float32,
         assert result[image].shape == want.shape, describe(layer, inputs)
         error = np.abs(result[image] - want)
         allowed = np.zeros(()) if exact else bound + np.spacing(np.abs(want).astype(np.float32))
-        worst = np.unravel_index(np.argmax(error - allowed), error.shape)
+        at = np.unravel_index(np.argmax(error - allowed), error.shape)
         assert np.all(error <= allowed), (
-            f"{describe(layer, inputs)}: at {worst} of image {image} {result[image][worst]!r}, must be {want[worst]!r}, "
-            f"an error of {error[worst]:.3g} where {np.broadcast_to(allowed, error.shape)[worst]:.3g} is allowed"
+            f"{describe(layer, inputs)}: at {at} of image {image} {result[image][at]!r}, must be {want[at]!r}: "
+            f"an error of {error[at]:.3g} where {np.broadcast_to(allowed, error.shape)[at]:.3g} is allowed"
         )
 
 

@@ -16,7 +16,7 @@ from oracle import every_isa
 import sepconv
 from sepconv import _core
 from sepconv.compile import compile_graph
-from sepconv.graph import Layer, Softmax
+from sepconv.graph import Input, Softmax
 from sepconv.models import efficientnet_lite0, mobilenet_v2
 
 pytestmark = pytest.mark.golden
@@ -78,6 +78,7 @@ def read_golden(path: Path, name: str) -> Golden:
         if x.dtype == np.float32:
             return Golden(x, None, logits)
         port = model_of(path.parents[1], name).layers[0]
+        assert isinstance(port, Input)
         real = (x.astype(np.float32) - port.zero_point) * np.float32(port.scale)
         return Golden(real, x, logits)
 
@@ -96,7 +97,7 @@ def test_every_golden_file_is_tested(shared_data: Path) -> None:
 @every_isa
 @every_model
 def test_logits_on_each_isa(shared_data: Path, name: str, isa: str) -> None:
-    """Alone and in a batch of the three photographs, on 1, 2 and 5 threads: near the golden, and always the same bits."""
+    """Alone and in a batch of three photographs, on 1, 2 and 5 threads: near the golden, and always the same bits."""
     model, photos = model_of(shared_data, name), goldens(shared_data, name)
     plan = _core.Plan(compile_graph(model.layers, [port.name for port in model.outputs], isa))
     batch = np.concatenate([golden.input for golden in photos])

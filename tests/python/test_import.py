@@ -39,7 +39,10 @@ def test_import_loads_nothing_heavy() -> None:
     assert len(loaded) < 20
 
 
-@pytest.mark.parametrize("code", ("import sepconv.graph", "import sepconv.io, sepconv.cost", "from sepconv.models import mobilenet_v1_layers"))
+@pytest.mark.parametrize(
+    "code",
+    ("import sepconv.graph", "import sepconv.io, sepconv.cost", "from sepconv.models import mobilenet_v1_layers"),
+)
 def test_files_and_layer_lists_need_no_core(code: str) -> None:
     loaded = modules_after(code)
     assert "sepconv._core" not in loaded

@@ -272,7 +272,8 @@ class OnDemand:
     """An array-like with nothing but what the layer list asks for, that cannot be pickled."""
 
     def __init__(self, array: NDArray[np.float32]) -> None:
-        self.shape, self._make = array.shape, lambda: array
+        self.shape = array.shape
+        self._make: Callable[[], NDArray[np.float32]] = lambda: array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
         return self._make()

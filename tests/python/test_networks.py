@@ -45,19 +45,27 @@ class Builder:
         size = [self.random.choice((1, 2, 3, self.random.randint(4, 24))) for _ in range(2)]
         return self.append(Input, shape=shape or (size[0], size[1], self.random.choice((1, 3, 8, 16, 19))))
 
-    def convolution(self, kind: type[graph.Convolution], x: str, weight: Float32, activation: str, **window: Any) -> str:
+    def convolution(
+        self, kind: type[graph.Convolution], x: str, weight: Float32, activation: str, **window: Any
+    ) -> str:
         channels = weight.shape[2] * weight.shape[3] if kind is graph.DepthwiseConv2d else weight.shape[3]
-        weight *= np.float32(1 / np.sqrt(weight[..., :1, 0].size if kind is graph.DepthwiseConv2d else weight[..., 0].size))
+        weight *= np.float32(
+            1 / np.sqrt(weight[..., :1, 0].size if kind is graph.DepthwiseConv2d else weight[..., 0].size)
+        )
         norm = None
         if self.random.random() < 0.5:
             gamma, beta, mean, variance = (normal(self.random, channels) for _ in range(4))
-            norm = graph.BatchNorm(gamma=gamma, beta=beta, mean=mean, variance=variance**2 + np.float32(0.3), epsilon=1e-3)
+            norm = graph.BatchNorm(
+                gamma=gamma, beta=beta, mean=mean, variance=variance**2 + np.float32(0.3), epsilon=1e-3
+            )
         bias = normal(self.random, channels) if self.random.random() < 0.5 else None
         return self.append(kind, x, weight=weight, bias=bias, batch_norm=norm, activation=activation, **window)
 
     def pointwise(self, x: str, channels: int | None = None, activation: str | None = None) -> str:
         weight = normal(self.random, 1, 1, self.shapes[x][2], channels or self.random.choice((1, 5, 8, 16, 24, 33, 48)))
-        return self.convolution(graph.Conv2d, x, weight, self.random.choice(ACTIVATIONS) if activation is None else activation)
+        return self.convolution(
+            graph.Conv2d, x, weight, self.random.choice(ACTIVATIONS) if activation is None else activation
+        )
 
     def dense(self, x: str) -> str:
         weight = normal(self.random, 3, 3, self.shapes[x][2], self.random.choice((4, 16, 20)))
@@ -121,7 +129,9 @@ class Builder:
 
     def reshape(self, x: str) -> str:
         height, width, channels = self.shapes[x]
-        return self.append(graph.Reshape, x, shape=self.random.choice(((height, width, channels), (width, height, channels))))
+        return self.append(
+            graph.Reshape, x, shape=self.random.choice(((height, width, channels), (width, height, channels)))
+        )
 
     def softmax(self, x: str) -> str:
         return self.append(graph.Softmax, x)
@@ -173,7 +183,8 @@ def check(builder: Builder, isas: Sequence[str]) -> None:
                 results = plan.run(inputs, random.choice((1, 2, 5)))
                 for name, result in zip(outputs, results, strict=True):
                     assert result.tobytes() == values[name].tobytes(), (
-                        f"{name} differs with fusion {fusion!r}, outputs {outputs} in\n" + "\n".join(map(summary, layers))
+                        f"{name} differs with fusion {fusion!r}, outputs {outputs} in\n"
+                        + "\n".join(map(summary, layers))
                     )
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -47,12 +47,14 @@ class Draw:
         values = generator.standard_normal(shape, dtype=np.float32)
         return values if low is None else np.maximum(np.abs(values), np.float32(low))
 
-    def activation(self) -> str:
+    def activation(self) -> Any:
         return self.random.choice(CLAMPS if self.integers else ACTIVATIONS)
 
     def kernel(self) -> tuple[int, int]:
         square = self.random.choice((1, 2, 3, 3, 3, 5, 5, 7))
-        return (square, square) if self.random.random() < 0.7 else (self.random.randint(1, 7), self.random.randint(1, 7))
+        return (
+            (square, square) if self.random.random() < 0.7 else (self.random.randint(1, 7), self.random.randint(1, 7))
+        )
 
     def stride(self) -> tuple[int, int]:
         both = self.random.choice((1, 1, 2, 2, 3))
@@ -84,7 +86,11 @@ class Draw:
             return None
         gamma, beta, mean = (self.array(channels) for _ in range(3))
         return graph.BatchNorm(
-            gamma=gamma, beta=beta, mean=mean, variance=self.array(channels, low=0.05), epsilon=self.random.choice((1e-3, 0))
+            gamma=gamma,
+            beta=beta,
+            mean=mean,
+            variance=self.array(channels, low=0.05),
+            epsilon=self.random.choice((1e-3, 0)),
         )
 
     def convolution(self, shape: Shape, name: str, x: str, *, depthwise: bool) -> Layer:
@@ -114,9 +120,11 @@ class Draw:
             while (before + shape[axis] + after - kernel[axis]) // stride[axis] * stride[axis] - before >= shape[axis]:
                 after -= 1
             sides.append((before, after))
-        common = {"name": name, "inputs": (x,), "kernel": kernel, "stride": stride, "padding": tuple(sides)}
-        common["activation"] = self.activation()
-        return graph.MaxPool2d(**common) if largest else graph.AveragePool2d(**common, include_padding=self.random.random() < 0.5)
+        window: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": tuple(sides)}
+        activation, include = self.activation(), self.random.random() < 0.5
+        if largest:
+            return graph.MaxPool2d(name=name, inputs=(x,), **window, activation=activation)
+        return graph.AveragePool2d(name=name, inputs=(x,), **window, activation=activation, include_padding=include)
 
 
 Make = Callable[[Draw, Shape], Layer]
@@ -125,7 +133,12 @@ Make = Callable[[Draw, Shape], Layer]
 def reshaped(draw: Draw, shape: Shape) -> Layer:
     height, width, channels = shape
     to = draw.random.choice(
-        [(1, 1, height * width * channels), (width, height, channels), (channels, width, height), (1, height * width, channels)]
+        [
+            (1, 1, height * width * channels),
+            (width, height, channels),
+            (channels, width, height),
+            (1, height * width, channels),
+        ]
     )
     return graph.Reshape(name="y", inputs=("x",), shape=to)
 
@@ -141,7 +154,7 @@ def fully_connected(draw: Draw, shape: Shape) -> Layer:
     )
 
 
-def padded(draw: Draw, shape: Shape) -> Layer:
+def zeros_around(draw: Draw, shape: Shape) -> Layer:
     sides = [(draw.random.randint(0, 5), draw.random.randint(0, 5)) for _ in range(2)]
     return graph.Pad(name="y", inputs=("x",), padding=(sides[0], sides[1]))
 
@@ -157,7 +170,7 @@ OPERATORS: dict[str, Make] = {
     "activation": lambda draw, shape: graph.Activation(name="y", inputs=("x",), activation=draw.activation()),
     "softmax": lambda draw, shape: graph.Softmax(name="y", inputs=("x",), beta=draw.random.choice((1.0, 0.5, 3.0))),
     "reshape": reshaped,
-    "pad": padded,
+    "pad": zeros_around,
 }
 # Whose result on integers is one, or a clamp of one.
 EXACT = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad")
@@ -211,7 +224,9 @@ def normal(*shape: int) -> Float32:
 
 
 @every_isa
-@pytest.mark.parametrize("shape, outputs", [((7, 7, 1024), 1024), ((14, 14, 512), 512), ((1, 1, 1280), 1000), ((56, 56, 64), 128)])
+@pytest.mark.parametrize(
+    "shape, outputs", [((7, 7, 1024), 1024), ((14, 14, 512), 512), ((1, 1, 1280), 1000), ((56, 56, 64), 128)]
+)
 def test_pointwise_of_real_networks(shape: Shape, outputs: int, isa: str) -> None:
     layer = graph.Conv2d(name="y", inputs=("x",), weight=normal(1, 1, shape[2], outputs), bias=normal(outputs))
     x = normal(1, *shape)
@@ -247,11 +262,12 @@ def test_tall_images_pass_through_several_strips(isa: str) -> None:
     for width, channels in ((1, 3), (2, 17), (5, 33)):
         x = normal(1, 203, width, channels)
         for kernel, stride in ((3, 1), (3, 2), (5, 1), (4, 3)):
-            common = {"name": "y", "inputs": ("x",), "stride": (stride, stride), "padding": ((1, 2), (2, 2))}
+            common: dict[str, Any] = {"name": "y", "inputs": ("x",), "padding": ((1, 2), (2, 2))}
+            common["stride"] = (stride, stride)
             depthwise = graph.DepthwiseConv2d(weight=normal(kernel, kernel, channels, 1), **common)
             dense = graph.Conv2d(weight=normal(kernel, kernel, channels, 5), **common)
-            for layer in (depthwise, dense):
-                assert_layer(layer, [x], single(layer, x, isa, threads=3))
+            for convolution in (depthwise, dense):
+                assert_layer(convolution, [x], single(convolution, x, isa, threads=3))
 
 
 @every_isa
@@ -269,8 +285,8 @@ def test_nan_and_infinity_reach_the_output(isa: str) -> None:
         for kind in (graph.Conv2d, graph.DepthwiseConv2d):
             weight = np.ones((3, 3, 1, 1), np.float32)
             weight[0] = special
-            layer = kind(name="y", inputs=("x",), weight=weight, padding=((1, 1), (1, 1)))
-            assert np.isnan(single(layer, np.ones((1, 4, 4, 1), np.float32), isa)[0, 0]).all()
+            padded = kind(name="y", inputs=("x",), weight=weight, padding=((1, 1), (1, 1)))
+            assert np.isnan(single(padded, np.ones((1, 4, 4, 1), np.float32), isa)[0, 0]).all()
     softmax = graph.Softmax(name="y", inputs=("x",))
     x = np.array([[1, np.nan, 2], [0, 1, 2]], np.float32).reshape(2, 1, 1, 3)
     result = single(softmax, x, isa)
@@ -283,7 +299,11 @@ def test_denormals_count_as_zero(isa: str) -> None:
     tiny, huge = np.float32(1e-40), np.float32(1e30)
     for weight, value in ((tiny, huge), (huge, tiny)):
         layer = graph.Conv2d(
-            name="y", inputs=("x",), weight=np.full((1, 1, 3, 5), weight), bias=np.full(5, 7, np.float32), activation="relu"
+            name="y",
+            inputs=("x",),
+            weight=np.full((1, 1, 3, 5), weight),
+            bias=np.full(5, 7, np.float32),
+            activation="relu",
         )
         assert np.all(single(layer, np.full((1, 2, 2, 3), value), isa) == 7)
 

@@ -14,11 +14,12 @@ pytest.importorskip("tflite", reason="writing the files needs the packages of th
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 
 import tflite
-from tflite_builder import CONV, DEPTHWISE, TfliteBuilder, normal, shared_weights, small_network
+from tflite_builder import CONV, DEPTHWISE, normal, shared_weights, small_network
 
 import sepconv.io
 from sepconv import graph
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.io import _tflite_schema as schema
 from sepconv.io import read_tflite
 from sepconv.io.arrays import LazyFloat32

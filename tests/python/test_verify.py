@@ -31,7 +31,9 @@ def every_layer_type(activation: Any = "none") -> list[Layer]:
         graph.DepthwiseConv2d(
             name="depthwise", inputs=("pad",), weight=normal(3, 3, 20, 1), batch_norm=norm, activation=activation
         ),
-        graph.Conv2d(name="conv", inputs=("depthwise",), weight=normal(1, 1, 20, 20), bias=normal(20), activation=activation),
+        graph.Conv2d(
+            name="conv", inputs=("depthwise",), weight=normal(1, 1, 20, 20), bias=normal(20), activation=activation
+        ),
         graph.Add(name="add", inputs=("b", "conv"), activation=activation),
         graph.AveragePool2d(name="average", inputs=("add",), **window),
         graph.MaxPool2d(name="max", inputs=("average",), **window),
@@ -49,7 +51,9 @@ def every_layer_type(activation: Any = "none") -> list[Layer]:
 def test_every_layer_type_passes(activation: str) -> None:
     layers = every_layer_type(activation)
     for seed in range(5):
-        verification = Model(layers, name="all").verify(normal(2, 6, 5, 20, seed=seed), normal(2, 6, 5, 20, seed=seed + 9))
+        verification = Model(layers, name="all").verify(
+            normal(2, 6, 5, 20, seed=seed), normal(2, 6, 5, 20, seed=seed + 9)
+        )
         assert verification.ok, str(verification)
         assert verification.fused_matches
         assert [row.name for row in verification.layers] == [layer.name for layer in layers[2:]]
@@ -74,7 +78,10 @@ def test_hard_swish_is_allowed_its_slope() -> None:
 
 
 def test_real_networks_pass() -> None:
-    for model in (mobilenet_v1(alpha=0.25, resolution=65, classes=9), mobilenet_v2(alpha=0.35, resolution=64, classes=9)):
+    for model in (
+        mobilenet_v1(alpha=0.25, resolution=65, classes=9),
+        mobilenet_v2(alpha=0.35, resolution=64, classes=9),
+    ):
         size = model.inputs[0].shape[1]
         assert size is not None
         verification = model.verify(normal(1, size, size, 3))

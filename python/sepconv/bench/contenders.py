@@ -13,8 +13,8 @@ import numpy as np
 
 from sepconv.bench.networks import Network
 from sepconv.bench.runners import INPUT, LAYERS, stored_layers
-from sepconv.export import export_model
 from sepconv.errors import UnsupportedError
+from sepconv.export import export_model
 from sepconv.extras import MissingExtraError
 from sepconv.graph import Layer, array_shape
 from sepconv.io import read_tflite
@@ -76,8 +76,8 @@ class Contender:
 def choose(names: Sequence[str] | None, isas: Sequence[str], supported: Sequence[str]) -> list[Contender]:
     """The contenders of these names (None: all but the slow oracle), sepconv always among them and first.
 
-    Each of ``isas``, the best first, adds a sepconv held to it, and the peers that can be held to it where it is not the best of
-    ``supported``. Raises ValueError for a name or an ISA that does not exist.
+    Each of ``isas``, the best first, adds a sepconv held to it, and the peers that can be held to it where it is not
+    the best of ``supported``. Raises ValueError for a name or an ISA that does not exist.
     """
     for name in names or ():
         if name not in KINDS:
@@ -115,11 +115,18 @@ def prepare(network: Network, batch: int, folder: Path, kinds: set[str]) -> dict
     reasons: dict[str, str] = {}
     wanted = {KINDS[kind].file for kind in kinds} | {TFLITE}  # sepconv reads the TFLite file, where it is the same
     for file in sorted(wanted - {LAYERS}):
-        try:
-            export_model(layers, folder / file, 1 if file == NCNN else batch)
-        except (UnsupportedError, MissingExtraError) as error:
-            reasons[file] = str(error)
+        reason = _write(layers, folder / file, 1 if file == NCNN else batch)
+        if reason is not None:
+            reasons[file] = reason
     return reasons
+
+
+def _write(layers: Sequence[Layer], path: Path, batch: int) -> str | None:
+    try:
+        export_model(layers, path, batch)
+    except (UnsupportedError, MissingExtraError) as error:
+        return str(error)
+    return None
 
 
 def sepconv_file(folder: Path) -> str:

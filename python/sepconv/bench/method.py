@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class Measured:
     isa: str | None = None
     bursts: Bursts = field(default_factory=list)
     error: float | None = None  # largest difference from sepconv's outputs, as a part of their largest
-    startup: list[float] = field(default_factory=list)  # seconds, of fresh processes
+    startup: list[float] = field(default_factory=list)  # seconds from loading to the first result, of fresh processes
+    imports: list[float] = field(default_factory=list)  # seconds that importing its package took before that
     memory: int | None = None  # bytes
     excluded: str | None = None
 
@@ -74,20 +76,33 @@ def compare(
     network: Network,
     contenders: Sequence[Contender],
     settings: Settings,
-    folder: Path,
     advance: Advance = lambda doing: None,
     best_isa: str = "scalar",
 ) -> Comparison:
-    """Measure ``contenders``, of which the first must be a sepconv; ``folder`` is empty and takes the files.
+    """Measure ``contenders``, of which the first must be a sepconv.
 
-    ``best_isa`` is the one to calibrate for contenders that are not held to one.
+    ``advance`` is called with what is being done, ``steps_of`` times; ``best_isa`` is the ISA to calibrate for
+    contenders that are not held to one. Raises WorkerError where sepconv itself fails; a peer that does is excluded.
     """
+    with tempfile.TemporaryDirectory(prefix="sepconv-bench-") as folder:
+        return _compare(network, contenders, settings, Path(folder), advance, best_isa)
+
+
+def _compare(
+    network: Network,
+    contenders: Sequence[Contender],
+    settings: Settings,
+    folder: Path,
+    advance: Advance,
+    best_isa: str,
+) -> Comparison:
     begin = time.monotonic()
     measured = [Measured(contender) for contender in contenders]
     missing = prepare(network, settings.batch, folder, {contender.kind for contender in contenders})
     for entry in measured:
         entry.excluded = reason_absent(entry.contender, missing)
-    runner = _Runs(network, settings, folder, advance)
+    title = f"{network.name}, {settings.threads} thread(s)"
+    runner = _Runs(network, settings, folder, lambda doing: advance(f"{title}: {doing}"))
     isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
     runner.fresh_starts(measured)
     rates = runner.take_turns(measured, isas)
@@ -119,6 +134,7 @@ class _Runs:
                 entry.excluded = str(error)
                 return
             entry.startup.append(answer["startup"])
+            entry.imports.append(answer["import"])
             entry.memory = max(entry.memory or 0, answer["memory"])
 
     def take_turns(self, measured: Sequence[Measured], isas: Sequence[str]) -> dict[str, list[float]]:
@@ -200,7 +216,7 @@ class _Runs:
 
 
 def relative_error(outputs: Sequence[np.ndarray[Any, Any]], reference: Sequence[np.ndarray[Any, Any]]) -> float:
-    """The largest difference, as a part of the largest value; infinity where shapes or counts differ or values are NaN."""
+    """The largest difference, as a part of the largest value; infinity where sizes differ or values are NaN."""
     if len(outputs) != len(reference):
         return float("inf")
     worst = 0.0

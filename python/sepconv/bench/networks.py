@@ -64,27 +64,32 @@ class Network:
         return np.random.default_rng(seed).standard_normal((batch, *self.input.shape), dtype=np.float32)
 
 
-def open_network(model: str, seed: int = 0) -> Network:
+def open_network(model: str, seed: int = 0, weights: str | None = None) -> Network:
     """The network that ``model`` names, with random weights from ``seed``; or that of a file, with the file's.
 
     Names are ``mobilenet_v1_1.0_224``, ``mobilenet_v2_0.5_160`` (alpha, then resolution; left out: 1.0 and 224) and
-    ``efficientnet_lite0`` or, with another resolution, ``efficientnet_lite0_192``.
+    ``efficientnet_lite0`` or, with another resolution, ``efficientnet_lite0_192``. ``weights``: a file of trained ones.
 
     Raises ValueError for what is neither a name nor an existing file, and what reading a file raises.
     """
     match = re.fullmatch(rf"(mobilenet_v[12])(?:_({_NUMBER})_(\d+))?", model)
     if match:
         alpha, resolution = float(match[2] or 1.0), int(match[3] or 224)
-        return Network(f"{match[1]}_{alpha}_{resolution}", tuple(_BUILDERS[match[1]](alpha, resolution, seed=seed)))
+        return Network(
+            f"{match[1]}_{alpha}_{resolution}",
+            tuple(_BUILDERS[match[1]](alpha, resolution, weights=weights, seed=seed)),
+        )
     match = re.fullmatch(r"efficientnet_lite0(?:_(\d+))?", model)
     if match:
-        return Network(model, tuple(efficientnet_lite0_layers(int(match[1] or 224), seed=seed)))
+        return Network(model, tuple(efficientnet_lite0_layers(int(match[1] or 224), weights=weights, seed=seed)))
     path = Path(model)
     if not path.exists():
         raise ValueError(f"MODEL is {model!r}, must be a .tflite file or a name such as {', '.join(DEFAULT_MODELS)}")
-    from sepconv.io import load
+    if weights is not None:
+        raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")
+    from sepconv.io import read_tflite
 
-    return Network(path.stem, load(path).layers)
+    return Network(path.stem, tuple(read_tflite(path)))
 
 
 def operator(

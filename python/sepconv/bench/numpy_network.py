@@ -24,6 +24,8 @@ from sepconv.graph import (
     Pair,
     Reshape,
     Softmax,
+)
+from sepconv.graph import (
     outputs as final_outputs,
 )
 
@@ -55,11 +57,11 @@ def _run(layer: Layer, inputs: list[Array]) -> Array:
         case AveragePool2d():
             windows = sum(_taps(_padded(x, layer.padding), layer.kernel, layer.stride))
             ones = np.ones_like(x[:1, :, :, :1])
-            outside = np.float32(layer.include_padding)
+            outside = float(layer.include_padding)
             counts = sum(_taps(_padded(ones, layer.padding, outside), layer.kernel, layer.stride))
             return ACTIVATIONS[layer.activation](np.asarray(windows / counts, dtype=np.float32))
         case MaxPool2d():
-            taps = _taps(_padded(x, layer.padding, np.float32(-np.inf)), layer.kernel, layer.stride)
+            taps = _taps(_padded(x, layer.padding, -np.inf), layer.kernel, layer.stride)
             return ACTIVATIONS[layer.activation](np.maximum.reduce(taps))
         case GlobalAveragePool():
             return np.asarray(x.mean(axis=(1, 2), keepdims=True))
@@ -98,7 +100,7 @@ def _convolution(layer: Convolution, x: Array) -> Array:
     return y
 
 
-def _padded(x: Array, padding: Padding, value: np.float32 = np.float32(0)) -> Array:
+def _padded(x: Array, padding: Padding, value: float = 0.0) -> Array:
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value) if any(map(any, padding)) else x
 
 
@@ -125,7 +127,7 @@ def _hard_sigmoid(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.asarray(np.float32(1) / (np.float32(1) + np.exp(-x)))
+    return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x))
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sepconv import extras
-from sepconv.bench.profile import Profile
+from sepconv.bench import sweep
+from sepconv.bench.profile import Profile, StepProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +25,16 @@ _INK, _GREY, _GRID, _ACCENT, _OTHER = "#1c2430", "#6b7684", "#e3e7eb", "#0f766e"
 _PALETTE = ("#0f766e", "#b45309", "#4f46e5", "#be185d", "#4d7c0f", "#0369a1", "#7c3aed", "#a16207")
 _WIDTH = 8.0  # inches
 _BAR_HEIGHT = 0.28
+_MOST_NAMES = 8
 _SLOWEST = 4.0  # a bar of more than this many times sepconv's is cut, and says so
+
+
+def check_path(path: Path) -> None:
+    """Raise ValueError for a suffix that matplotlib does not know, MissingExtraError without matplotlib."""
+    known = _figure(1.0).canvas.get_supported_filetypes()
+    suffix = pathlib.Path(path).suffix.removeprefix(".").lower()
+    if suffix not in known:
+        raise ValueError(f"plot is {os.fspath(path)!r}, must end in one of .{', .'.join(sorted(known))}")
 
 
 def save_bars(path: Path, results: Sequence[Result], caption: str) -> None:
@@ -65,27 +77,25 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
 
 
 def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
-    """Time against multiply-adds, a line a contender, with the line of the measured peak under them."""
-    figure = _figure(5.0)
-    axes = figure.subplots()
+    """Time against alpha² at the full resolution, and against rho² at the full width, beside the measured peak's."""
+    figure = _figure(4.5)
+    panels = figure.subplots(1, 2, sharey=True)
     names = list(dict.fromkeys(row["name"] for result in results for row in result["contenders"]))
-    macs = np.array([1e-6 * result["macs"] * result["batch"] for result in results])
-    for color, name in zip(_PALETTE, names, strict=False):
-        points = sorted(
-            (m, row["milliseconds"]["p25"])
-            for m, result in zip(macs, results, strict=True)
-            for row in result["contenders"]
-            if row["name"] == name and "milliseconds" in row
-        )
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=name)
-    peak = max(results[0]["peak_gflops"].values())
-    ends = np.array([0.0, macs.max()])
-    axes.plot(ends, 2 * ends / peak, color=_GREY, linestyle="--", label=f"peak, {peak:.0f} GFLOP/s")
-    axes.set_xlim(0, None)
-    axes.set_ylim(0, None)
-    _label(axes, "million multiply-adds", "milliseconds (first quartile)")
-    axes.legend(frameon=False, fontsize=8)
+    for axes, label, series in zip(panels, ("α²", "ρ²"), sweep.series(results), strict=True):
+        for color, name in zip(_PALETTE, names, strict=False):
+            points = [
+                (square, row["milliseconds"]["p25"])
+                for square, result in series
+                for row in result["contenders"]
+                if row["name"] == name and "milliseconds" in row
+            ]
+            axes.plot(*np.array(points).T, marker="o", markersize=4, color=color, label=name)
+        at_peak = [(x, 2e-6 * r["macs"] * r["batch"] / max(r["peak_gflops"].values())) for x, r in series]
+        axes.plot(*np.array(at_peak).T, color=_GREY, linestyle="--", label="the measured peak")
+        axes.set_xlim(0, None)
+        _label(axes, label, "milliseconds (first quartile)" if axes is panels[0] else "")
+    panels[0].set_ylim(0, None)
+    panels[0].legend(frameon=False, fontsize=8)
     _save(figure, path, caption)
 
 
@@ -97,12 +107,15 @@ def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
     intensities = np.array([step.intensity for step in steps])
     peak = profiled.peaks.flops[profiled.isa] / 1e9
     span = np.geomspace(min(0.25, intensities.min() / 2), max(512, intensities.max() * 2), 200)
+    bottom = max(0.25, min(step.gflops for step in steps) / 2)
     for level, bandwidth in profiled.peaks.bandwidth.items():
-        roof = np.minimum(span * bandwidth / 1e9, peak)
-        axes.plot(span, roof, color=_GREY, linewidth=1)
+        slope = bandwidth / 1e9
+        axes.plot(span, np.minimum(span * slope, peak), color=_GREY, linewidth=1)
+        start = max(span[0], bottom / slope) * 1.2
         axes.text(
-            span[0] * 1.1, roof[0] * 1.18, f"{level} {bandwidth / 1e9:.0f} GB/s", fontsize=7, color=_GREY, rotation=38
-        )
+            start, start * slope * 1.08, f"{level} {slope:.0f} GB/s", fontsize=7, color=_GREY,
+            rotation=math.degrees(math.atan(slope)), rotation_mode="anchor", transform_rotates_text=True,
+        )  # fmt: skip
     axes.text(span[-1], peak * 1.04, f"{peak:.0f} GFLOP/s {profiled.isa}", fontsize=8, color=_GREY, ha="right")
     kinds = list(dict.fromkeys(_kind(step.kernels) for step in steps))
     for color, kind in zip(_PALETTE, kinds, strict=False):
@@ -113,23 +126,32 @@ def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
             s=[max(12.0, 900 * step.milliseconds / profiled.milliseconds) for step in own],
             color=color, alpha=0.75, linewidths=0, label=kind,
         )  # fmt: skip
-    for step in sorted(steps, key=lambda s: -s.milliseconds)[:8]:
-        axes.annotate(
-            step.layers[0],
-            (step.intensity, step.gflops),
-            fontsize=6,
-            color=_INK,
-            xytext=(4, -8),
-            textcoords="offset points",
-        )
+    for step in _apart(steps):
+        where = (step.intensity, step.gflops)
+        axes.annotate(step.layers[0], where, fontsize=7, color=_INK, xytext=(5, -9), textcoords="offset points")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_ylim(max(0.25, min(step.gflops for step in steps) / 2), peak * 1.4)
+    axes.set_ylim(bottom, peak * 1.4)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     _label(axes, "operations a byte", "GFLOP/s")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     _save(figure, path, caption)
+
+
+def _apart(steps: Sequence[StepProfile]) -> list[StepProfile]:
+    """Those that take the most time, as far as their names would not cover each other."""
+    named: list[StepProfile] = []
+    for step in sorted(steps, key=lambda step: -step.milliseconds):
+        distances = (
+            max(
+                abs(math.log2(step.intensity / other.intensity)) / 2.5, abs(math.log2(step.gflops / other.gflops)) / 0.2
+            )
+            for other in named
+        )
+        if all(distance > 1 for distance in distances):
+            named.append(step)
+    return named[:_MOST_NAMES]
 
 
 def _kind(kernels: Sequence[str]) -> str:
@@ -148,6 +170,7 @@ def _label(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
     axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 

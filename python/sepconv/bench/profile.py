@@ -19,6 +19,7 @@ from sepconv.bench import machine
 from sepconv.bench.networks import Network
 from sepconv.bench.peaks import Peaks
 from sepconv.bench.statistics import QUARTILE
+from sepconv.table import format_shape
 
 if TYPE_CHECKING:
     from sepconv._core import OperatorInfo
@@ -140,23 +141,22 @@ HEADERS = ("layers", "kernels", "output", "ms", "of all", "M ops", "KB", "GFLOP/
 def rows(profiled: Profile) -> list[list[str]]:
     """A row a step, a rule, the total."""
     peak, total = profiled.peaks.flops[profiled.isa] / 1e9, profiled.milliseconds
-    table = []
-    for step in profiled.steps:
-        table.append(
-            [
-                _shortened(step.layers),
-                _shortened(tuple(kernel.removesuffix(f"__{profiled.isa}") for kernel in step.kernels)),
-                "x".join(map(str, step.output)),
-                f"{step.milliseconds:.4f}",
-                f"{step.milliseconds / total:.1%}",
-                f"{step.macs / 1e6:.2f}",
-                f"{step.bytes / 1024:.0f}",
-                f"{step.gflops:.1f}",
-                f"{step.gflops / peak:.1%}",
-                f"{step.attained:.1%}",
-                step.bound,
-            ]
-        )
+    table = [
+        [
+            _shortened(step.layers),
+            _shortened(tuple(kernel.removesuffix(f"__{profiled.isa}") for kernel in step.kernels)),
+            format_shape(step.output),
+            f"{step.milliseconds:.4f}",
+            f"{step.milliseconds / total:.1%}",
+            f"{step.macs / 1e6:.2f}",
+            f"{step.bytes / 1024:.0f}",
+            f"{step.gflops:.1f}",
+            f"{step.gflops / peak:.1%}",
+            f"{step.attained:.1%}",
+            step.bound,
+        ]
+        for step in profiled.steps
+    ]
     macs = sum(step.macs for step in profiled.steps)
     rate, bound = 2e-6 * macs / total, math.fsum(step.bound_ms for step in profiled.steps)
     kilobytes = sum(step.bytes for step in profiled.steps) / 1024

@@ -59,6 +59,7 @@ def _row(entry: Measured, reference: Measured, flops: int, peak: float) -> Resul
     row: Result = {"name": entry.contender.name, "kind": entry.contender.kind, "isa": entry.isa or entry.contender.isa}
     if entry.startup:
         row["startup_ms"] = 1e3 * min(entry.startup)
+        row["import_ms"] = 1e3 * min(entry.imports)
     if entry.memory is not None:
         row["memory_mb"] = entry.memory / 1e6
     if entry.error is not None:

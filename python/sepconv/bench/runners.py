@@ -86,7 +86,7 @@ def channels_last(arrays: list[Array]) -> list[Array]:
 class Sepconv(Runner):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
-        import sepconv.io
+        import sepconv.io.tflite
         import sepconv.model
 
         self._sepconv = sepconv

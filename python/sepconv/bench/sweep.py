@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ ALPHAS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
 FITTED_FROM = 100e6  # multiply-adds; below, what a layer costs besides them shows
 MODEL = "mobilenet_v1"
+
+Point = tuple[float, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,15 @@ def names() -> list[str]:
     return widths + [f"{MODEL}_{ALPHAS[-1]}_{resolution}" for resolution in RESOLUTIONS[:-1]]
 
 
+def series(results: Sequence[dict[str, Any]]) -> tuple[list[Point], list[Point]]:
+    """(alpha², result) at the full resolution and (rho², result) at the full width, each in order, of ``names()``."""
+    by_name = {result["network"]: result for result in results}
+    full = RESOLUTIONS[-1]
+    widths = [(alpha**2, by_name[f"{MODEL}_{alpha}_{full}"]) for alpha in ALPHAS]
+    resolutions = [((n / full) ** 2, by_name[f"{MODEL}_{ALPHAS[-1]}_{n}"]) for n in RESOLUTIONS]
+    return widths, resolutions
+
+
 def fit(results: Sequence[dict[str, Any]], contender: str) -> Line | None:
     """The line of one contender through the results of a sweep; None where fewer than two networks were timed."""
     points = []
@@ -42,3 +53,19 @@ def fit(results: Sequence[dict[str, Any]], contender: str) -> Line | None:
     macs_of, times, at_peak = np.array(points).T
     slope, offset = np.polyfit(macs_of, times, 1)
     return Line(float(slope), float(offset), float(slope / np.median(at_peak / macs_of)))
+
+
+def lines(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The line of each contender that has one, for ``--json``."""
+    contenders = dict.fromkeys(row["name"] for result in results for row in result["contenders"])
+    fitted = {name: fit(results, name) for name in contenders}
+    return {name: asdict(line) for name, line in fitted.items() if line is not None}
+
+
+def sentences(fitted: dict[str, dict[str, float]]) -> list[str]:
+    """The lines in words."""
+    return [
+        f"{name}: {1e3 * line['slope']:.2f} µs a million multiply-adds above {FITTED_FROM / 1e6:.0f} M, "
+        f"{line['of_peak']:.2f} times the peak's; at none {line['offset']:.3f} ms"
+        for name, line in fitted.items()
+    ]

@@ -23,6 +23,8 @@ from sepconv.graph import (
     Reshape,
     Softmax,
     infer_shapes,
+)
+from sepconv.graph import (
     outputs as final_outputs,
 )
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from sepconv._version import __version__
-from sepconv.cli import classify, cost, info
+from sepconv.cli import bench, classify, cost, export, info, peaks, profile
 from sepconv.errors import SepconvError
 
-_SUBCOMMANDS = (classify, cost, info)
+_SUBCOMMANDS = (classify, cost, info, bench, profile, peaks, export)
 
 EXIT_ERROR = 2  # what argparse exits with, too
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it

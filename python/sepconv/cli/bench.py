@@ -1,0 +1,160 @@
+"""``sepconv bench``: how long networks and operators take, beside other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sepconv.cli import console, engine
+from sepconv.cli.parsers import names, numbers, pair, positive
+
+if TYPE_CHECKING:
+    from sepconv.bench.networks import Network
+    from sepconv.cli.parsers import Subparsers
+
+DESCRIPTION = """\
+Time networks, or one operator, on sepconv and on the other runtimes that are installed (extra bench; torch by itself):
+the same weights for all, outputs compared first. Each contender has its own process, stopped while it is not its turn;
+they take turns in many short bursts, beside a loop of multiply-adds that measures the peak. The ratio is of the 25th
+percentiles, with its 95 % bootstrap interval."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "bench", help="time networks or an operator beside other runtimes", description=DESCRIPTION
+    )
+    add = parser.add_argument
+    add(
+        "models", nargs="*", metavar="MODEL",
+        help="mobilenet_v1_1.0_224 (alpha, resolution), mobilenet_v2_..., efficientnet_lite0, or a .tflite file "
+        "(default: the four networks of BENCHMARKS.md)",
+    )  # fmt: skip
+    add(
+        "--contenders", type=names, metavar="NAME,...",
+        help="default: sepconv, onnxruntime, openvino, litert, torch, ncnn, numpy, as installed; the naive oracle "
+        "takes seconds a run and must be asked for",
+    )  # fmt: skip
+    add(
+        "--isa", type=names, default=[], metavar="ISA,...",
+        help="a sepconv on each of these, and peers that can be held to it (openvino, torch)",
+    )  # fmt: skip
+    add("--threads", type=numbers, default=[1], metavar="N,...", help="default: 1")
+    add("--batch", type=positive, default=1, metavar="N", help="images a run (default: %(default)s)")
+    add("--cold", action="store_true", help="flush the caches before each run")
+    add("--memory", action="store_true", help="also peak memory above an interpreter with NumPy")
+    add("--startup", action="store_true", help="also the time from loading to the first result, imports not included")
+    add("--sweep", action="store_true", help="MobileNet V1 over width and resolution: time against multiply-adds")
+    add("--rounds", type=positive, default=40, metavar="N", help="bursts of each contender (default: %(default)s)")
+    add("--burst", type=positive, default=40, metavar="MS", help="milliseconds a burst (default: %(default)s)")
+    add("--json", nargs="?", const="-", metavar="FILE", help="write JSON, to FILE or in place of the tables")
+    add("--plot", metavar="FILE", help="draw the times into a .png, .svg or .pdf file")
+    one = parser.add_argument_group("one operator")
+    one.add_argument("--op", choices=("depthwise", "pointwise", "separable", "conv"), help="in place of MODEL")
+    one.add_argument("--shape", type=numbers, metavar="H,W,C[,N]", help="input, and output channels (default: C)")
+    one.add_argument("--kernel", type=pair, default=(3, 3), metavar="K[,K]", help="default: 3")
+    one.add_argument("--stride", type=pair, default=(1, 1), metavar="S[,S]", help="default: 1")
+    one.add_argument("--dilation", type=pair, default=(1, 1), metavar="D[,D]", help="default: 1")
+    one.add_argument("--padding", choices=("same", "valid"), default="same", help="default: %(default)s")
+    one.add_argument("--activation", default="none", metavar="NAME", help="such as relu6 (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    isa = engine.isa()
+    from sepconv import _core
+    from sepconv.bench import contenders, machine, method, plot, report, sweep
+
+    if args.plot:
+        plot.check_path(args.plot)  # now rather than after minutes of measuring
+    chosen_names = args.contenders or (["sepconv"] if args.sweep else None)
+    chosen = contenders.choose(chosen_names, args.isa, _core.supported_isas())
+    networks = _networks(args)
+    settings = [
+        method.Settings(
+            threads=threads,
+            batch=args.batch,
+            rounds=args.rounds,
+            burst=args.burst / 1e3,
+            cold=args.cold,
+            startup=args.startup,
+            memory=args.memory,
+        )
+        for threads in args.threads
+    ]
+    load = machine.load_average()
+    steps = len(networks) * sum(method.steps_of(chosen, each) for each in settings)
+    with console.progress(steps) as advance:
+        comparisons = [method.compare(network, chosen, each, advance, isa) for network in networks for each in settings]
+    found = report.document(comparisons, ["sepconv", *_command(sys.argv[1:])], isa, load)
+    if args.sweep:
+        found["sweep"] = sweep.lines(found["results"])
+    if args.plot:
+        (plot.save_sweep if args.sweep else plot.save_bars)(args.plot, found["results"], _caption(found))
+    if args.json:
+        text = json.dumps(found, indent=2)
+        if args.json == "-":
+            print(text)
+            return 0
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+    _print(found)
+    return 0
+
+
+def _networks(args: argparse.Namespace) -> list[Network]:
+    from sepconv.bench import networks, sweep
+
+    if sum(map(bool, (args.models, args.op, args.sweep))) > 1:
+        raise ValueError("MODEL, --op and --sweep exclude each other")
+    if args.op is None:
+        if args.shape is not None:
+            raise ValueError("--shape needs --op")
+        return [
+            networks.open_network(name)
+            for name in args.models or (sweep.names() if args.sweep else networks.DEFAULT_MODELS)
+        ]
+    if args.shape is None:
+        raise ValueError("--op needs --shape H,W,C[,N]")
+    return [
+        networks.operator(
+            args.op,
+            args.shape,
+            kernel=args.kernel,
+            stride=args.stride,
+            dilation=args.dilation,
+            padding=args.padding,
+            activation=args.activation,
+        )
+    ]
+
+
+def _print(found: dict[str, Any]) -> None:
+    from sepconv.bench import report, sweep
+
+    for result in found["results"]:
+        marked = [i for i, row in enumerate(result["contenders"]) if row["kind"] == "sepconv"]
+        console.print_table(report.title(result), report.headers(result), report.rows(result), marked=marked)
+        for line in (*report.summaries(result), *report.notes(result)):
+            print(f"  {line}")
+        print()
+    for line in sweep.sentences(found.get("sweep", {})):
+        print(line)
+    print(_caption(found))
+
+
+def _caption(found: dict[str, Any]) -> str:
+    load = found["load_average"]["before"]
+    busy = "" if load is None else f", load {load[0]:.1f}"
+    return (
+        f"{found['machine']['processor']}, {found['machine']['cores']} cores{busy} · {found['isa']} · {found['date']}"
+    )
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    """The command line as one would type it, files by their names alone."""
+    return [shlex.quote(Path(word).name if os.sep in word else word) for word in arguments]

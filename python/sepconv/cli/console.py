@@ -1,0 +1,63 @@
+"""Tables and progress on a terminal: by rich where it is installed, else as plain text."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sepconv.table import format_table
+
+
+def print_table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: str = "<", marked: Sequence[int] = ()
+) -> None:
+    """Print rows under headers; an empty row is a rule. ``align`` as for :func:`sepconv.table.format_table`.
+
+    ``marked``: indices of rows to stand out.
+    """
+    if not _rich():
+        print(f"{title}\n{format_table(headers, rows, align=align)}\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False, pad_edge=False)
+    for column, header in enumerate(headers):
+        table.add_column(header, justify="left" if align[column : column + 1] == "<" else "right", no_wrap=True)
+    for index, row in enumerate(rows):
+        if row:
+            table.add_row(*map(Text, row), style="bold green" if index in marked else None)
+        else:
+            table.add_section()
+    # Without a terminal there is no width to fit into: nothing is cut.
+    console = Console(width=None if sys.stdout.isatty() else 400)
+    console.print(Text(title, style="bold"))
+    console.print(table)
+    console.print()
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on the error stream, where that is a terminal; call what it gives once a step, with what is being done."""
+    if not (_rich() and sys.stderr.isatty()):
+        yield lambda doing: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda doing: bar.update(task, advance=1, description=doing)
+
+
+def _rich() -> bool:
+    return importlib.util.find_spec("rich") is not None

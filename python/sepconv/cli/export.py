@@ -1,0 +1,44 @@
+"""``sepconv export``: a network as a file for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sepconv.cli.parsers import positive
+
+if TYPE_CHECKING:
+    from sepconv.cli.parsers import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "export",
+        help="write a network as an ONNX, TFLite or ncnn file",
+        description="Write a network, in float32, as an ONNX (checked by onnx.checker), TFLite or ncnn file.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="as for bench: mobilenet_v1_1.0_224, or a .tflite file")
+    parser.add_argument("path", metavar="FILE", help="name.onnx, name.tflite, or name.param (and name.bin) for ncnn")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights for a model given by name (default: random)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="default: left open in ONNX, else 1")
+    parser.add_argument(
+        "--keep-batch-norm", action="store_true", help="ONNX: as nodes, rather than folded into the weights"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from sepconv import export
+    from sepconv.bench.networks import open_network
+
+    network = open_network(args.model, weights=args.weights)
+    path = Path(args.path)
+    if args.keep_batch_norm:
+        if path.suffix != ".onnx":
+            raise ValueError(f"--keep-batch-norm is for .onnx files, not {path.name!r}")
+        export.write_onnx(network.layers, path, args.batch, fold=False)
+    else:
+        export.export_model(network.layers, path, args.batch)
+    print(f"{path}: {network.name}, {path.stat().st_size:,} bytes")
+    return 0

@@ -1,0 +1,245 @@
+"""The benchmark's parts: what it runs, who takes part, how processes answer, what becomes of the times.
+
+No test asserts a time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_export import NETWORKS
+
+from sepconv import graph
+from sepconv.bench import contenders, method, networks, report, statistics, sweep
+from sepconv.bench.contenders import Contender
+from sepconv.bench.numpy_network import run_network
+from sepconv.bench.processes import Worker, WorkerError
+from sepconv.cost import cost
+from sepconv.lowering import folded_layers
+from sepconv.models import mobilenet_v1_layers
+
+pytest.importorskip("sepconv._core", reason="needs the built engine")
+from sepconv.model import Model
+
+Compute = Callable[[list[graph.Layer], NDArray[np.float32]], list[NDArray[np.float32]]]
+RNG = np.random.default_rng(3)
+QUICK = method.Settings(rounds=3, burst=0.001)
+SMALL = networks.operator("separable", (7, 6, 5, 4), stride=(2, 2), activation="relu6")
+HAVE_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "macs"),
+    [
+        ("mobilenet_v1_1.0_224", "mobilenet_v1_1.0_224", 568.74),
+        ("mobilenet_v1_0.25_128", "mobilenet_v1_0.25_128", None),
+        ("mobilenet_v2", "mobilenet_v2_1.0_224", 300.77),
+        ("efficientnet_lite0", "efficientnet_lite0", 385.19),
+        ("efficientnet_lite0_192", "efficientnet_lite0_192", None),
+    ],
+)
+def test_networks_by_name(model: str, name: str, macs: float | None) -> None:
+    network = networks.open_network(model)
+    assert network.name == name
+    assert network.macs == cost(network.layers).macs
+    assert macs is None or round(network.macs / 1e6, 2) == macs
+
+
+def test_a_network_from_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("tflite")
+    from sepconv.export import export_model
+
+    path = tmp_path / "mine.tflite"
+    export_model(mobilenet_v1_layers(0.25, 32, 5), path)
+    network = networks.open_network(str(path))
+    assert network.name == "mine"
+    assert network.input.shape == (32, 32, 3)
+    with pytest.raises(ValueError, match=r"weights is 'w\.pth', must be left out"):
+        networks.open_network(str(path), weights="w.pth")
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v3", "mobilenet_v1_224", "nothing.tflite", ""])
+def test_what_names_no_network(model: str) -> None:
+    with pytest.raises(ValueError, match=r"MODEL is '.*', must be a \.tflite file or a name such as mobilenet_v1"):
+        networks.open_network(model or "no/such/file")
+
+
+def test_operators() -> None:
+    shapes = {
+        "depthwise": ((9, 8, 4, 8), {"kernel": (5, 3), "stride": (2, 1)}, (5, 8, 8), 5 * 8 * 8 * 15),
+        "pointwise": ((9, 8, 4, 7), {}, (9, 8, 7), 9 * 8 * 28),
+        "separable": ((9, 8, 4, 7), {"stride": (2, 2)}, (5, 4, 7), 5 * 4 * (4 * 9 + 28)),
+        "conv": ((9, 8, 4), {"padding": "valid", "dilation": (2, 1)}, (5, 6, 4), 30 * 9 * 16),
+    }
+    for kind, (shape, options, output, macs) in shapes.items():
+        network = networks.operator(kind, shape, **options)  # type: ignore[arg-type]
+        assert list(graph.infer_shapes(network.layers).values())[-1] == output
+        assert network.macs == macs
+    with pytest.raises(ValueError, match=r"shape is \(4, 4\), must be H,W,C or H,W,C,N"):
+        networks.operator("conv", (4, 4))
+    with pytest.raises(ValueError, match="N a multiple of C"):
+        networks.operator("depthwise", (4, 4, 3, 4))
+
+
+def compute_numpy(layers: list[graph.Layer], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return run_network(layers, x)
+
+
+def compute_torch(layers: list[graph.Layer], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    pytest.importorskip("torch")
+    from sepconv.bench.torch_network import TorchNetwork, to_torch
+
+    return [y.numpy().transpose(0, 2, 3, 1) for y in TorchNetwork(layers)(to_torch(x))]
+
+
+@pytest.mark.parametrize("compute", [compute_numpy, compute_torch])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_peers_that_are_written_here(name: str, compute: Compute) -> None:
+    layers = folded_layers(NETWORKS[name])
+    model = Model(layers, name=name)
+    x = RNG.standard_normal((2, *networks.Network(name, tuple(layers)).input.shape), dtype=np.float32)
+    expected = model(x)
+    outputs = expected if isinstance(expected, tuple) else (expected,)
+    assert method.relative_error(compute(layers, x), outputs) < 2e-6
+
+
+def test_who_takes_part() -> None:
+    everybody = contenders.choose(None, [], ["scalar", "avx2", "avx512"])
+    assert everybody[0] == Contender("sepconv")
+    assert [c.kind for c in everybody] == [k for k in contenders.KINDS if k != "oracle"]
+    held = contenders.choose(["openvino", "litert"], ["avx2", "avx512"], ["scalar", "avx2", "avx512"])
+    assert [c.name for c in held] == ["sepconv avx512", "sepconv avx2", "openvino", "openvino avx2", "litert"]
+    assert held[1].environment(2)["SEPCONV_ISA"] == "avx2"
+    assert held[3].environment(2) == held[2].environment(2) | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    with pytest.raises(ValueError, match="contenders has 'tvm', must be of sepconv, onnxruntime"):
+        contenders.choose(["tvm"], [], ["scalar"])
+    with pytest.raises(ValueError, match="isa has 'avx2', must be of scalar on this machine"):
+        contenders.choose(None, ["avx2"], ["scalar"])
+
+
+def test_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "FRESH_STARTS", 2)
+    monkeypatch.setattr(method, "flush_size", lambda: 1 << 20)
+    chosen = contenders.choose(["numpy", "oracle", *(["onnxruntime"] if HAVE_ONNX else [])], [], ["scalar"])
+    doing: list[str] = []
+    settings = method.Settings(threads=1, batch=2, rounds=2, burst=0.001, startup=True, memory=True, cold=True)
+    compared = method.compare(SMALL, chosen, settings, doing.append)
+    assert len(doing) == method.steps_of(chosen, settings)
+    for entry in compared.contenders:
+        assert entry.excluded is None
+        assert entry.error is not None
+        assert entry.error < 1e-6
+        assert len(entry.bursts) >= 1
+        assert min(map(min, entry.bursts)) > 0
+        assert len(entry.startup) == 2
+    assert compared.contenders[0].isa is not None
+    assert min(compared.rates["scalar"]) > 0
+
+    found = report.document([compared], ["sepconv", "bench"], "scalar", None)
+    assert found["versions"]["numpy"] == np.__version__
+    assert {"processor", "cores", "architecture"} <= found["machine"].keys()
+    (result,) = found["results"]
+    assert result["macs"] == SMALL.macs
+    assert result["contenders"][0]["ratio"]["value"] == 1.0
+    assert len(report.headers(result)) == len(report.rows(result)[0])
+    assert report.headers(result)[-2:] == ["start ms", "memory MB"]
+    assert "batch 2, caches cold" in report.title(result)
+    assert report.notes(result) == []
+    (summary,) = report.summaries(result)
+    assert summary.startswith("sepconv is ")
+
+
+def test_who_is_wrong_or_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "MAX_RELATIVE_ERROR", -1.0)
+    monkeypatch.setitem(contenders.KINDS, "ncnn", contenders.Kind("no_such_package", "ncnn-from-pypi", "network.param"))
+    chosen = [Contender("sepconv"), Contender("ncnn"), Contender("numpy")]
+    compared = method.compare(SMALL, chosen, QUICK)
+    reasons = [entry.excluded or "" for entry in compared.contenders]
+    assert reasons[1] == "not installed (pip install ncnn-from-pypi)"
+    assert reasons[2].startswith("its outputs are others: relative error")
+    (result,) = report.document([compared], [], "scalar", None)["results"]
+    assert [line.partition(":")[0] for line in report.notes(result)][-2:] == ["ncnn", "numpy"]
+    assert report.rows(result)[1][1] == "–"
+
+
+def test_what_a_peer_cannot_take_is_listed() -> None:
+    pytest.importorskip("tflite")
+    pytest.importorskip("ai_edge_litert")
+    odd = [
+        graph.Input(name="input", shape=(5, 5, 4)),
+        graph.MaxPool2d(name="a", inputs=("input",), kernel=(3, 3), stride=(1, 1), padding=((1, 0), (0, 0))),
+    ]
+    network = networks.Network("odd", tuple(odd))
+    compared = method.compare(network, [Contender("sepconv"), Contender("litert")], QUICK)
+    assert compared.contenders[0].bursts
+    assert "which TFLite cannot say" in (compared.contenders[1].excluded or "")
+
+
+def test_outputs_that_differ() -> None:
+    a = np.array([1.0, -4.0, 2.0], np.float32)
+    assert method.relative_error([a], [a]) == 0
+    assert method.relative_error([a + np.float32(0.5)], [a]) == pytest.approx(0.125)
+    assert method.relative_error([a * np.float32("nan")], [a]) == float("inf")
+    assert method.relative_error([a, a], [a]) == float("inf")
+    assert method.relative_error([a[:2]], [a]) == float("inf")
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Worker({}, log) as worker, pytest.raises(WorkerError, match="KeyError: 'folder'"):
+        worker.ask({"kind": "numpy"})
+    with Worker({}, log) as worker:
+        worker._process.kill()
+        with pytest.raises(WorkerError, match="its process ended by SIGKILL"):
+            worker.ask({"kind": "fma", "isa": "scalar", "threads": 1})
+    assert worker._process.returncode is not None
+
+
+def test_sepconv_reads_the_file_that_litert_reads(tmp_path: Path) -> None:
+    pytest.importorskip("tflite")
+    network = networks.open_network("mobilenet_v2_0.35_32")
+    assert contenders.prepare(network, 1, tmp_path, {"sepconv"}) == {}
+    assert contenders.sepconv_file(tmp_path) == contenders.TFLITE
+    (tmp_path / contenders.TFLITE).unlink()
+    assert contenders.sepconv_file(tmp_path) == "layers.pickle"
+
+
+def test_statistics() -> None:
+    bursts = [[1e-3 * value for value in row] for row in RNG.normal(10, 0.1, (20, 8))]
+    times = statistics.summarise(bursts)
+    assert times.runs == 160
+    assert 9 < times.minimum < times.p25 < times.median < 11
+    slower = [[2 * value for value in burst] for burst in bursts]
+    ratio = statistics.ratio(slower, bursts)
+    assert ratio.value == pytest.approx(2.0)
+    assert 1.95 < ratio.low < 2.0 < ratio.high < 2.05
+    assert statistics.typical_rate([1.0, 2.0, 3.0, 4.0, 5.0]) == 4.0
+
+
+def sweep_result(name: str, macs: float, milliseconds: float) -> dict[str, Any]:
+    share = 2e-6 * macs / milliseconds / 100
+    row = {"name": "sepconv", "kind": "sepconv", "milliseconds": {"p25": milliseconds}, "share_of_peak": share}
+    return {"network": name, "macs": macs, "batch": 1, "peak_gflops": {"scalar": 100.0}, "contenders": [row]}
+
+
+def test_the_line_of_a_sweep() -> None:
+    costs = {name: networks.open_network(name).macs for name in sweep.names()}
+    assert len(costs) == 7
+    # 100 GFLOP/s are 20 microseconds a million multiply-adds; this is a quarter slower, and 0.1 ms besides.
+    results = [sweep_result(name, macs, 25e-9 * macs + 0.1) for name, macs in costs.items()]
+    line = sweep.fit(results, "sepconv")
+    assert line is not None
+    assert (line.slope, line.offset) == pytest.approx((0.025, 0.1))
+    assert line.of_peak == pytest.approx(1.25)
+    assert sweep.fit(results[:1], "sepconv") is None
+    (sentence,) = sweep.sentences(sweep.lines(results))
+    assert "1.25 times the peak's" in sentence
+    widths, resolutions = sweep.series(results)
+    assert [square for square, _ in widths] == [0.0625, 0.25, 0.5625, 1.0]
+    assert len(resolutions) == 4

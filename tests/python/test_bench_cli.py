@@ -1,0 +1,186 @@
+"""``sepconv bench``, ``profile`` and ``peaks``, as one types them. No test asserts a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sepconv import cli
+from sepconv.bench import networks, peaks, profile
+from sepconv.cli import console
+from sepconv.export import export_model
+
+pytest.importorskip("sepconv._core", reason="needs the built engine")
+from sepconv import _core
+
+needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+QUICK = ("--rounds", "2", "--burst", "1", "--contenders", "numpy")
+
+
+@pytest.fixture(autouse=True)
+def quick_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "SECONDS", 0.001)
+    monkeypatch.setattr(peaks, "DRAM_BYTES", 4 << 20)
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert cli.main(args) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def error(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert cli.main(args) == 2
+    return capsys.readouterr().err
+
+
+def test_bench_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "bench", "mobilenet_v1_0.25_32", *QUICK)
+    assert re.search(r"mobilenet_v1_0\.25_32, 1 thread · \d\.\d M multiply-adds · peak \d+ GFLOP/s", text)
+    assert re.search(r"^sepconv .*1\.00 \(", text, re.MULTILINE)
+    assert re.search(r"^  sepconv is \d+\.\d+ times as fast as the fastest peer, numpy", text, re.MULTILINE)
+    assert _core.isa() in text
+
+
+def test_bench_an_operator_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    op = ("--op", "depthwise", "--shape", "8,8,16", "--stride", "2", "--kernel", "5", "--activation", "relu6")
+    found = json.loads(run(capsys, "bench", *op, *QUICK, "--threads", "1,2", "--isa", "scalar", "--json"))
+    assert [result["threads"] for result in found["results"]] == [1, 2]
+    assert found["results"][0]["network"] == "depthwise 5x5 8x8x16 stride 2x2"
+    assert [row["name"] for row in found["results"][0]["contenders"]] == ["sepconv scalar", "numpy"]
+    assert found["results"][0]["contenders"][0]["isa"] == "scalar"
+    assert {"machine", "versions", "isa", "load_average", "date", "command"} <= found.keys()
+
+
+@needs_matplotlib
+def test_bench_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, document = tmp_path / "times.svg", tmp_path / "times.json"
+    op = ("--op", "pointwise", "--shape", "4,4,8,16")
+    assert "pointwise" in run(capsys, "bench", *op, *QUICK, "--plot", str(picture), "--json", str(document))
+    assert picture.read_text(encoding="utf-8").startswith("<?xml")
+    assert json.loads(document.read_text(encoding="utf-8"))["schema"] == 1
+
+
+@needs_matplotlib
+def test_bench_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from sepconv.bench import sweep
+
+    monkeypatch.setattr(sweep, "ALPHAS", (0.25, 0.5))
+    monkeypatch.setattr(sweep, "RESOLUTIONS", (32, 64))
+    monkeypatch.setattr(sweep, "FITTED_FROM", 0.0)
+    picture = tmp_path / "sweep.png"
+    text = run(capsys, "bench", "--sweep", "--rounds", "2", "--burst", "1", "--plot", str(picture))
+    assert "µs a million multiply-adds" in text
+    assert picture.stat().st_size > 0
+
+
+def test_bench_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "MODEL is 'resnet50'" in error(capsys, "bench", "resnet50")
+    assert "exclude each other" in error(capsys, "bench", "mobilenet_v1", "--sweep")
+    assert "--op needs --shape" in error(capsys, "bench", "--op", "conv")
+    assert "--shape needs --op" in error(capsys, "bench", "--shape", "4,4,4")
+    assert "activation was 'gelu'" in error(capsys, "bench", "--op", "conv", "--shape", "4,4,4", "--activation", "gelu")
+    assert "contenders has 'tvm'" in error(capsys, "bench", "--contenders", "tvm")
+    assert "isa has 'sse9'" in error(capsys, "bench", "--isa", "sse9")
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--threads", "1,0"])
+    assert "must be a whole number, 1 or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--op", "conv", "--shape", "4,4,4", "--kernel", "1,2,3"])
+    assert "must be one number or two" in capsys.readouterr().err
+
+
+@needs_matplotlib
+def test_a_plot_that_cannot_be_written_is_known_before_measuring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "plot is 'times.docx', must end in one of" in error(capsys, "bench", "--plot", "times.docx")
+
+
+def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "peaks", "--threads", "1,2")
+    for line in (*(f"FMA {isa}" for isa in _core.supported_isas()), "read L1", "read L2", "read L3", "read DRAM"):
+        assert line in text
+    (one,) = json.loads(run(capsys, "peaks", "--threads", "1", "--json"))["peaks"]
+    assert set(one["gflops"]) == set(_core.supported_isas())
+    assert all(rate > 0 for rate in [*one["gflops"].values(), *one["gigabytes_a_second"].values()])
+
+
+def test_measuring_checks_its_arguments() -> None:
+    with pytest.raises(ValueError, match="isa must be one of"):
+        _core.measure_fma("sse9", 1, 0.0)
+    with pytest.raises(ValueError, match="threads is 0, must be between 1 and"):
+        _core.measure_fma("scalar", 0, 0.0)
+    with pytest.raises(ValueError, match="seconds is -1"):
+        _core.measure_read("scalar", 1 << 12, 1, -1.0)
+    with pytest.raises(ValueError, match="bytes is 8, must be at least 128"):
+        _core.measure_read("scalar", 8, 1, 0.0)
+
+
+def some_peaks() -> peaks.Peaks:
+    bandwidth = {"L1": 400e9, "L2": 200e9, "L3": 40e9, "DRAM": 10e9}
+    sizes = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
+    return peaks.Peaks(1, _core.isa(), {_core.isa(): 100e9}, bandwidth, sizes)
+
+
+def test_what_bounds_a_step() -> None:
+    found = some_peaks()
+    assert [found.level(size) for size in (1, 32 << 10, 33 << 10, 2 << 20, 1 << 30)] == ["L1", "L1", "L2", "L3", "DRAM"]
+    assert found.seconds(_core.isa(), 1e9, {"L2": 1e6}) == (0.01, "multiply-adds")
+    assert found.seconds(_core.isa(), 1e6, {"L1": 1e3, "DRAM": 1e6}) == (1e-4, "DRAM")
+
+
+def test_a_profile() -> None:
+    network = networks.open_network("mobilenet_v2_0.35_32")
+    fused = profile.profile(network, some_peaks(), repeat=3)
+    alone = profile.profile(network, some_peaks(), repeat=2, fused=False, batch=2)
+    layers = [layer.name for layer in network.layers[1:]]
+    assert list(dict.fromkeys(name for step in fused.steps for name in step.layers)) == layers
+    assert len(alone.steps) >= len(fused.steps)
+    assert sum(step.macs for step in alone.steps) >= 2 * network.macs
+    for step in alone.steps:
+        assert step.milliseconds >= step.minimum > 0
+        assert step.bound in ("multiply-adds", "L1", "L2", "L3", "DRAM")
+        assert all(kernel.endswith(_core.isa()) or kernel.startswith("to_") for kernel in step.kernels)
+    table = profile.rows(fused)
+    assert table[-1][0] == "total"
+    assert np.isclose(float(table[-1][3]), fused.milliseconds, atol=1e-3)
+
+
+@needs_matplotlib
+def test_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "roofline.png"
+    text = run(capsys, "profile", "mobilenet_v1_0.25_32", "--repeat", "2", "--plot", str(picture))
+    assert "classifier" in text
+    assert "of the bound" in text
+    assert picture.stat().st_size > 0
+    found: dict[str, Any] = json.loads(run(capsys, "profile", "mobilenet_v1_0.25_32", "--repeat", "2", "--json"))
+    assert found["isa"] == _core.isa()
+    assert all(step["bytes"] > 0 for step in found["steps"])
+
+
+def test_tables_without_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "_rich", lambda: False)
+    console.print_table("title", ("a", "b"), [["x", "1"], [], ["y", "22"]])
+    assert capsys.readouterr().out == "title\na   b\n-  --\nx   1\n-  --\ny  22\n\n"
+    with console.progress(2) as advance:
+        advance("nothing")
+
+
+def test_missing_extras_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package, extra, path in (("onnx", "onnx", "a.onnx"), ("tflite", "bench", "a.tflite")):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert f"{package}: pip install 'sepconv[{extra}]'" in error(
+            capsys, "export", "mobilenet_v1_0.25_32", str(tmp_path / path)
+        )
+    export_model(networks.open_network("mobilenet_v1_0.25_32").layers, tmp_path / "a.param")
+    assert (tmp_path / "a.bin").stat().st_size > 0
+    assert "--keep-batch-norm is for .onnx files" in error(
+        capsys, "export", "mobilenet_v1_0.25_32", str(tmp_path / "a.param"), "--keep-batch-norm"
+    )
