@@ -18,8 +18,21 @@ namespace sepconv {
 
 inline constexpr std::size_t kAlignment = 64;
 
-// Bytes that start on a 64-byte boundary; their first content is unspecified. From 2 MB on they start on a 2 MB
-// boundary and ask for huge pages, which spare the TLB when weights stream through.
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+// Asks for huge pages, which spare the TLB, wherever a whole one fits. Only for memory that will all be used: a huge page
+// is resident as a whole. Advice, so failure is fine.
+inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__)
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const std::uintptr_t last = (begin + bytes) / kHugePage * kHugePage;
+  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// Bytes that start on a 64-byte boundary, from 2 MB on at that of a huge page; their first content is unspecified. Pages
+// that are never touched take no memory.
 class AlignedBuffer {
  public:
   AlignedBuffer() noexcept = default;
@@ -53,14 +66,12 @@ class AlignedBuffer {
   std::size_t size() const noexcept { return size_; }  // in bytes
 
  private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
 #if defined(__linux__)
   static std::size_t pages(std::size_t bytes) {
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     return (bytes + page - 1) / page * page;
   }
-  static void* allocate_huge(std::size_t bytes) {
+  static void* allocate_mapped(std::size_t bytes) {
     if (bytes > PTRDIFF_MAX - 2 * kHugePage) throw std::bad_alloc();
     const std::size_t length = pages(bytes), reserved = length + kHugePage;
     void* const raw = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -70,15 +81,13 @@ class AlignedBuffer {
     const std::size_t head = misaligned == 0 ? 0 : kHugePage - misaligned;
     if (head != 0) munmap(begin, head);
     if (reserved - head - length != 0) munmap(begin + head + length, reserved - head - length);
-    // Whole huge pages only: one under the tail would be resident beyond the size. Advice, so failure is fine.
-    (void)madvise(begin + head, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
     return begin + head;
   }
 #endif
 
   static void* allocate(std::size_t bytes) {
 #if defined(__linux__)
-    if (bytes >= kHugePage) return allocate_huge(bytes);
+    if (bytes >= kHugePage) return allocate_mapped(bytes);
 #endif
 #if defined(_WIN32)
     void* const data = _aligned_malloc(bytes, kAlignment);

@@ -206,6 +206,7 @@ std::unique_ptr<Plan::Context> Plan::take_context(int threads) const {
   if (!context) {
     context = std::make_unique<Context>();
     context->arena = AlignedBuffer(arena_bytes_);
+    advise_huge_pages(context->arena.bytes(), arena_bytes_);
   }
   if (static_cast<int>(context->scratch.size()) < threads) {
     while (static_cast<int>(context->scratch.size()) < threads) {

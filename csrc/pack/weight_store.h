@@ -1,5 +1,5 @@
 // Where packed weights lie: one after the other, in order of execution, in few large blocks. So a kernel can prefetch the
-// weights that come next by their distance alone, and huge pages cover them.
+// weights that come next by their distance alone.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +22,7 @@ class WeightStore {
     }
     float* const start = reinterpret_cast<float*>(blocks_.back().bytes() + blocks_.back().size() - left_);
     left_ -= bytes;
+    advise_huge_pages(start, bytes);
     return start;
   }
 
