@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,10 @@ def test_missing_extras_are_named(
     assert "--keep-batch-norm is for .onnx files" in error(
         capsys, "export", "mobilenet_v1_0.25_32", str(tmp_path / "a.param"), "--keep-batch-norm"
     )
+
+
+def test_the_document_says_what_was_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(root / "tools" / "update_benchmarks.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

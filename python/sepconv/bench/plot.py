@@ -23,8 +23,8 @@ Result = dict[str, Any]
 
 _INK, _GREY, _GRID, _ACCENT, _OTHER = "#1c2430", "#6b7684", "#e3e7eb", "#0f766e", "#9fb3c1"
 _PALETTE = ("#0f766e", "#b45309", "#4f46e5", "#be185d", "#4d7c0f", "#0369a1", "#7c3aed", "#a16207")
-_WIDTH = 8.0  # inches
-_BAR_HEIGHT = 0.28
+_WIDTH = 8.5  # inches
+_BAR_HEIGHT = 0.22
 _MOST_NAMES = 8
 _SLOWEST = 4.0  # a bar of more than this many times sepconv's is cut, and says so
 
@@ -43,11 +43,14 @@ def save_bars(path: Path, results: Sequence[Result], caption: str) -> None:
     Raises ValueError for a suffix that matplotlib does not know, OSError, MissingExtraError.
     """
     timed = [[row for row in result["contenders"] if "milliseconds" in row] for result in results]
-    heights = [0.7 + _BAR_HEIGHT * len(rows) for rows in timed]
-    figure = _figure(sum(heights) + 0.4)
-    panels = figure.subplots(len(results), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, result, rows in zip(panels[:, 0], results, timed, strict=True):
+    columns = min(len(results), 2)
+    lines = -(-len(results) // columns)
+    figure = _figure(lines * (0.5 + _BAR_HEIGHT * max(map(len, timed))) + 0.3)
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, result, rows in zip(panels, results, timed, strict=False):
         _bars(axes, result, sorted(rows, key=lambda row: float(row["milliseconds"]["p25"])))
+    for axes in panels:  # those that are left
+        axes.set_axis_off()
     _save(figure, path, caption)
 
 
@@ -60,7 +63,7 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
         times = "" if row["kind"] == "sepconv" else f"  {row['ratio']['value']:.2f}×"
         cut = " →" if time > limit else ""
         text = f" {time:.3g} ms{times}{cut}"
-        inside = min(time, limit) > 0.75 * min(limit, rows[-1]["milliseconds"]["p25"])
+        inside = min(time, limit) > 0.6 * min(limit, rows[-1]["milliseconds"]["p25"])
         axes.text(
             min(time, limit), place, f"{text} " if inside else text, va="center", fontsize=8,
             color="white" if inside and row["kind"] == "sepconv" else _INK, ha="right" if inside else "left",
