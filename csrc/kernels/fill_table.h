@@ -14,11 +14,12 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   KernelTable t{};
   t.isa = isa;
   t.vector = kLanes;
-  t.gemm_rows = kRows;
   t.gemm_vectors = 2;
-  fill_gemm<1, false, kRows>(t.gemm_f32[0]);
+  t.gemm_rows[0] = 2 * kRows;
+  t.gemm_rows[1] = kRows;
+  fill_gemm<1, false, 2 * kRows>(t.gemm_f32[0]);
   fill_gemm<2, false, kRows>(t.gemm_f32[1]);
-  fill_gemm<1, true, kRows>(t.gemm_strided_f32[0]);
+  fill_gemm<1, true, 2 * kRows>(t.gemm_strided_f32[0]);
   fill_gemm<2, true, kRows>(t.gemm_strided_f32[1]);
   t.depthwise_3x3_s1_f32 = depthwise<3, 1>;
   t.depthwise_3x3_s2_f32 = depthwise<3, 2>;

@@ -13,7 +13,7 @@
 
 namespace sepconv {
 
-inline constexpr int kMaxGemmRows = 14;
+inline constexpr int kMaxGemmRows = 28;
 inline constexpr int kMaxGemmVectors = 2;
 inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
 
@@ -69,8 +69,8 @@ using PoolKernel = void (*)(const PoolRow&);
 struct KernelTable {
   const char* isa;            // "avx512"
   int vector;                 // V
-  int gemm_rows;              // largest tile: gemm_rows × gemm_vectors·V
-  int gemm_vectors;
+  int gemm_vectors;           // of a panel at most
+  int gemm_rows[kMaxGemmVectors];  // [vectors-1]: rows of the highest tile that is so many vectors wide
 
   // gemm_f32[vectors-1][rows-1]: rows of A lie V floats apart (a plane of an activation).
   GemmKernel gemm_f32[kMaxGemmVectors][kMaxGemmRows];

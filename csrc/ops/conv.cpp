@@ -16,7 +16,7 @@ class Conv final : public RowOp {
   Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
        const KernelTable& t)
       : table_(t), packed_(std::move(packed)), epilogue_(activation) {
-    kernel = gemm_name(t, "conv");
+    kernel = gemm_name("conv", *packed_, t);
     in = shape;
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), outputs};
@@ -77,7 +77,7 @@ class Conv final : public RowOp {
   }
 
   void multiply_row(const RowTask& task, int p, int y, int i) const noexcept {
-    const Tiles tiles(out.w, table_);
+    const Tiles tiles(out.w, tile_rows(*packed_, table_));
     const Prefetch prefetch = weight_prefetch(packed_->panel_bytes(), tiles.count(), k_);
     const int vectors = packed_->vectors(p), block = packed_->first_block(p);
     GemmTile g;

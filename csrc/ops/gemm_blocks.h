@@ -9,16 +9,19 @@
 
 namespace sepconv {
 
-inline std::string gemm_name(const KernelTable& t, const char* kind) {
-  return std::string(kind) + "_f32_" + std::to_string(t.gemm_rows) + "x" + std::to_string(t.gemm_vectors * t.vector) + "__" +
+// The highest tile for these weights: where one vector is all there is, it leaves registers for more rows.
+inline int tile_rows(const PackedGemm& packed, const KernelTable& t) { return t.gemm_rows[packed.vectors(0) - 1]; }
+
+inline std::string gemm_name(const char* kind, const PackedGemm& packed, const KernelTable& t) {
+  return std::string(kind) + "_f32_" + std::to_string(tile_rows(packed, t)) + "x" + std::to_string(packed.vectors(0) * t.vector) + "__" +
          t.isa;
 }
 
-// Tiles of nearly equal height, none above gemm_rows: a last tile of one row would wait for its multiply-adds.
+// Tiles of nearly equal height, none above `highest`: a last tile of one row would wait for its multiply-adds.
 class Tiles {
  public:
-  Tiles(int rows, const KernelTable& t)
-      : count_((rows + t.gemm_rows - 1) / t.gemm_rows), height_(rows / count_), higher_(rows - height_ * count_) {}
+  Tiles(int rows, int highest)
+      : count_((rows + highest - 1) / highest), height_(rows / count_), higher_(rows - height_ * count_) {}
   int count() const { return count_; }
   int begin(int tile) const { return tile * height_ + std::min(tile, higher_); }
   int height(int tile) const { return height_ + (tile < higher_); }

@@ -15,7 +15,7 @@ class ImageConv final : public RowOp {
   ImageConv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
             const KernelTable& t)
       : table_(t), packed_(std::move(packed)), epilogue_(activation) {
-    kernel = gemm_name(t, "conv");
+    kernel = gemm_name("conv", *packed_, t);
     in = shape;
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), outputs};
@@ -25,7 +25,7 @@ class ImageConv final : public RowOp {
     streams = true;
     split = Split::rows;
 
-    patch_columns_ = (t.gemm_rows - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
+    patch_columns_ = (tile_rows(*packed_, t) - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
     patch_row_ = std::ptrdiff_t{1} * patch_columns_ * in.c;
     scratch_floats = static_cast<std::size_t>(w.kh) * patch_row_;
     in_image_ = segments(std::ptrdiff_t{1} * w.dilation_h * in.w * in.c);
@@ -33,7 +33,7 @@ class ImageConv final : public RowOp {
   }
 
   void run(const RowTask& task) const noexcept override {
-    const Tiles tiles(out.w, table_);
+    const Tiles tiles(out.w, tile_rows(*packed_, table_));
     // The image is new to the caches: during one row of output, the rows that the next one sees first.
     const Prefetch prefetch(sizeof(float) * window.stride_h * in.w * in.c, tiles.count(), window.kh * window.kw * in.c);
     for (int y = task.y0; y < task.y1; ++y) {

@@ -16,7 +16,7 @@ class Pointwise final : public RowOp {
  public:
   Pointwise(Shape shape, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, const KernelTable& t)
       : table_(t), packed_(std::move(packed)), epilogue_(activation) {
-    kernel = gemm_name(t, "gemm");
+    kernel = gemm_name("gemm", *packed_, t);
     in = shape;
     out = {shape.h, shape.w, outputs};
     parts = packed_->panels();
@@ -47,7 +47,7 @@ class Pointwise final : public RowOp {
  private:
   void multiply(const RowTask& task, int y, int pixels, const Segment* segments, int segment_count) const noexcept {
     const int v = table_.vector;
-    const Tiles tiles(pixels, table_);
+    const Tiles tiles(pixels, tile_rows(*packed_, table_));
     const Prefetch prefetch = weight_prefetch(packed_->panel_bytes(), tiles.count(), in.c);
     const float* const a = task.in.at(0, y);
     float* const c = task.out.at(0, y);

@@ -21,7 +21,7 @@ std::vector<TileId> tiles() {
     const KernelTable& t = kernels(isa);
     for (const bool strided : {false, true})
       for (int vectors = 1; vectors <= t.gemm_vectors; ++vectors)
-        for (int rows = 1; rows <= t.gemm_rows; ++rows) {
+        for (int rows = 1; rows <= t.gemm_rows[vectors - 1]; ++rows) {
           const std::string size = std::to_string(rows) + "x" + std::to_string(vectors * t.vector);
           out.push_back({{(strided ? "gemm_strided_f32_" : "gemm_f32_") + size, isa}, strided, rows, vectors});
         }

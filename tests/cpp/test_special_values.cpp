@@ -126,14 +126,17 @@ TEST_P(Table, HasEveryKernel) {
   const KernelTable& t = GetParam().table();
   EXPECT_EQ(t.isa, GetParam().isa);
   EXPECT_GE(t.vector, 1);
-  ASSERT_TRUE(t.gemm_rows >= 1 && t.gemm_rows <= kMaxGemmRows);
   ASSERT_TRUE(t.gemm_vectors >= 1 && t.gemm_vectors <= kMaxGemmVectors);
   std::set<GemmKernel> distinct;
-  for (int vectors = 0; vectors < t.gemm_vectors; ++vectors)
-    for (int rows = 0; rows < t.gemm_rows; ++rows)
+  std::size_t expected = 0;
+  for (int vectors = 0; vectors < t.gemm_vectors; ++vectors) {
+    ASSERT_TRUE(t.gemm_rows[vectors] >= 1 && t.gemm_rows[vectors] <= kMaxGemmRows);
+    expected += 2u * t.gemm_rows[vectors];
+    for (int rows = 0; rows < t.gemm_rows[vectors]; ++rows)
       distinct.insert({t.gemm_f32[vectors][rows], t.gemm_strided_f32[vectors][rows]});
+  }
   EXPECT_EQ(distinct.count(nullptr), 0u);
-  EXPECT_EQ(distinct.size(), 2u * t.gemm_vectors * t.gemm_rows);
+  EXPECT_EQ(distinct.size(), expected);
   for (const DepthwiseKernel kernel : {t.depthwise_3x3_s1_f32, t.depthwise_3x3_s2_f32, t.depthwise_5x5_s1_f32,
                                        t.depthwise_5x5_s2_f32, t.depthwise_any_f32})
     EXPECT_NE(kernel, nullptr);

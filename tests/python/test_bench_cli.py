@@ -54,7 +54,7 @@ def test_bench_an_operator_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(run(capsys, "bench", *op, *QUICK, "--threads", "1,2", "--isa", "scalar", "--json"))
     assert [result["threads"] for result in found["results"]] == [1, 2]
     assert found["results"][0]["network"] == "depthwise 5x5 8x8x16 stride 2x2"
-    assert [row["name"] for row in found["results"][0]["contenders"]] == ["sepconv scalar", "numpy"]
+    assert [row["name"] for row in found["results"][0]["contenders"]] == ["sepconv scalar", "numpy scalar"]
     assert found["results"][0]["contenders"][0]["isa"] == "scalar"
     assert {"machine", "versions", "isa", "load_average", "date", "command"} <= found.keys()
 

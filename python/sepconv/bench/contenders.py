@@ -29,28 +29,33 @@ class Kind:
 
     package: what must be importable; distribution: what PyPI calls it.
     file: what it reads, of the files that ``prepare`` writes.
-    holds_isa: how it is held to an ISA: by the environment variable SEPCONV_ISA, ONEDNN_MAX_CPU_ISA, or not at all.
+    held_by: the environment variables that hold it to an ISA, if any do.
     default: whether it takes part without being asked for.
     """
 
     package: str
     distribution: str
     file: str
-    holds_isa: str | None = None
+    held_by: tuple[str, ...] = ()
     default: bool = True
 
 
 KINDS: dict[str, Kind] = {
-    "sepconv": Kind("sepconv", "sepconv", LAYERS, "SEPCONV_ISA"),
+    "sepconv": Kind("sepconv", "sepconv", LAYERS, ("SEPCONV_ISA",)),
     "onnxruntime": Kind("onnxruntime", "onnxruntime", ONNX),
-    "openvino": Kind("openvino", "openvino", ONNX, "ONEDNN_MAX_CPU_ISA"),
+    "openvino": Kind("openvino", "openvino", ONNX, ("ONEDNN_MAX_CPU_ISA",)),
     "litert": Kind("ai_edge_litert", "ai-edge-litert", TFLITE),
-    "torch": Kind("torch", "torch", LAYERS, "ONEDNN_MAX_CPU_ISA"),
+    "torch": Kind("torch", "torch", LAYERS, ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")),
     "ncnn": Kind("ncnn", "ncnn", NCNN),
     "numpy": Kind("numpy", "numpy", LAYERS),
     "oracle": Kind("sepconv", "sepconv", LAYERS, default=False),
 }
-_ONEDNN_NAMES = {"avx2": "AVX2", "avx512": "AVX512_CORE"}
+# How those variables spell our ISAs, where not as we do.
+_SPELLINGS = {
+    "ONEDNN_MAX_CPU_ISA": {"scalar": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"},
+    "MKL_ENABLE_INSTRUCTIONS": {"scalar": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"},
+    "ATEN_CPU_CAPABILITY": {"scalar": "default"},
+}
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,17 @@ class Contender:
     def environment(self, threads: int) -> dict[str, str]:
         """Variables that its process gets besides ours."""
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        variable = KINDS[self.kind].holds_isa
-        if self.isa is not None and variable is not None:
-            variables[variable] = self.isa if variable == "SEPCONV_ISA" else _ONEDNN_NAMES[self.isa]
+        if self.isa is not None:
+            for variable in KINDS[self.kind].held_by:
+                variables[variable] = _SPELLINGS.get(variable, {}).get(self.isa, self.isa)
         return variables
 
 
 def choose(names: Sequence[str] | None, isas: Sequence[str], supported: Sequence[str]) -> list[Contender]:
     """The contenders of these names (None: all but the slow oracle), sepconv always among them and first.
 
-    Each of ``isas``, the best first, adds a sepconv held to it, and the peers that can be held to it where it is not
-    the best of ``supported``. Raises ValueError for a name or an ISA that does not exist.
+    ``isas`` hold them: one sepconv for each of these, the best first, and each peer likewise, but free for the best of
+    ``supported``. Raises ValueError for a name or an ISA that does not exist.
     """
     for name in names or ():
         if name not in KINDS:
@@ -85,20 +90,18 @@ def choose(names: Sequence[str] | None, isas: Sequence[str], supported: Sequence
     for isa in isas:
         if isa not in supported:
             raise ValueError(f"isa has {isa!r}, must be of {', '.join(supported)} on this machine")
-    wanted = [kind for kind, is_ in KINDS.items() if kind in names] if names else [k for k in KINDS if KINDS[k].default]
-    isas = sorted(set(isas), key=supported.index, reverse=True)
-    chosen = [Contender("sepconv", isa) for isa in isas] or [Contender("sepconv")]
-    for kind in wanted:
-        if kind != "sepconv":
-            chosen.append(Contender(kind))
-            held = KINDS[kind].holds_isa is not None
-            chosen += [Contender(kind, isa) for isa in isas if held and isa in _ONEDNN_NAMES and isa != supported[-1]]
-    return chosen
+    wanted = [kind for kind in KINDS if (kind in names if names else KINDS[kind].default) and kind != "sepconv"]
+    held: list[str | None] = [*sorted(set(isas), key=supported.index, reverse=True)]
+    held = held or [None]
+    peers = [Contender(kind, None if isa == supported[-1] else isa) for kind in wanted for isa in held]
+    return [*(Contender("sepconv", isa) for isa in held), *peers]
 
 
 def reason_absent(contender: Contender, missing_files: dict[str, str]) -> str | None:
     """Why it cannot take part; None where it can."""
     kind = KINDS[contender.kind]
+    if contender.isa is not None and not kind.held_by:
+        return f"nothing holds it to {contender.isa}"
     if importlib.util.find_spec(kind.package) is None:
         return f"not installed (pip install {kind.distribution})"
     return missing_files.get(kind.file)

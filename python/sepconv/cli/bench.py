@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add(
         "--isa", type=names, default=[], metavar="ISA,...",
-        help="a sepconv on each of these, and peers that can be held to it (openvino, torch)",
+        help="hold sepconv, and the peers that can be held (openvino, torch), to each of these",
     )  # fmt: skip
     add("--threads", type=numbers, default=[1], metavar="N,...", help="default: 1")
     add("--batch", type=positive, default=1, metavar="N", help="images a run (default: %(default)s)")
