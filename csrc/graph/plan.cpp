@@ -14,6 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kInterruptPeriod = std::chrono::milliseconds(50);
+constexpr int kGroup = 8;  // images whose last steps run at once
 
 RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTable& t) {
   const Node* const source = n.inputs.empty() ? nullptr : &nodes[n.inputs[0]];
@@ -41,6 +42,23 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     case NodeKind::to_nhwc: return make_to_nhwc(n.out, t);
   }
   return nullptr;
+}
+
+// Whether a node treats each pixel by itself, and its activations are of one pixel.
+bool is_pixelwise(const Node& node, const std::vector<Node>& nodes) {
+  const auto single = [](const Shape& s) { return s.h == 1 && s.w == 1; };
+  if (node.inputs.empty() || !single(node.out)) return false;
+  for (const int input : node.inputs) {
+    if (nodes[input].kind == NodeKind::input || !single(nodes[input].out)) return false;
+  }
+  switch (node.kind) {
+    case NodeKind::conv: return node.window.kh == 1 && node.window.kw == 1 && !node.window.padding.any();
+    case NodeKind::add:
+    case NodeKind::activation:
+    case NodeKind::softmax:
+    case NodeKind::to_nhwc: return true;
+    default: return false;
+  }
 }
 
 // Whether to stream `op` behind a chain whose last result takes `bytes`: where the result would crowd L2, and the
@@ -116,6 +134,7 @@ Plan::Plan(const Graph& graph, Fusion fusion) : table_(graph.table()), store_(gr
   if (input_shapes_.empty()) throw std::invalid_argument("graph: has no input, must have at least one");
   if (output_shapes_.empty()) throw std::invalid_argument("graph: has no output, must have at least one");
   add_steps(nodes, fusion);
+  group_tail(nodes);
   lay_out(nodes);
 }
 
@@ -177,6 +196,30 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
   }
 }
 
+void Plan::group_tail(std::vector<Node> nodes) {
+  const std::vector<Node> single = nodes;
+  const auto groups = [&](const Step& step) {
+    return step.nodes.size() == 1 && is_pixelwise(single[step.out], single);
+  };
+  tail_ = steps();
+  while (tail_ > 0 && groups(steps_[tail_ - 1])) --tail_;
+  for (int s = tail_; s < steps(); ++s) {
+    const Step& step = steps_[s];
+    for (const int node : {step.in, step.others[0], step.out}) {
+      if (node == -1) continue;
+      places_[node].grouped = places_[node].where == Place::arena;
+      nodes[node].out.w = kGroup;
+    }
+  }
+  for (int s = tail_; s < steps(); ++s) {
+    std::vector<RowOpPtr> ops;
+    ops.push_back(make_op(nodes[steps_[s].out], nodes, table_));
+    wide_tail_.emplace_back(std::move(ops), table_);
+    wide_tail_.back().settle_split(Split::channels);
+    scratch_floats_ = std::max(scratch_floats_, wide_tail_.back().scratch_floats());
+  }
+}
+
 void Plan::lay_out(const std::vector<Node>& nodes) {
   std::vector<Lifetime> lifetimes;
   std::vector<int> owners;
@@ -188,7 +231,10 @@ void Plan::lay_out(const std::vector<Node>& nodes) {
       const Step& step = steps_[reader];
       if (step.in == node || std::find(step.others.begin(), step.others.end(), node) != step.others.end()) last = reader;
     }
-    lifetimes.push_back({blocked_floats(nodes[node].out, table_) * sizeof(float), s, last});
+    const std::size_t bytes = blocked_floats(nodes[node].out, table_) * sizeof(float);
+    // The images of a group come here one after the other, each through all the steps before.
+    const bool grouped = places_[node].grouped;
+    lifetimes.push_back({grouped ? bytes * kGroup : bytes, grouped ? 0 : s, last});
     owners.push_back(node);
   }
   const ArenaPlan arena = plan_arena(lifetimes);
@@ -258,59 +304,71 @@ void Plan::work(Run& run, int thread, int thread_count) const {
   };
   std::uint64_t number = 0;   // of the step in the run
   std::uint32_t needed = 0;   // pieces of the steps up to it
-  for (std::int64_t image = 0; image < run.end; ++image) {
-    for (int s = 0; s < steps(); ++s) {
-      const Step& step = steps_[s];
-      const auto start = run.step_seconds && thread == 0 ? Clock::now() : Clock::time_point{};
-      const int pieces = step.chain.pieces(thread_count);
-      const StepViews view = views(step, run, image);
-      ++number;
-      // Each thread begins with its own share, the same part of every image, which its cache knows; then it helps the
-      // others.
-      const auto share_begin = [&](int owner) {
-        return static_cast<int>((std::int64_t{1} * pieces * owner + thread_count - 1) / thread_count);
-      };
-      std::uint32_t finished = 0;
-      for (int i = 0; i < thread_count; ++i) {
-        const int owner = (thread + i) % thread_count, begin = share_begin(owner), count = share_begin(owner + 1) - begin;
-        for (int piece; (piece = run.context->shares[owner].take(number, count)) >= 0; ++finished) {
-          if (!run.stopped.load(std::memory_order_relaxed)) step.chain.run(view, begin + piece, pieces, scratch);
-          look(image);
-        }
-      }
-      needed += static_cast<std::uint32_t>(pieces);
-      run.context->progress.add(finished);
-      run.context->progress.wait(needed);
-      if (run.step_seconds && thread == 0) {
-        (*run.step_seconds)[s] += std::chrono::duration<double>(Clock::now() - start).count();
+  const auto execute = [&](int s, const Chain& chain, std::int64_t image, int slot) {
+    const auto start = run.step_seconds && thread == 0 ? Clock::now() : Clock::time_point{};
+    const int pieces = chain.pieces(thread_count);
+    const StepViews view = views(steps_[s], run, image, slot);
+    ++number;
+    // Each thread begins with its own share, the same part of every image, which its cache knows; then it helps the
+    // others.
+    const auto share_begin = [&](int owner) {
+      return static_cast<int>((std::int64_t{1} * pieces * owner + thread_count - 1) / thread_count);
+    };
+    std::uint32_t finished = 0;
+    for (int i = 0; i < thread_count; ++i) {
+      const int owner = (thread + i) % thread_count, begin = share_begin(owner), count = share_begin(owner + 1) - begin;
+      for (int piece; (piece = run.context->shares[owner].take(number, count)) >= 0; ++finished) {
+        if (!run.stopped.load(std::memory_order_relaxed)) chain.run(view, begin + piece, pieces, scratch);
+        look(image);
       }
     }
+    needed += static_cast<std::uint32_t>(pieces);
+    run.context->progress.add(finished);
+    run.context->progress.wait(needed);
+    if (run.step_seconds && thread == 0) {
+      (*run.step_seconds)[s] += std::chrono::duration<double>(Clock::now() - start).count();
+    }
+  };
+  for (std::int64_t image = 0; image < run.end;) {
+    const int count = tail_ < steps() && run.images - image >= kGroup ? kGroup : 1;
+    for (int slot = 0; slot < count; ++slot) {
+      for (int s = 0; s < tail_; ++s) execute(s, steps_[s].chain, image + slot, slot);
+    }
+    for (int s = tail_; s < steps(); ++s) execute(s, count > 1 ? wide_tail_[s - tail_] : steps_[s].chain, image, 0);
+    image += count;
   }
 }
 
-ConstRowView Plan::read(int node, const Run& run, std::int64_t image) const {
+RowView Plan::blocked(const Place& place, const Run& run, int slot) const {
+  const Shape& s = place.shape;
+  const std::ptrdiff_t row = std::ptrdiff_t{1} * s.w * table_.vector;
+  float* const data = run.context->arena.floats() + place.offset;
+  if (place.grouped) return {data + slot * table_.vector, kGroup * row, kGroup * row, 1};
+  return {data, s.h * row, row, s.h};
+}
+
+ConstRowView Plan::read(int node, const Run& run, std::int64_t image, int slot) const {
   const Place& place = places_[node];
   const Shape& s = place.shape;
   if (place.where == Place::input) {
     return {run.inputs[place.index] + image * s.elements(), 0, std::ptrdiff_t{1} * s.w * s.c, s.h};
   }
-  const std::ptrdiff_t row = std::ptrdiff_t{1} * s.w * table_.vector;
-  return {run.context->arena.floats() + place.offset, s.h * row, row, s.h};
+  const RowView view = blocked(place, run, slot);
+  return {view.data, view.plane, view.row, view.ring};
 }
 
-StepViews Plan::views(const Step& step, const Run& run, std::int64_t image) const {
+StepViews Plan::views(const Step& step, const Run& run, std::int64_t image, int slot) const {
   StepViews v;
-  v.in = read(step.in, run, image);
+  v.in = read(step.in, run, image, slot);
   for (std::size_t i = 0; i < step.others.size(); ++i) {
-    if (step.others[i] != -1) v.others[i] = read(step.others[i], run, image);
+    if (step.others[i] != -1) v.others[i] = read(step.others[i], run, image, slot);
   }
   const Place& place = places_[step.out];
   const Shape& s = place.shape;
   if (place.where == Place::output) {
     v.out = {run.outputs[place.index] + image * s.elements(), 0, std::ptrdiff_t{1} * s.w * s.c, s.h};
   } else {
-    const std::ptrdiff_t row = std::ptrdiff_t{1} * s.w * table_.vector;
-    v.out = {run.context->arena.floats() + place.offset, s.h * row, row, s.h};
+    v.out = blocked(place, run, slot);
   }
   return v;
 }

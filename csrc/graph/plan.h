@@ -1,4 +1,8 @@
 // A network compiled: steps, where each activation lies, and their execution on threads.
+//
+// A batch goes image after image, so that activations stay in cache and the arena small. But a classifier's weights are
+// megabytes that are read for one pixel: the last steps, those on 1×1 activations, run once for a group of images, whose
+// vectors lie side by side as if they were a row of pixels.
 #pragma once
 
 #include <functional>
@@ -52,6 +56,7 @@ class Plan {
     int index = 0;          // of the input or output
     std::size_t offset = 0;  // floats into the arena
     Shape shape;
+    bool grouped = false;    // whether it has room for a group of images
   };
   struct Step {
     Chain chain;
@@ -65,9 +70,12 @@ class Plan {
   struct Run;
 
   void add_steps(const std::vector<Node>& nodes, Fusion fusion);
+  void group_tail(std::vector<Node> nodes);
   void lay_out(const std::vector<Node>& nodes);
-  StepViews views(const Step& step, const Run& run, std::int64_t image) const;
-  ConstRowView read(int node, const Run& run, std::int64_t image) const;
+  // `slot`: the image's place in its group.
+  StepViews views(const Step& step, const Run& run, std::int64_t image, int slot) const;
+  ConstRowView read(int node, const Run& run, std::int64_t image, int slot) const;
+  RowView blocked(const Place& place, const Run& run, int slot) const;
   void work(Run& run, int thread, int thread_count) const;
   std::unique_ptr<Context> take_context(int threads) const;
   void give_context(std::unique_ptr<Context> context) const;
@@ -75,6 +83,8 @@ class Plan {
   const KernelTable& table_;
   std::shared_ptr<const WeightStore> store_;
   std::vector<Step> steps_;
+  int tail_ = 0;                 // the first of the steps that run for a group of images at once
+  std::vector<Chain> wide_tail_;  // the same for a whole group
   std::vector<Place> places_;
   std::vector<Shape> input_shapes_, output_shapes_;
   std::size_t arena_bytes_ = 0, scratch_floats_ = 0;

@@ -3,8 +3,8 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// acc[12]: more chains than any CPU has multiply-adds in flight (two pipes of latency 4 or 5). With factors of
-// one half and terms of one each converges to 2: nothing overflows or goes denormal. Returns a sum of all, so that none is dropped.
+// acc[12]: more chains than any CPU has multiply-adds in flight (two pipes of latency 4 or 5). With a factor of one half and
+// a term of one each converges to 2: nothing overflows or goes denormal. Returns a sum of all, so that none is dropped.
 SEPCONV_INLINE float fma_peak(std::int64_t iterations, float factor, float term) {
   constexpr int kChains = 12;
   const vf factors = broadcast(factor), terms = broadcast(term);

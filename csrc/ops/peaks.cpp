@@ -73,7 +73,9 @@ std::vector<double> measure_fma(const KernelTable& table, int threads, double se
 std::vector<double> measure_read(const KernelTable& table, std::size_t bytes, int threads, double seconds) {
   check(threads, seconds);
   const std::size_t unit = 8 * sizeof(float) * table.vector;
-  if (bytes < unit) throw std::invalid_argument("bytes is " + std::to_string(bytes) + ", must be at least " + std::to_string(unit));
+  if (bytes < unit) {
+    throw std::invalid_argument("bytes is " + std::to_string(bytes) + ", must be at least " + std::to_string(unit));
+  }
   bytes = bytes / unit * unit;
   std::vector<AlignedBuffer> buffers;
   for (int i = 0; i < threads; ++i) {

@@ -130,9 +130,10 @@ def test_takes_views_of_any_strides(small: Model) -> None:
 
 def test_batches_of_any_size_give_each_image_its_result(small: Model) -> None:
     images = normal(33, 5, 6, 3)
-    together = small(images)
-    for i, image in enumerate(images):
-        assert small(image[np.newaxis]).tobytes() == together[i].tobytes()
+    alone = b"".join(small(image[np.newaxis]).tobytes() for image in images)
+    for count in (1, 2, 7, 8, 9, 16, 33):  # the last layers take eight images at a time
+        for threads in (1, 3):
+            assert small(images[:count], threads=threads).tobytes() == alone[: len(alone) // 33 * count]
 
 
 def test_results_are_new_arrays(small: Model) -> None:
@@ -261,7 +262,7 @@ def test_explain_names_the_kernel_of_every_layer(small: Model) -> None:
     computing = [layer.name for layer in model.layers if not isinstance(layer, Input)]
     assert [name for name in computing if name not in words] == []  # fused ones stand under "also does"
     assert f"depthwise_3x3_s1_f32__{sepconv.isa()}" in words
-    assert sum(word.startswith("gemm_f32_") and word.endswith(sepconv.isa()) for word in words) == 1
+    assert sum(word.startswith("gemm_f32_") and word.endswith(sepconv.isa()) for word in words) >= 1
     assert "logits" in small.explain()
 
 
