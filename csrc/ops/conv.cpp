@@ -11,21 +11,12 @@ namespace {
 
 constexpr int kStripPixels = 128;  // output pixels for which one panel of weights is used while in L1
 
-class Conv final : public RowOp {
+class Conv final : public GemmOp {
  public:
   Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
        const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation) {
-    kernel = gemm_name("conv", *packed_, t);
-    in = shape;
-    window = w;
-    out = {w.out_h(in.h), w.out_w(in.w), outputs};
-    parts = packed_->panels();
-    macs = out.elements() * w.kh * w.kw * in.c;
-    weight_bytes = packed_->bytes();
-    streams = true;
+      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t) {
     split = Split::rows;
-
     k_ = w.kh * w.kw * in.c;
     planes_ = blocks_of(in.c, t);
     pixel_ = t.vector;
@@ -77,34 +68,19 @@ class Conv final : public RowOp {
   }
 
   void multiply_row(const RowTask& task, int p, int y, int i) const noexcept {
-    const Tiles tiles(out.w, tile_rows(*packed_, table_));
+    const Tiles tiles(out.w, tile_rows_);
     const Prefetch prefetch = weight_prefetch(packed_->panel_bytes(), tiles.count(), k_);
-    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
-    GemmTile g;
-    g.a_step = std::ptrdiff_t{1} * window.stride_w * pixel_;
-    g.segments = segments_.data();
-    g.segment_count = static_cast<int>(segments_.size());
-    g.b = packed_->panel(p);
-    g.residual = nullptr;
-    g.residual_plane = task.other.plane;
-    g.c_plane = task.out.plane;
-    g.lo = epilogue_.lo;
-    g.hi = epilogue_.hi;
+    const std::ptrdiff_t a_step = std::ptrdiff_t{1} * window.stride_w * pixel_;
+    GemmTile g = tile_of(task, segments_.data(), static_cast<int>(segments_.size()), a_step);
     for (int tile = 0; tile < tiles.count(); ++tile) {
-      const int first = tiles.begin(tile), rows = tiles.height(tile);
-      const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;
-      g.a = task.scratch + i * window.stride_h * row_ + first * g.a_step;
-      g.c = task.out.at(block, y + i) + offset;
-      if (task.other.data) g.residual = task.other.at(block, y + i) + offset;
-      prefetch.set(g, weights_ahead(g.b, tiles.count()), tile);
-      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
-      activate_tile(table_, epilogue_.pass, g, rows, vectors);
+      const std::ptrdiff_t first = tiles.begin(tile), to = first * table_.vector;
+      g.a = task.scratch + i * window.stride_h * row_ + first * a_step;
+      prefetch.set(g, weights_ahead(packed_->panel(p), tiles.count()), tile);
+      const float* const residual = task.other.data ? task.other.at(0, y + i) + to : nullptr;
+      multiply(g, task, p, tiles.height(tile), task.out.at(0, y + i) + to, residual);
     }
   }
 
-  const KernelTable& table_;
-  std::shared_ptr<const PackedGemm> packed_;
-  Epilogue epilogue_;
   std::vector<Segment> segments_;
   int k_, planes_, pixel_, strip_rows_;
   std::ptrdiff_t row_, plane_;  // of the padded copy, in floats

@@ -1,21 +1,15 @@
-// What pointwise and dense convolutions share: names, and how many rows each tile of a range gets.
+// What pointwise and dense convolutions share.
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "ops/row_op.h"
 #include "pack/pack.h"
 
 namespace sepconv {
-
-// The highest tile for these weights: where one vector is all there is, it leaves registers for more rows.
-inline int tile_rows(const PackedGemm& packed, const KernelTable& t) { return t.gemm_rows[packed.vectors(0) - 1]; }
-
-inline std::string gemm_name(const char* kind, const PackedGemm& packed, const KernelTable& t) {
-  return std::string(kind) + "_f32_" + std::to_string(tile_rows(packed, t)) + "x" + std::to_string(packed.vectors(0) * t.vector) + "__" +
-         t.isa;
-}
 
 // Tiles of nearly equal height, none above `highest`: a last tile of one row would wait for its multiply-adds.
 class Tiles {
@@ -60,13 +54,56 @@ inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
   return Prefetch(tiles > 1 ? panel_bytes : 0, tiles, k);
 }
 
-// A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
-inline void activate_tile(const KernelTable& t, Activation pass, const GemmTile& tile, int rows, int vectors) {
-  if (pass == Activation::none) return;
-  for (int j = 0; j < vectors; ++j) {
-    float* c = tile.c + j * tile.c_plane;
-    t.activate_f32(pass, c, c, std::int64_t{1} * rows * t.vector);
+// Packed weights, the epilogue, and the tiles that both work on.
+class GemmOp : public RowOp {
+ protected:
+  GemmOp(const char* kind, Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs,
+         Activation activation, const KernelTable& t)
+      : table_(t), packed_(std::move(packed)), epilogue_(activation), tile_rows_(t.gemm_rows[packed_->vectors(0) - 1]) {
+    kernel = std::string(kind) + "_f32_" + std::to_string(tile_rows_) + "x" + std::to_string(packed_->vectors(0) * t.vector) +
+             "__" + t.isa;
+    in = shape;
+    window = w;
+    out = {w.out_h(in.h), w.out_w(in.w), outputs};
+    parts = packed_->panels();
+    macs = out.elements() * w.kh * w.kw * in.c;
+    weight_bytes = packed_->bytes();
+    streams = true;
   }
-}
+
+  // A tile as far as it is the same for all of a task.
+  GemmTile tile_of(const RowTask& task, const Segment* segments, int segment_count, std::ptrdiff_t a_step) const {
+    GemmTile g;
+    g.a_step = a_step;
+    g.segments = segments;
+    g.segment_count = segment_count;
+    g.residual = nullptr;
+    g.residual_plane = task.other.plane;
+    g.c_plane = task.out.plane;
+    g.lo = epilogue_.lo;
+    g.hi = epilogue_.hi;
+    return g;
+  }
+
+  // Computes panel p of the tile at g.a: `rows` pixels, whose results lie at `c` (and residual) in the first plane.
+  void multiply(GemmTile& g, const RowTask& task, int p, int rows, float* c, const float* residual) const {
+    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
+    g.b = packed_->panel(p);
+    g.c = c + block * task.out.plane;
+    if (residual) g.residual = residual + block * task.other.plane;
+    (g.a_step == table_.vector ? table_.gemm_f32 : table_.gemm_strided_f32)[vectors - 1][rows - 1](g);
+    if (epilogue_.pass == Activation::none) return;
+    // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
+    for (int j = 0; j < vectors; ++j) {
+      float* const row = g.c + j * g.c_plane;
+      table_.activate_f32(epilogue_.pass, row, row, std::int64_t{1} * rows * table_.vector);
+    }
+  }
+
+  const KernelTable& table_;
+  std::shared_ptr<const PackedGemm> packed_;
+  Epilogue epilogue_;
+  int tile_rows_;  // of the highest tile: where one vector is all there is, it leaves registers for more rows
+};
 
 }  // namespace sepconv

@@ -10,22 +10,13 @@
 namespace sepconv {
 namespace {
 
-class ImageConv final : public RowOp {
+class ImageConv final : public GemmOp {
  public:
   ImageConv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
             const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation) {
-    kernel = gemm_name("conv", *packed_, t);
-    in = shape;
-    window = w;
-    out = {w.out_h(in.h), w.out_w(in.w), outputs};
-    parts = packed_->panels();
-    macs = out.elements() * w.kh * w.kw * in.c;
-    weight_bytes = packed_->bytes();
-    streams = true;
+      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t) {
     split = Split::rows;
-
-    patch_columns_ = (tile_rows(*packed_, t) - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
+    patch_columns_ = (tile_rows_ - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
     patch_row_ = std::ptrdiff_t{1} * patch_columns_ * in.c;
     scratch_floats = static_cast<std::size_t>(w.kh) * patch_row_;
     in_image_ = segments(std::ptrdiff_t{1} * w.dilation_h * in.w * in.c);
@@ -33,7 +24,7 @@ class ImageConv final : public RowOp {
   }
 
   void run(const RowTask& task) const noexcept override {
-    const Tiles tiles(out.w, tile_rows(*packed_, table_));
+    const Tiles tiles(out.w, tile_rows_);
     // The image is new to the caches: during one row of output, the rows that the next one sees first.
     const Prefetch prefetch(sizeof(float) * window.stride_h * in.w * in.c, tiles.count(), window.kh * window.kw * in.c);
     for (int y = task.y0; y < task.y1; ++y) {
@@ -60,25 +51,14 @@ class ImageConv final : public RowOp {
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
     if (!inside) copy_patch(task, top, left, columns);
     const std::vector<Segment>& segments = inside ? in_image_ : in_patch_;
-    GemmTile g;
+    const std::ptrdiff_t a_step = std::ptrdiff_t{1} * window.stride_w * in.c;
+    GemmTile g = tile_of(task, segments.data(), static_cast<int>(segments.size()), a_step);
     g.a = inside ? task.in.at(0, top) + std::ptrdiff_t{1} * left * in.c : task.scratch;
-    g.a_step = std::ptrdiff_t{1} * window.stride_w * in.c;
-    g.segments = segments.data();
-    g.segment_count = static_cast<int>(segments.size());
-    g.lo = epilogue_.lo;
-    g.hi = epilogue_.hi;
-    g.c_plane = task.out.plane;
-    g.residual_plane = task.other.plane;
     prefetch.set(g, task.in.data + std::ptrdiff_t{1} * (top + window.kh) * in.w * in.c, i);
-    for (int p = task.part0; p < task.part1; ++p) {
-      const int vectors = packed_->vectors(p), block = packed_->first_block(p);
-      const std::ptrdiff_t offset = std::ptrdiff_t{1} * first * table_.vector;
-      g.b = packed_->panel(p);
-      g.residual = task.other.data ? task.other.at(block, y) + offset : nullptr;
-      g.c = task.out.at(block, y) + offset;
-      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
-      activate_tile(table_, epilogue_.pass, g, rows, vectors);
-    }
+    const std::ptrdiff_t to = std::ptrdiff_t{1} * first * table_.vector;
+    float* const c = task.out.at(0, y) + to;
+    const float* const residual = task.other.data ? task.other.at(0, y) + to : nullptr;
+    for (int p = task.part0; p < task.part1; ++p) multiply(g, task, p, rows, c, residual);
   }
 
   void copy_patch(const RowTask& task, int top, int left, int columns) const noexcept {
@@ -93,9 +73,6 @@ class ImageConv final : public RowOp {
     }
   }
 
-  const KernelTable& table_;
-  std::shared_ptr<const PackedGemm> packed_;
-  Epilogue epilogue_;
   std::vector<Segment> in_image_, in_patch_;
   int patch_columns_;
   std::ptrdiff_t patch_row_;
