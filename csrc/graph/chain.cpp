@@ -45,7 +45,7 @@ int Chain::pieces(int threads) const {
   const int few = static_cast<int>(std::min<std::int64_t>((macs + kElementWork * elements) / kLongWork + 1, most));
   if (threads == 1) return few;
   // Each piece of a chain computes rows anew, so it gets no more than there are threads.
-  const std::int64_t wanted = ops_.size() == 1 ? threads * kPiecesPerThread : threads;
+  const std::int64_t wanted = ops_.size() == 1 && !last.few_pieces ? threads * kPiecesPerThread : threads;
   const std::int64_t worth = std::max(macs, elements) / kSmallWork + 1;
   return static_cast<int>(std::min<std::int64_t>(most, std::max<std::int64_t>(few, std::min(wanted, worth))));
 }

@@ -38,7 +38,10 @@ class Chain {
   Split settle_split(Split input) {
     if (ops_.size() > 1) return Split::rows;
     RowOp& op = *ops_.front();
-    if (op.split == Split::as_input) op.split = input;
+    if (op.split == Split::as_input) {
+      op.split = input;
+      op.few_pieces = input == Split::rows;  // each piece goes through all channels
+    }
     return op.split;
   }
 

@@ -14,6 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kInterruptPeriod = std::chrono::milliseconds(50);
+// Activations are often a multiple of 4 KB long. Were they to lie so far apart, loads from one would be taken to depend on
+// stores to the other, which the CPU compares by their address in a page.
+constexpr std::size_t kStagger = 2048 + 64;
 constexpr int kGroup = 8;  // images whose last steps run at once
 
 RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTable& t) {
@@ -234,7 +237,7 @@ void Plan::lay_out(const std::vector<Node>& nodes) {
     const std::size_t bytes = blocked_floats(nodes[node].out, table_) * sizeof(float);
     // The images of a group come here one after the other, each through all the steps before.
     const bool grouped = places_[node].grouped;
-    lifetimes.push_back({grouped ? bytes * kGroup : bytes, grouped ? 0 : s, last});
+    lifetimes.push_back({(grouped ? bytes * kGroup : bytes) + kStagger, grouped ? 0 : s, last});
     owners.push_back(node);
   }
   const ArenaPlan arena = plan_arena(lifetimes);

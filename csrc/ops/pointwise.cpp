@@ -16,7 +16,10 @@ class Pointwise final : public GemmOp {
  public:
   Pointwise(Shape shape, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, const KernelTable& t)
       : GemmOp("gemm", shape, Window{}, std::move(packed), outputs, activation, t) {
-    split = weight_bytes > kResidentWeights ? Split::channels : Split::rows;
+    // Sharing channels, threads read each other's activations; sharing rows, each reads all weights.
+    const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
+    split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
+    few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
   }

@@ -65,6 +65,7 @@ class RowOp {
   std::size_t weight_bytes = 0;    // packed
   std::size_t scratch_floats = 0;
   Split split = Split::as_input;
+  bool few_pieces = false;         // whether a piece costs so much by itself that a thread should get but one
   bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain
 };
 
