@@ -243,7 +243,8 @@ TEST(Plan, ActivationsShareMemory) {
   for (int i = 0; i < 20; ++i) x = network.conv(x, 1, 1, 32);
   network.graph().output(x);
   const std::size_t one = 16 * 16 * 32 * sizeof(float);
-  EXPECT_LE(Plan(network.graph(), Fusion::never).arena_bytes(), 2 * one);
+  const std::size_t page = 4096;  // more than what staggers them
+  EXPECT_LE(Plan(network.graph(), Fusion::never).arena_bytes(), 2 * (one + page));
 }
 
 TEST(Plan, DescribesEveryOperator) {
