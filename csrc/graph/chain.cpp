@@ -34,43 +34,39 @@ Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table) : ops_(std::mo
   }
 }
 
-int Chain::pieces(int threads) const {
+Chain::Grid Chain::grid(int threads) const {
   std::int64_t macs = 0, elements = 0;
   for (const RowOpPtr& op : ops_) {
     macs += op->macs;
     elements += op->out.elements();
   }
   const RowOp& last = *ops_.back();
-  const int most = ops_.size() == 1 ? std::max(last.parts, last.out.h) : last.out.h;
-  const int few = static_cast<int>(std::min<std::int64_t>((macs + kElementWork * elements) / kLongWork + 1, most));
-  if (threads == 1) return few;
+  const bool alone = ops_.size() == 1;
   // Each piece of a chain computes rows anew, so it gets no more than there are threads.
-  const std::int64_t wanted = ops_.size() == 1 && !last.few_pieces ? threads * kPiecesPerThread : threads;
+  const std::int64_t fair = threads == 1 ? 1 : alone && !last.few_pieces ? threads * kPiecesPerThread : threads;
   const std::int64_t worth = std::max(macs, elements) / kSmallWork + 1;
-  return static_cast<int>(std::min<std::int64_t>(most, std::max<std::int64_t>(few, std::min(wanted, worth))));
+  const std::int64_t few = (macs + kElementWork * elements) / kLongWork + 1;
+  const std::int64_t wanted = std::max(few, std::min(fair, worth));
+  const auto at_most = [&](int n) { return static_cast<int>(std::min<std::int64_t>(n, wanted)); };
+  const bool by_channels = alone && (last.split == Split::channels || last.out.h < std::min<std::int64_t>(threads, wanted));
+  if (!by_channels || last.parts < few) return {1, at_most(last.out.h)};
+  // Five panels do not divide by two threads, but halves of them do.
+  const bool uneven = last.parts < wanted && last.parts % threads != 0 && last.out.h > 1;
+  return {at_most(last.parts), uneven ? 2 : 1};
 }
 
-void Chain::run(const StepViews& views, int piece, int pieces, float* scratch) const noexcept {
-  const auto split = [&](int n) {
-    return RowRange{static_cast<int>(std::int64_t{1} * n * piece / pieces),
-                    static_cast<int>(std::int64_t{1} * n * (piece + 1) / pieces)};
+void Chain::run(const StepViews& views, int piece, const Grid& grid, float* scratch) const noexcept {
+  const auto split = [](int n, int i, int count) {
+    return RowRange{static_cast<int>(std::int64_t{1} * n * i / count), static_cast<int>(std::int64_t{1} * n * (i + 1) / count)};
   };
   const RowOp& first = *ops_.front();
+  const RowRange rows = split(ops_.back()->out.h, piece % grid.rows, grid.rows);
   if (ops_.size() > 1) {
-    run_rows(views, split(ops_.back()->out.h), scratch);
+    run_rows(views, rows, scratch);
     return;
   }
-  RowTask task{views.in, views.others[0], views.out, 0, first.out.h, 0, first.parts, scratch};
-  if ((first.split == Split::channels && first.parts >= pieces) || first.out.h < pieces) {
-    const RowRange parts = split(first.parts);
-    task.part0 = parts.begin;
-    task.part1 = parts.end;
-  } else {
-    const RowRange rows = split(first.out.h);
-    task.y0 = rows.begin;
-    task.y1 = rows.end;
-  }
-  if (task.y0 < task.y1 && task.part0 < task.part1) first.run(task);
+  const RowRange parts = split(first.parts, piece / grid.rows, grid.parts);
+  first.run({views.in, views.others[0], views.out, rows.begin, rows.end, parts.begin, parts.end, scratch});
 }
 
 void Chain::run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept {

@@ -25,11 +25,15 @@ class Chain {
  public:
   Chain(std::vector<RowOpPtr> ops, const KernelTable& table);
 
-  // Into how many pieces to split the work for so many threads.
-  int pieces(int threads) const;
+  // Pieces of the work: the output's channels in so many, its rows in so many.
+  struct Grid {
+    int parts, rows;
+    int pieces() const { return parts * rows; }
+  };
+  Grid grid(int threads) const;
 
-  // Computes one of `pieces` pieces. `scratch` has scratch_floats() floats that no other thread uses.
-  void run(const StepViews& views, int piece, int pieces, float* scratch) const noexcept;
+  // Computes one of the grid's pieces. `scratch` has scratch_floats() floats that no other thread uses.
+  void run(const StepViews& views, int piece, const Grid& grid, float* scratch) const noexcept;
 
   std::size_t scratch_floats() const { return ring_floats_ + op_scratch_; }
   std::span<const RowOpPtr> ops() const { return ops_; }

@@ -309,7 +309,8 @@ void Plan::work(Run& run, int thread, int thread_count) const {
   std::uint32_t needed = 0;   // pieces of the steps up to it
   const auto execute = [&](int s, const Chain& chain, std::int64_t image, int slot) {
     const auto start = run.step_seconds && thread == 0 ? Clock::now() : Clock::time_point{};
-    const int pieces = chain.pieces(thread_count);
+    const Chain::Grid grid = chain.grid(thread_count);
+    const int pieces = grid.pieces();
     const StepViews view = views(steps_[s], run, image, slot);
     ++number;
     // Each thread begins with its own share, the same part of every image, which its cache knows; then it helps the
@@ -321,7 +322,7 @@ void Plan::work(Run& run, int thread, int thread_count) const {
     for (int i = 0; i < thread_count; ++i) {
       const int owner = (thread + i) % thread_count, begin = share_begin(owner), count = share_begin(owner + 1) - begin;
       for (int piece; (piece = run.context->shares[owner].take(number, count)) >= 0; ++finished) {
-        if (!run.stopped.load(std::memory_order_relaxed)) chain.run(view, begin + piece, pieces, scratch);
+        if (!run.stopped.load(std::memory_order_relaxed)) chain.run(view, begin + piece, grid, scratch);
         look(image);
       }
     }

@@ -75,7 +75,7 @@ class Conv final : public GemmOp {
     for (int tile = 0; tile < tiles.count(); ++tile) {
       const std::ptrdiff_t first = tiles.begin(tile), to = first * table_.vector;
       g.a = task.scratch + i * window.stride_h * row_ + first * a_step;
-      prefetch.set(g, weights_ahead(packed_->panel(p), tiles.count()), tile);
+      prefetch.set(g, packed_->panel(p + 1), tile);
       const float* const residual = task.other.data ? task.other.at(0, y + i) + to : nullptr;
       multiply(g, task, p, tiles.height(tile), task.out.at(0, y + i) + to, residual);
     }

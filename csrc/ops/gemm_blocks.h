@@ -42,14 +42,9 @@ class Prefetch {
   std::ptrdiff_t step_, tile_;
 };
 
-// Weights are read once an image, so each read would wait for L3 or memory. While one panel is at work, what lies this
-// far behind it comes into L2. A single tile reads on so fast that the hardware's own prefetch does better.
-inline constexpr std::ptrdiff_t kPrefetchDistance = 256 << 10;
-
-inline const void* weights_ahead(const float* panel, int tiles) {
-  return reinterpret_cast<const char*>(panel) + (tiles > 1 ? kPrefetchDistance : 0);
-}
-
+// Weights are read once an image, so each read would wait for L3 or memory: while one panel is at work, as much as it has
+// comes into L2 from behind it, the next panel or what follows the last. A single tile reads on so fast that the
+// hardware's own prefetch does better.
 inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
   return Prefetch(tiles > 1 ? panel_bytes : 0, tiles, k);
 }

@@ -52,7 +52,7 @@ class Pointwise final : public GemmOp {
     const auto tile = [&](int p, int i) {
       const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
       g.a = a + first;
-      prefetch.set(g, weights_ahead(packed_->panel(p), tiles.count()), i);
+      prefetch.set(g, packed_->panel(p + 1), i);
       multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
     };
     if (weight_bytes <= kResidentWeights) {
