@@ -1,5 +1,5 @@
-// Where packed weights lie: one after the other, in order of execution, in few large blocks. So a kernel can prefetch the
-// weights that come next by their distance alone.
+// Where packed weights lie: one after the other, in order of execution, in few large blocks. So what a kernel finds
+// behind its own weights, and can prefetch, is what is needed next.
 #pragma once
 
 #include <algorithm>
