@@ -23,41 +23,42 @@ class Depthwise final : public RowOp {
     choose();
     zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
     pointers_ = fast_ ? (kStripRows - 1) * w.stride_h + w.kh : kStripRows * w.kh;
-    scratch_floats = static_cast<std::size_t>(pointers_) * sizeof(float*) / sizeof(float);
+    scratch_floats = row_floats();
     if (multiplier_ > 1) scratch_floats += static_cast<std::size_t>(in.w) * in.h * t.vector;
   }
 
   void run(const RowTask& task) const noexcept override {
-    const int v = table_.vector;
     auto* const rows = reinterpret_cast<const float**>(task.scratch);
-    for (int b = task.part0; b < task.part1; ++b) {
-      ConstRowView plane = task.in;
-      plane.data += b * task.in.plane;
-      if (multiplier_ > 1) plane = repeat_channels(task, b);
-      DepthwiseRows d;
-      d.rows = rows;
-      d.row_step = fast_ ? window.stride_h : window.kh;
-      d.zeros = zeros_.data();
-      d.in_w = in.w;
-      d.out_w = out.w;
-      d.pad_left = window.padding.left;
-      d.w = packed_->block(b);
-      d.lo = epilogue_.lo;
-      d.hi = epilogue_.hi;
-      d.kh = window.kh;
-      d.kw = window.kw;
-      d.stride_w = window.stride_w;
-      d.dilation_w = window.dilation_w;
-      d.out_step = task.out.row;
-      for (int y = task.y0; y < task.y1;) {
-        d.out_rows = std::min({kStripRows, task.y1 - y, task.out.ring - y % task.out.ring});
-        d.out = task.out.at(b, y);
-        find_rows(plane, y, d.out_rows, rows);
+    auto* const offsets = reinterpret_cast<std::ptrdiff_t*>(rows + pointers_);
+    const std::ptrdiff_t copy_row = std::ptrdiff_t{1} * in.w * table_.vector;
+    DepthwiseRows d;
+    d.rows = rows;
+    d.row_step = fast_ ? window.stride_h : window.kh;
+    d.zeros = zeros_.data();
+    d.in_w = in.w;
+    d.out_w = out.w;
+    d.pad_left = window.padding.left;
+    d.lo = epilogue_.lo;
+    d.hi = epilogue_.hi;
+    d.kh = window.kh;
+    d.kw = window.kw;
+    d.stride_w = window.stride_w;
+    d.dilation_w = window.dilation_w;
+    d.out_step = task.out.row;
+    for (int y = task.y0; y < task.y1; y += d.out_rows) {
+      d.out_rows = std::min({kStripRows, task.y1 - y, task.out.ring - y % task.out.ring});
+      const int count = multiplier_ > 1 ? find_rows(copy_row, in.h, y, d.out_rows, offsets)
+                                        : find_rows(task.in.row, task.in.ring, y, d.out_rows, offsets);
+      float* const first = task.out.at(0, y);
+      for (int b = task.part0; b < task.part1; ++b) {
+        const float* const plane = multiplier_ > 1 ? repeat_channels(task, y, d.out_rows, b) : task.in.data + b * task.in.plane;
+        for (int i = 0; i < count; ++i) rows[i] = offsets[i] < 0 ? zeros_.data() : plane + offsets[i];
+        d.w = packed_->block(b);
+        d.out = first + b * task.out.plane;
         kernel_(d);
         if (epilogue_.pass != Activation::none) {
-          table_.activate_f32(epilogue_.pass, d.out, d.out, std::int64_t{1} * d.out_rows * out.w * v);
+          table_.activate_f32(epilogue_.pass, d.out, d.out, std::int64_t{1} * d.out_rows * out.w * table_.vector);
         }
-        y += d.out_rows;
       }
     }
   }
@@ -78,20 +79,25 @@ class Depthwise final : public RowOp {
     kernel = "depthwise_" + (fast_ ? size + "_s" + std::to_string(w.stride_w) : std::string("any")) + "_f32__" + table_.isa;
   }
 
-  void find_rows(const ConstRowView& plane, int y, int out_rows, const float** rows) const noexcept {
+  // Where in each plane the input rows lie that `out_rows` rows of output need; -1 for rows outside. Returns how many.
+  int find_rows(std::ptrdiff_t row, int ring, int y, int out_rows, std::ptrdiff_t* offsets) const noexcept {
     const int count = fast_ ? (out_rows - 1) * window.stride_h + window.kh : out_rows * window.kh;
     const int first = y * window.stride_h - window.padding.top;
     for (int i = 0; i < count; ++i) {
-      const int row = fast_ ? first + i : first + i / window.kh * window.stride_h + i % window.kh * window.dilation_h;
-      rows[i] = row < 0 || row >= in.h ? zeros_.data() : plane.at(0, row);
+      const int at = fast_ ? first + i : first + i / window.kh * window.stride_h + i % window.kh * window.dilation_h;
+      offsets[i] = at < 0 || at >= in.h ? -1 : at % ring * row;
     }
+    return count;
   }
 
+  // Floats of scratch for the rows' pointers and offsets.
+  std::size_t row_floats() const { return pointers_ * (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float); }
+
   // Output channel n reads input channel n / multiplier: a plane whose lanes repeat them.
-  ConstRowView repeat_channels(const RowTask& task, int block) const noexcept {
+  const float* repeat_channels(const RowTask& task, int first, int rows, int block) const noexcept {
     const int v = table_.vector;
-    float* const copy = task.scratch + pointers_ * sizeof(float*) / sizeof(float);
-    const RowRange needed = input_rows(task.y0, task.y1);
+    float* const copy = task.scratch + row_floats();
+    const RowRange needed = input_rows(first, first + rows);
     for (int y = needed.begin; y < needed.end; ++y) {
       for (int lane = 0; lane < v; ++lane) {
         const int c = std::min((block * v + lane) / multiplier_, in.c - 1);
@@ -100,7 +106,7 @@ class Depthwise final : public RowOp {
         for (int x = 0; x < in.w; ++x) to[x * v] = from[x * v];
       }
     }
-    return {copy, 0, std::ptrdiff_t{1} * in.w * v, in.h};
+    return copy;
   }
 
   const KernelTable& table_;
