@@ -1,6 +1,7 @@
 // GEMM tile: Rows × Vectors·V outputs of clamp(bias + A·B + residual), one pass over k.
 //
-// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16), Vectors weights, one broadcast of A.
+// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16), Vectors weights, one broadcast
+// of A.
 // Loop order: segments of k, then k, then rows, then vectors. A k step reads Vectors·V packed weights, which stream, and
 // one float a row: the rows of a plane lie V floats apart, so V steps use up one cache line a row.
 // Each output is one chain of multiply-adds in order of k, whatever the tile: the same bits for every tiling.

@@ -27,8 +27,8 @@ class WeightStore {
   }
 
  private:
-  // Address space, not memory: pages that no weight reaches are never touched.
-  static constexpr std::size_t kBlock = std::size_t{64} << 20;
+  // Pages that no weight reaches are never touched, but a limit on address space counts them.
+  static constexpr std::size_t kBlock = std::size_t{8} << 20;
 
   std::vector<AlignedBuffer> blocks_;
   std::size_t left_ = 0;

@@ -136,6 +136,23 @@ def test_batches_of_any_size_give_each_image_its_result(small: Model) -> None:
             assert small(images[:count], threads=threads).tobytes() == alone[: len(alone) // 33 * count]
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3)])
+def test_strides_over_a_single_pixel_change_nothing_in_a_batch(stride: tuple[int, int]) -> None:
+    conv = graph.Conv2d(name="conv", inputs=("pool",), weight=normal(1, 1, 20, 24), stride=stride)
+    model = Model(
+        [
+            Input(name="image", shape=(4, 5, 20)),
+            graph.GlobalAveragePool(name="pool", inputs=("image",)),
+            conv,
+            graph.FullyConnected(name="logits", inputs=("conv",), weight=normal(24, 7)),
+        ],
+        name="strided",
+    )
+    images = normal(17, 4, 5, 20)
+    alone = np.concatenate([model(images[i : i + 1]) for i in range(len(images))])
+    assert model(images).tobytes() == alone.tobytes()
+
+
 def test_results_are_new_arrays(small: Model) -> None:
     x = normal(2, 5, 6, 3)
     first, second = small(x), small(x)
