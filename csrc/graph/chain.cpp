@@ -3,7 +3,7 @@
 namespace sepconv {
 namespace {
 
-constexpr int kStripPixels = 56;                  // four tiles of AVX-512's GEMM
+constexpr int kStripPixels = 112;                 // eight tiles of AVX-512's GEMM
 constexpr std::int64_t kSmallWork = 50'000;       // multiply-adds not worth a piece of their own
 constexpr std::int64_t kLongWork = 200'000'000;   // multiply-adds between two looks at Ctrl-C, also on the scalar ISA
 constexpr std::int64_t kElementWork = 64;         // multiply-adds that moving an element or its exponential takes, at most
@@ -16,13 +16,11 @@ Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table) : ops_(std::mo
   for (const RowOpPtr& op : ops_) op_scratch_ = std::max(op_scratch_, op->scratch_floats);
   if (ops_.size() == 1) return;
 
-  const RowOp& last = *ops_.back();
-  strip_rows_ = std::min(last.out.h, (kStripPixels + last.out.w - 1) / last.out.w);
+  for (const RowOpPtr& op : ops_) strips_.push_back(std::min(op->out.h, (kStripPixels + op->out.w - 1) / op->out.w));
   rings_.resize(ops_.size() - 1);
-  int rows = strip_rows_;
-  for (std::size_t i = ops_.size() - 1; i-- > 0;) {
+  for (std::size_t i = 0; i + 1 < ops_.size(); ++i) {
     const Window& w = ops_[i + 1]->window;
-    rows = std::min(ops_[i]->out.h, (rows - 1) * w.stride_h + (w.kh - 1) * w.dilation_h + 1);
+    const int rows = std::min(ops_[i]->out.h, (strips_[i + 1] - 1) * w.stride_h + (w.kh - 1) * w.dilation_h + 1);
     Ring& ring = rings_[i];
     ring.rows = rows;
     ring.row = std::ptrdiff_t{1} * ops_[i]->out.w * table.vector;
@@ -82,12 +80,11 @@ void Chain::run_rows(const StepViews& views, RowRange rows, float* scratch) cons
     const Ring& ring = rings_[i];
     return RowView{scratch + ring.offset, ring.plane, ring.row, ring.rows};
   };
-  for (int y = rows.begin; y < rows.end; y += strip_rows_) {
-    int upto[kMaxChain];
-    upto[count - 1] = std::min(rows.end, y + strip_rows_);
-    for (int i = count - 1; i > 0; --i) upto[i - 1] = ops_[i]->input_rows(0, upto[i]).end;
-    for (int i = 0; i < count; ++i) {
-      if (upto[i] <= done[i]) continue;
+  // Rows of operator i up to `upto`, a strip at a time, each after just the rows before it that it reads.
+  const auto produce = [&](const auto& self, int i, int upto) -> void {
+    while (done[i] < upto) {
+      const int next = std::min(upto, done[i] + strips_[i]);
+      if (i > 0) self(self, i - 1, ops_[i]->input_rows(done[i], next).end);
       RowTask task;
       task.out = i + 1 < count ? ring_view(i) : views.out;
       if (i == 0) {
@@ -98,14 +95,15 @@ void Chain::run_rows(const StepViews& views, RowRange rows, float* scratch) cons
       }
       task.other = views.others[i];
       task.y0 = done[i];
-      task.y1 = upto[i];
+      task.y1 = next;
       task.part0 = 0;
       task.part1 = ops_[i]->parts;
       task.scratch = scratch + ring_floats_;
       ops_[i]->run(task);
-      done[i] = upto[i];
+      done[i] = next;
     }
-  }
+  };
+  produce(produce, count - 1, rows.end);
 }
 
 }  // namespace sepconv

@@ -61,7 +61,7 @@ class Chain {
   std::vector<RowOpPtr> ops_;
   std::vector<Ring> rings_;  // of the output of each operator but the last
   std::size_t ring_floats_ = 0, op_scratch_ = 0;
-  int strip_rows_ = 1;
+  std::vector<int> strips_;  // rows of each operator's output computed at a time
 };
 
 }  // namespace sepconv
