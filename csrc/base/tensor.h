@@ -26,6 +26,8 @@ struct Window {
   int dilation_h = 1, dilation_w = 1;
   Padding padding;
 
+  // Whether each output pixel depends on the input pixel in its place alone.
+  bool pointwise() const { return kh == 1 && kw == 1 && stride_h == 1 && stride_w == 1 && !padding.any(); }
   int out_h(int h) const { return (h + padding.top + padding.bottom - (kh - 1) * dilation_h - 1) / stride_h + 1; }
   int out_w(int w) const { return (w + padding.left + padding.right - (kw - 1) * dilation_w - 1) / stride_w + 1; }
 };

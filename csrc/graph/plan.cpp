@@ -19,11 +19,6 @@ constexpr auto kInterruptPeriod = std::chrono::milliseconds(50);
 constexpr std::size_t kStagger = 2048 + 64;
 constexpr int kGroup = 8;  // images whose last steps run at once
 
-// A convolution that treats each pixel by itself.
-bool is_pointwise(const Window& w) {
-  return w.kh == 1 && w.kw == 1 && w.stride_h == 1 && w.stride_w == 1 && !w.padding.any();
-}
-
 RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTable& t) {
   const Node* const source = n.inputs.empty() ? nullptr : &nodes[n.inputs[0]];
   const Shape in = source ? source->out : n.out;
@@ -32,8 +27,8 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     case NodeKind::input: return nullptr;
     case NodeKind::conv: {
       if (source->kind == NodeKind::input) return make_image_conv(in, w, n.gemm, n.out.c, n.activation, t);
-      return is_pointwise(w) ? make_pointwise(in, n.gemm, n.out.c, n.activation, t)
-                             : make_conv(in, w, n.gemm, n.out.c, n.activation, t);
+      return w.pointwise() ? make_pointwise(in, n.gemm, n.out.c, n.activation, t)
+                           : make_conv(in, w, n.gemm, n.out.c, n.activation, t);
     }
     case NodeKind::depthwise: return make_depthwise(in, w, n.depthwise, n.multiplier, n.activation, t);
     case NodeKind::add: return make_add(n.out, n.activation, t);
@@ -59,7 +54,7 @@ bool is_pixelwise(const Node& node, const std::vector<Node>& nodes) {
     if (nodes[input].kind == NodeKind::input || !single(nodes[input].out)) return false;
   }
   switch (node.kind) {
-    case NodeKind::conv: return is_pointwise(node.window);
+    case NodeKind::conv: return node.window.pointwise();
     case NodeKind::add:
     case NodeKind::activation:
     case NodeKind::softmax:
