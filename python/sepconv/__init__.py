@@ -1,6 +1,8 @@
 """Depthwise-separable convolutions and the networks made of them.
 
 Models: :mod:`sepconv.models` builds MobileNets, :func:`load` reads TFLite files, :class:`Model` runs them.
+Operators on your own arrays: :func:`depthwise_conv2d`, :func:`pointwise_conv2d`, :func:`separable_conv2d`,
+:func:`inverted_residual`, :func:`conv2d`, their weights packed once by :func:`prepare`.
 Threads: :func:`set_num_threads`, :func:`num_threads`. Instruction set: :func:`isa`, forced by ``SEPCONV_ISA``.
 """
 
@@ -18,20 +20,40 @@ if TYPE_CHECKING:
     from .errors import ModelFormatError, SepconvError, UnsupportedError
     from .io import load
     from .model import Model
+    from .ops import (
+        LastCall,
+        Prepared,
+        conv2d,
+        depthwise_conv2d,
+        inverted_residual,
+        last_call,
+        pointwise_conv2d,
+        prepare,
+        separable_conv2d,
+    )
 
 __all__ = [
     "Cost",
+    "LastCall",
     "Model",
     "ModelFormatError",
+    "Prepared",
     "SepconvError",
     "UnsupportedError",
     "__version__",
+    "conv2d",
     "cost",
+    "depthwise_conv2d",
+    "inverted_residual",
     "io",
     "isa",
+    "last_call",
     "load",
     "models",
     "num_threads",
+    "pointwise_conv2d",
+    "prepare",
+    "separable_conv2d",
     "set_num_threads",
     "supported_isas",
 ]
@@ -39,14 +61,23 @@ __all__ = [
 # Where each name comes from. Loaded on first use, so that `import sepconv` costs next to nothing.
 _HOMES = {
     "Cost": ".cost",
+    "LastCall": ".ops",
     "Model": ".model",
     "ModelFormatError": ".errors",
+    "Prepared": ".ops",
     "SepconvError": ".errors",
     "UnsupportedError": ".errors",
+    "conv2d": ".ops",
     "cost": ".cost",
+    "depthwise_conv2d": ".ops",
+    "inverted_residual": ".ops",
     "isa": "._core",
+    "last_call": ".ops",
     "load": ".io",
     "num_threads": "._core",
+    "pointwise_conv2d": ".ops",
+    "prepare": ".ops",
+    "separable_conv2d": ".ops",
     "set_num_threads": "._core",
     "supported_isas": "._core",
 }

@@ -1,0 +1,118 @@
+"""The arguments that the operators share, checked: windows, names, threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from sepconv import _core
+from sepconv.graph import ActivationName, Padding, Pair, same_padding
+
+Layout = Literal["NHWC", "NCHW"]
+# One size for both axes or (height, width).
+PairLike = int | tuple[int, int]
+# One size for all sides, (height, width), ((top, bottom), (left, right)), or the rule's name.
+PaddingLike = int | tuple[int, int] | Padding | Literal["valid", "same", "same_lower"]
+
+MAX_SIZE = 1 << 20  # of a window, stride, dilation or padding
+LAYOUTS = get_args(Layout)
+ACTIVATIONS = get_args(ActivationName)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a convolution looks: all of it settled, for one size of image."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    out: Pair  # height and width of the output
+
+
+def window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
+    """The window over an image of ``size``. Raises TypeError and ValueError that name the argument."""
+    strides, dilations = pair("stride", stride), pair("dilation", dilation)
+    sides = _padding(padding, size, kernel, strides, dilations)
+    out = []
+    for axis, name in enumerate(("height", "width")):
+        extent = (kernel[axis] - 1) * dilations[axis] + 1
+        padded = size[axis] + sum(sides[axis])
+        if extent > padded:
+            raise ValueError(
+                f"weight spans a {name} of {extent} with its dilation, must be at most x's with padding, {padded}"
+            )
+        out.append((padded - extent) // strides[axis] + 1)
+    return Window(kernel, strides, sides, dilations, (out[0], out[1]))
+
+
+def pair(argument: str, value: Any) -> Pair:
+    """(height, width) of an int or a pair of them, each at least 1."""
+    values = (value, value) if _is_size(value) else value
+    if not _is_pair(values) or not all(map(_is_size, values)):
+        raise TypeError(f"{argument} was {value!r}, must be an int or a pair of ints")
+    if not all(1 <= n <= MAX_SIZE for n in values):
+        raise ValueError(f"{argument} was {value!r}, must be between 1 and {MAX_SIZE}")
+    return int(values[0]), int(values[1])
+
+
+def _padding(value: Any, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
+    if isinstance(value, str):
+        rule = value.lower()
+        if rule == "valid":
+            return (0, 0), (0, 0)
+        if rule not in ("same", "same_lower"):
+            raise ValueError(f"padding was {value!r}, must be 'valid', 'same', 'same_lower' or numbers")
+        sides = [same_padding(*axis) for axis in zip(size, kernel, stride, dilation, strict=True)]
+        if rule == "same_lower":
+            sides = [(after, before) for before, after in sides]
+        return sides[0], sides[1]
+    values = (value, value) if _is_size(value) else value
+    if not _is_pair(values):
+        raise TypeError(
+            f"padding was {value!r}, must be an int, a pair, ((top, bottom), (left, right)) or a rule's name"
+        )
+    sides = []
+    for side in values:
+        both = (side, side) if _is_size(side) else side
+        if not _is_pair(both) or not all(map(_is_size, both)):
+            raise TypeError(
+                f"padding was {value!r}, must be an int, a pair, ((top, bottom), (left, right)) or a rule's name"
+            )
+        if not all(0 <= n <= MAX_SIZE for n in both):
+            raise ValueError(f"padding was {value!r}, must be between 0 and {MAX_SIZE}")
+        sides.append((int(both[0]), int(both[1])))
+    return sides[0], sides[1]
+
+
+def check_layout(layout: Any) -> None:
+    """ValueError unless it is one of LAYOUTS."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout was {layout!r}, must be 'NHWC' or 'NCHW'")
+
+
+def check_activation(argument: str, activation: Any) -> None:
+    """ValueError unless it is one of ACTIVATIONS."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{argument} was {activation!r}, must be one of {', '.join(ACTIVATIONS)}")
+
+
+def thread_count(threads: Any) -> int:
+    """How many threads to run on; ``sepconv.num_threads()`` for None."""
+    if threads is None:
+        return _core.num_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise TypeError(f"threads was {threads!r}, must be an int or None")
+    if not 1 <= threads <= _core.MAX_THREADS:
+        raise ValueError(f"threads was {threads}, must be between 1 and {_core.MAX_THREADS}")
+    return int(threads)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2

@@ -1,0 +1,161 @@
+"""The operators as functions: thousands of random calls, in every layout and memory layout, against float64."""
+
+from __future__ import annotations
+
+import pickle
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from op_problems import MEMORY, OPERATORS, Problem, check, in_memory, random_problem
+from oracle import Float32
+
+import sepconv
+from sepconv import graph
+
+
+def to_layout(values: Float32, layout: str) -> Float32:
+    return values if layout == "NHWC" else values.transpose(0, 3, 1, 2)
+
+
+def from_layout(values: Any, layout: str) -> Any:
+    return values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
+
+
+def random_call(problem: Problem, random: Random) -> Float32:
+    """The result in NHWC, of a call in a random layout, from random places in memory, perhaps into one."""
+    layout = random.choice(("NHWC", "NCHW"))
+    x = in_memory(np.ascontiguousarray(to_layout(problem.x, layout)), random.choice(MEMORY))
+    residual = None
+    if problem.residual is not None:
+        residual = in_memory(np.ascontiguousarray(to_layout(problem.residual, layout)), random.choice(MEMORY))
+    threads = random.choice((1, 1, 2, 3))
+    result = problem.call(x, layout, residual, prepared=random.random() < 0.5, threads=threads)
+    if random.random() < 0.5:
+        kind = random.choice([kind for kind in MEMORY if kind != "read-only"])
+        out = in_memory(np.full_like(result, np.nan, subok=False), kind)
+        assert problem.call(x, layout, residual, out=out, threads=1) is out
+        assert np.array_equal(out, result), problem
+    return np.asarray(from_layout(result, layout), np.float32)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_calls_stay_within_the_bound(operator: str) -> None:
+    for seed in range(400):
+        random = Random(seed)
+        problem = random_problem(random, operator)
+        check(problem, random_call(problem, random))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_larger_images(operator: str) -> None:
+    for seed in range(1000, 1025):
+        random = Random(seed)
+        problem = random_problem(random, operator, large=True)
+        check(problem, random_call(problem, random))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_small_integers_are_exact(operator: str) -> None:
+    for seed in range(2000, 2100):
+        random = Random(seed)
+        problem = random_problem(random, operator, integers=True)
+        check(problem, random_call(problem, random), exact=True)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_same_bits_on_any_number_of_threads_and_in_any_batch(operator: str) -> None:
+    for seed in range(3000, 3030):
+        problem = random_problem(Random(seed), operator, large=True)
+        problem.x = np.concatenate([problem.x, problem.x[::-1]])
+        if problem.residual is not None:
+            problem.residual = np.concatenate([problem.residual, problem.residual[::-1]])
+        results = [problem.call(problem.x, "NHWC", problem.residual, threads=n) for n in (1, 2, 3, 7)]
+        assert all(np.array_equal(result, results[0]) for result in results), problem
+        for i in range(len(problem.x)):
+            residual = None if problem.residual is None else problem.residual[i : i + 1]
+            assert np.array_equal(problem.call(problem.x[i : i + 1], "NHWC", residual), results[0][i : i + 1]), problem
+
+
+def test_groups_of_channels() -> None:
+    for seed in range(60):
+        random = Random(seed)
+        problem = random_problem(random, "conv2d", integers=True)
+        n, h, w, _ = problem.x.shape
+        groups, inputs, outputs = random.randint(2, 5), random.randint(1, 9), random.randint(1, 20)
+        generator = np.random.default_rng(seed)
+        x = generator.integers(-4, 5, (n, h, w, groups * inputs)).astype(np.float32)
+        layer = problem.layers[0]
+        kernel = np.shape(layer.weight)[:2]
+        weight = generator.integers(-4, 5, (*kernel, inputs, groups * outputs)).astype(np.float32)
+        parts = []
+        for g in range(groups):
+            part = Problem("conv2d", x[..., g * inputs : (g + 1) * inputs], [], None, problem.geometry)
+            part.layers = [graph.Conv2d(name="y", inputs=("x",), weight=weight[..., g * outputs : (g + 1) * outputs])]
+            parts.append(part.call(part.x, "NHWC"))
+        whole = Problem("conv2d", x, [graph.Conv2d(name="y", inputs=("x",), weight=weight)], None, problem.geometry)
+        whole.groups = groups
+        for layout in ("NHWC", "NCHW"):
+            result = whole.call(to_layout(x, layout), layout, prepared=layout == "NCHW")
+            assert np.array_equal(from_layout(result, layout), np.concatenate(parts, axis=3))
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_paddings_by_name(size: int) -> None:
+    for kernel, stride, dilation in ((1, 2, 1), (2, 1, 1), (3, 1, 1), (3, 2, 1), (5, 3, 1), (3, 1, 2), (4, 2, 1)):
+        extent = (kernel - 1) * dilation + 1
+        x = np.random.default_rng(0).standard_normal((1, size, size + 1, 3), dtype=np.float32)
+        weight = np.random.default_rng(1).standard_normal((kernel, kernel, 3, 1), dtype=np.float32)
+        settings: dict[str, Any] = {"stride": stride, "dilation": dilation}
+        # TensorFlow's published rule: https://www.tensorflow.org/api_docs/python/tf/nn
+        totals = []
+        for axis in (size, size + 1):
+            rest = axis % stride
+            totals.append(max(extent - (rest or stride), 0))
+        upper = tuple((total // 2, total - total // 2) for total in totals)
+        lower = tuple((total - total // 2, total // 2) for total in totals)
+        for name, sides in (("same", upper), ("same_lower", lower), ("SAME", upper)):
+            named = sepconv.depthwise_conv2d(x, weight, padding=name, **settings)  # type: ignore[arg-type]
+            assert named.shape == (1, -(-size // stride), -(-(size + 1) // stride), 3)
+            assert np.array_equal(named, sepconv.depthwise_conv2d(x, weight, padding=sides, **settings))  # type: ignore[arg-type]
+        if extent <= size:
+            valid = sepconv.depthwise_conv2d(x, weight, padding="valid", **settings)
+            assert np.array_equal(valid, sepconv.depthwise_conv2d(x, weight, padding=0, **settings))
+    both = sepconv.depthwise_conv2d(
+        np.ones((1, 4, 4, 1), np.float32), np.ones((3, 3, 1, 1), np.float32), padding=(1, 0)
+    )
+    assert both.shape == (1, 4, 2, 1)
+
+
+def test_prepared_weights_serve_both_layouts_and_pickle() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, 9, 9, 24), dtype=np.float32)
+    weight = generator.standard_normal((3, 3, 24, 2), dtype=np.float32)
+    bias = generator.standard_normal(48, dtype=np.float32)
+    want = sepconv.depthwise_conv2d(x, weight, bias)
+    prepared = sepconv.prepare(weight, "depthwise", bias)
+    weight[...] = np.nan  # prepared weights are a copy
+    for copy in (prepared, pickle.loads(pickle.dumps(prepared))):
+        assert np.array_equal(sepconv.depthwise_conv2d(x, copy), want)
+        other = sepconv.depthwise_conv2d(x.transpose(0, 3, 1, 2), copy, layout="NCHW")
+        assert np.array_equal(other.transpose(0, 2, 3, 1), want)
+        call = sepconv.last_call()
+        assert call is not None
+        assert call.packed == ()
+    assert repr(prepared) == "<depthwise weights 3x3, 24 -> 48 channels>"
+
+
+def test_a_block_that_does_not_expand() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, 9, 9, 8), dtype=np.float32)
+    depthwise = generator.standard_normal((3, 3, 8, 1), dtype=np.float32)
+    project = generator.standard_normal((1, 1, 8, 4), dtype=np.float32)
+    result = sepconv.inverted_residual(x, None, depthwise, project, padding=1)
+    want = sepconv.separable_conv2d(x, depthwise, project, padding=1, middle_activation="relu6")
+    assert np.array_equal(result, want)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    x = np.empty((0, 5, 5, 3), np.float32)
+    assert sepconv.depthwise_conv2d(x, np.ones((3, 3, 3, 2), np.float32)).shape == (0, 3, 3, 6)

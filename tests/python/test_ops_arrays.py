@@ -1,0 +1,197 @@
+"""What the operators take and give: kinds of arrays, types, results in place, and clear errors."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sepconv
+
+X = np.random.default_rng(0).standard_normal((2, 6, 7, 5), dtype=np.float32)
+WEIGHT = np.random.default_rng(1).standard_normal((3, 3, 5, 1), dtype=np.float32)
+WANT = sepconv.depthwise_conv2d(X, WEIGHT, padding=1)
+
+
+class Shared:
+    """An array of some library that has DLPack's protocol and a from_dlpack of its own."""
+
+    def __init__(self, values: np.ndarray[Any, Any], device: tuple[int, int] = (1, 0)) -> None:
+        self.values, self.device = values, device
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self.values.__dlpack__(**arguments)
+
+    def __array_namespace__(self) -> Any:
+        class Namespace:
+            @staticmethod
+            def from_dlpack(x: Any) -> Shared:
+                return Shared(np.from_dlpack(x))
+
+        return Namespace
+
+
+def test_results_are_of_the_callers_kind() -> None:
+    shared = sepconv.depthwise_conv2d(Shared(X), Shared(WEIGHT), padding=1)
+    assert isinstance(shared, Shared)
+    assert np.array_equal(shared.values, WANT)
+    buffer = memoryview(array("f", X.ravel().tolist())).cast("B").cast("f", shape=list(X.shape))
+    assert np.array_equal(sepconv.depthwise_conv2d(buffer, WEIGHT, padding=1), WANT)
+    assert np.array_equal(sepconv.depthwise_conv2d(X.view(type("Own", (np.ndarray,), {})), WEIGHT, padding=1), WANT)
+
+
+def test_other_types_are_converted_and_said_to_be() -> None:
+    for dtype in (np.float16, np.float64, np.dtype(">f4")):
+        x = X.astype(dtype)
+        result = sepconv.depthwise_conv2d(x, WEIGHT.astype(dtype), padding=1)
+        assert result.dtype == dtype
+        want = sepconv.depthwise_conv2d(x.astype(np.float32), WEIGHT.astype(dtype).astype(np.float32), padding=1)
+        assert np.array_equal(result, want.astype(dtype))
+        call = sepconv.last_call()
+        assert call is None or "x" not in call.copied  # the last call was of float32
+    sepconv.depthwise_conv2d(X.astype(np.float64), WEIGHT, padding=1)
+    call = sepconv.last_call()
+    assert call is not None
+    assert call.copied == {"x": "float64"}
+    assert (call.operator, call.packed, call.isa) == ("depthwise_conv2d", ("weight",), sepconv.isa())
+    sepconv.depthwise_conv2d(X, sepconv.prepare(WEIGHT, "depthwise"), padding=1)
+    call = sepconv.last_call()
+    assert call is not None
+    assert (call.copied, call.packed) == ({}, ())
+
+
+def test_results_go_where_they_are_told_to() -> None:
+    for dtype in (np.float32, np.float16, np.float64):
+        out = np.full(WANT.shape, np.nan, dtype)
+        assert sepconv.depthwise_conv2d(X, WEIGHT, padding=1, out=out) is out
+        assert np.array_equal(out, WANT.astype(dtype))
+    shared = Shared(np.zeros_like(WANT))
+    assert sepconv.depthwise_conv2d(X, WEIGHT, padding=1, out=shared) is shared
+    assert np.array_equal(shared.values, WANT)
+
+
+def test_out_may_be_an_input() -> None:
+    x = X.copy()
+    assert sepconv.depthwise_conv2d(x, WEIGHT, padding=1, out=x) is x
+    assert np.array_equal(x, WANT)
+    whole = np.zeros((3, 6, 7, 5), np.float32)
+    whole[:2] = X
+    sepconv.depthwise_conv2d(whole[:2], WEIGHT, padding=1, out=whole[1:])
+    assert np.array_equal(whole[1:], WANT)
+    call = sepconv.last_call()
+    assert call is not None
+    assert "out" in call.copied
+    matrix = np.random.default_rng(2).standard_normal((1, 1, 5, 5), dtype=np.float32)
+    residual = X.copy()
+    want = sepconv.pointwise_conv2d(X, matrix, residual=X)
+    sepconv.pointwise_conv2d(X, matrix, residual=residual, out=residual)
+    assert np.array_equal(residual, want)
+
+
+def test_inputs_are_never_written_to() -> None:
+    x, weight, bias = X.copy(), WEIGHT.copy(), np.ones(5, np.float32)
+    for operand in (x, weight, bias):
+        operand.flags.writeable = False
+    sepconv.depthwise_conv2d(x, weight, bias, padding=1)
+    assert np.array_equal(x, X)
+    assert np.array_equal(weight, WEIGHT)
+
+
+def test_calls_from_many_threads() -> None:
+    prepared = sepconv.prepare(WEIGHT, "depthwise")
+    wrong: list[Any] = []
+
+    def work() -> None:
+        results = [sepconv.depthwise_conv2d(X, prepared, padding=1, threads=1 + i % 3) for i in range(100)]
+        wrong.extend(result for result in results if not np.array_equal(result, WANT))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def call(**changed: Any) -> Any:
+    arguments: dict[str, Any] = {"x": X, "weight": WEIGHT, "bias": None, **changed}
+    return sepconv.depthwise_conv2d(arguments.pop("x"), arguments.pop("weight"), arguments.pop("bias"), **arguments)
+
+
+READ_ONLY = np.zeros((2, 4, 5, 5), np.float32)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    "changed, error, message",
+    [
+        ({"x": X[0]}, ValueError, r"x had shape \(6, 7, 5\), must have \(n, h, w, c\)"),
+        ({"x": X.astype(np.int32)}, TypeError, "x had dtype int32"),
+        ({"x": X.astype(complex)}, TypeError, "x had dtype complex128"),
+        ({"x": X.tolist()}, TypeError, "x was a list"),
+        ({"x": None}, TypeError, "x was a NoneType"),
+        ({"x": np.ma.masked_array(X)}, TypeError, "x was a masked array"),
+        ({"x": Shared(X, (2, 0))}, ValueError, r"x was on DLPack device \(2, 0\)"),
+        ({"x": X[:, :2, :2]}, ValueError, "weight spans a height of 3"),
+        ({"x": X[:, :0]}, ValueError, "at least 1"),
+        ({"weight": WEIGHT[..., 0]}, ValueError, "weight had shape"),
+        ({"weight": WEIGHT[:, :, :4]}, ValueError, "weight had 4 channels"),
+        ({"weight": sepconv.prepare(WEIGHT, "conv")}, ValueError, "prepared as 'conv'"),
+        (
+            {"weight": sepconv.prepare(WEIGHT, "depthwise"), "bias": np.ones(5, "f")},
+            ValueError,
+            "bias was given",
+        ),
+        ({"bias": np.ones(4, np.float32)}, ValueError, r"bias had shape \(4,\)"),
+        ({"stride": 0}, ValueError, "stride was 0"),
+        ({"stride": 1.0}, TypeError, "stride was 1.0"),
+        ({"stride": (1, 2, 3)}, TypeError, "stride was"),
+        ({"stride": 2**70}, ValueError, "stride was"),
+        ({"dilation": True}, TypeError, "dilation was True"),
+        ({"padding": -1}, ValueError, "padding was -1"),
+        ({"padding": "full"}, ValueError, "padding was 'full'"),
+        ({"padding": ((1, 1), (1,))}, TypeError, "padding was"),
+        ({"padding": 2**20, "stride": 1}, ValueError, "the result is 20971"),
+        ({"activation": "gelu"}, ValueError, "activation was 'gelu'"),
+        ({"layout": "CHWN"}, ValueError, "layout was 'CHWN'"),
+        ({"threads": 0}, ValueError, "threads was 0"),
+        ({"threads": 1.5}, TypeError, "threads was 1.5"),
+        ({"out": np.zeros((1, 4, 5, 5), np.float32)}, ValueError, "out had shape"),
+        ({"out": READ_ONLY}, ValueError, "out was read-only"),
+        ({"out": np.zeros((2, 4, 5, 5), np.int32)}, TypeError, "out had dtype int32"),
+        (
+            {"out": np.lib.stride_tricks.as_strided(np.zeros(5, np.float32), (2, 4, 5, 5), (0, 0, 0, 4))},
+            ValueError,
+            "must not share memory between its elements",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(**changed)
+
+
+def test_bad_arguments_of_the_others_are_named() -> None:
+    matrix = np.ones((1, 1, 5, 4), np.float32)
+    with pytest.raises(ValueError, match="window of 3x3"):
+        sepconv.pointwise_conv2d(X, np.ones((3, 3, 5, 4), np.float32))
+    with pytest.raises(ValueError, match="4 input channels, must have the 5"):
+        sepconv.pointwise_conv2d(X, matrix.transpose(0, 1, 3, 2))
+    with pytest.raises(ValueError, match="residual had shape"):
+        sepconv.pointwise_conv2d(X, matrix, residual=X)
+    with pytest.raises(ValueError, match="pointwise_weight had 5 input channels, must have the 10"):
+        sepconv.separable_conv2d(X, np.ones((3, 3, 5, 2), np.float32), matrix)
+    with pytest.raises(ValueError, match="groups was 3"):
+        sepconv.conv2d(X, np.ones((3, 3, 5, 4), np.float32), groups=3)
+    with pytest.raises(ValueError, match="expand_bias was given without"):
+        sepconv.inverted_residual(X, None, WEIGHT, matrix, np.ones(5, np.float32))
+    with pytest.raises(ValueError, match="kind was 'dense'"):
+        sepconv.prepare(WEIGHT, "dense")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layout was 'HWIO'"):
+        sepconv.prepare(WEIGHT, "conv", layout="HWIO")  # type: ignore[arg-type]
