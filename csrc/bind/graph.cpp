@@ -77,6 +77,9 @@ void add_graph(py::module_& module) {
       .def("add", [](Graph& g, const std::string& name, int a, int b,
                      const std::string& activation) { return g.add(name, a, b, to_activation(activation)); },
            arg("name"), arg("a"), arg("b"), arg("activation"))
+      .def("mul", [](Graph& g, const std::string& name, int a, int b,
+                     const std::string& activation) { return g.mul(name, a, b, to_activation(activation)); },
+           arg("name"), arg("a"), arg("b"), arg("activation"))
       .def("average_pool2d",
            [](Graph& g, const std::string& name, int x, const Pair& kernel, const Pair& stride, const PaddingPairs& padding,
               bool include_padding, const std::string& activation) {
@@ -101,6 +104,11 @@ void add_graph(py::module_& module) {
       .def("reshape", [](Graph& g, const std::string& name, int x,
                          const std::array<int, 3>& shape) { return g.reshape(name, x, to_shape(shape)); },
            arg("name"), arg("x"), arg("shape"))
+      .def("concat", &Graph::concat, arg("name"), arg("inputs"))
+      .def("channel_slice", &Graph::channel_slice, arg("name"), arg("x"), arg("begin"), arg("end"))
+      .def("channel_shuffle", &Graph::channel_shuffle, arg("name"), arg("x"), arg("groups"))
+      .def("upsample", [](Graph& g, const std::string& name, int x, const Pair& size) { return g.upsample(name, x, size[0], size[1]); },
+           arg("name"), arg("x"), arg("size"))
       .def("output", &Graph::output, arg("x"))
       .def("shape", [](const Graph& g, int node) { return from_shape(g.shape(node)); }, arg("node"));
 }

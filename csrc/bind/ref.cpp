@@ -1,5 +1,6 @@
 // The oracles, in float64, for model.verify() and the tests. Images are [h, w, c].
 #include "bind/bind.h"
+#include "ref/channels.h"
 #include "ref/conv.h"
 #include "ref/elementwise.h"
 #include "ref/pool.h"
@@ -81,6 +82,21 @@ void add_ref(py::module_& module) {
   m.def("activate",
         [](const std::string& activation, const Array& x) { return to_array(ref::activate(to_activation(activation), to_tensor(x))); },
         arg("activation"), arg("x"));
+  m.def("mul", [](const Array& a, const Array& b) { return to_array(ref::mul(to_tensor(a), to_tensor(b))); }, arg("a"), arg("b"));
+  m.def("concat",
+        [](const std::vector<Array>& inputs) {
+          std::vector<ref::Tensor> tensors;
+          for (const Array& x : inputs) tensors.push_back(to_tensor(x));
+          return to_array(ref::concat(tensors));
+        },
+        arg("inputs"));
+  m.def("channel_slice",
+        [](const Array& x, int begin, int end) { return to_array(ref::channel_slice(to_tensor(x), begin, end)); },
+        arg("x"), arg("begin"), arg("end"));
+  m.def("channel_shuffle", [](const Array& x, int groups) { return to_array(ref::channel_shuffle(to_tensor(x), groups)); },
+        arg("x"), arg("groups"));
+  m.def("upsample", [](const Array& x, const Pair& size) { return to_array(ref::upsample(to_tensor(x), size[0], size[1])); },
+        arg("x"), arg("size"));
   m.def("softmax", [](const Array& x, double beta) { return to_array(ref::softmax(to_tensor(x), beta)); }, arg("x"), arg("beta"));
 }
 

@@ -64,7 +64,7 @@ void Chain::run(const StepViews& views, int piece, const Grid& grid, float* scra
     return;
   }
   const RowRange parts = split(first.parts, piece / grid.rows, grid.parts);
-  first.run({views.in, views.others[0], views.out, rows.begin, rows.end, parts.begin, parts.end, scratch});
+  first.run({views.in, views.others[0], views.out, rows.begin, rows.end, parts.begin, parts.end, scratch, views.others});
 }
 
 void Chain::run_rows(const StepViews& views, RowRange rows, float* scratch) const noexcept {

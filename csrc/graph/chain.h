@@ -17,7 +17,7 @@ inline constexpr int kMaxChain = 16;
 // Where a step's activations lie.
 struct StepViews {
   ConstRowView in;
-  ConstRowView others[kMaxChain];  // residual or second addend of each operator
+  ConstRowView others[kMaxChain];  // residual or second input of each operator; of one of many inputs, all after the first
   RowView out;
 };
 

@@ -12,18 +12,41 @@ class Rewriter {
  public:
   explicit Rewriter(const Graph& graph) : nodes_(graph.nodes()), outputs_(graph.outputs()) {
     live_.assign(nodes_.size(), true);
-    uses_.assign(nodes_.size(), 0);
-    for (const Node& node : nodes_) {
-      for (const int input : node.inputs) ++uses_[input];
-    }
-    for (const int output : outputs_) ++uses_[output];
+    count_uses();
   }
 
   void drop_identity(int i) {
     const Node& node = nodes_[i];
     const bool same = node.kind == NodeKind::reshape && node.out == nodes_[node.inputs[0]].out;
     const bool nothing = node.kind == NodeKind::activation && node.activation == Activation::none;
-    if ((same || nothing) && nodes_[node.inputs[0]].kind != NodeKind::input) replace(i, node.inputs[0]);
+    bool whole = node.kind == NodeKind::channels && node.out == nodes_[node.inputs[0]].out;
+    for (int c = 0; whole && c < node.out.c; ++c) whole = node.sources[c].input == 0 && node.sources[c].channel == c;
+    if ((same || nothing || whole) && nodes_[node.inputs[0]].kind != NodeKind::input) replace(i, node.inputs[0]);
+  }
+
+  // Channels of channels come straight from where those have theirs.
+  void fuse_channels(int i) {
+    Node& node = nodes_[i];
+    if (node.kind != NodeKind::channels) return;
+    std::vector<int> inputs;
+    std::vector<ChannelSource> sources;
+    for (const ChannelSource& source : node.sources) {
+      int input = node.inputs[source.input], channel = source.channel;
+      if (nodes_[input].kind == NodeKind::channels) {
+        const ChannelSource& inner = nodes_[input].sources[channel];
+        input = nodes_[input].inputs[inner.input];
+        channel = inner.channel;
+      }
+      const auto known = std::find(inputs.begin(), inputs.end(), input);
+      sources.push_back({static_cast<int>(known - inputs.begin()), channel});
+      if (known == inputs.end()) inputs.push_back(input);
+    }
+    if (static_cast<int>(inputs.size()) > kMaxChannelInputs) return;
+    for (const int input : node.inputs) {
+      if (nodes_[input].kind == NodeKind::channels) node.fused.push_back(nodes_[input].name);
+    }
+    node.inputs = inputs;
+    node.sources = sources;
   }
 
   void fuse_pad(int i) {
@@ -44,7 +67,7 @@ class Rewriter {
     if (node.kind != NodeKind::activation) return;
     Node& before = nodes_[node.inputs[0]];
     const bool takes = before.kind == NodeKind::conv || before.kind == NodeKind::depthwise || before.kind == NodeKind::add ||
-                       before.kind == NodeKind::average_pool || before.kind == NodeKind::max_pool;
+                       before.kind == NodeKind::mul ||                       before.kind == NodeKind::average_pool || before.kind == NodeKind::max_pool;
     if (!takes || before.activation != Activation::none || uses_[node.inputs[0]] != 1) return;
     before.activation = node.activation;
     before.fused.push_back(node.name);
@@ -111,6 +134,17 @@ class Rewriter {
   int size() const { return static_cast<int>(nodes_.size()); }
   bool live(int i) const { return live_[i]; }
 
+  // By the nodes that an output depends on. What no output depends on is dead.
+  void count_uses() {
+    uses_.assign(nodes_.size(), 0);
+    for (const int output : outputs_) ++uses_[output];
+    for (std::size_t i = nodes_.size(); i-- > 0;) {
+      live_[i] = live_[i] && (uses_[i] != 0 || nodes_[i].kind == NodeKind::input);
+      if (!live_[i]) continue;
+      for (const int input : nodes_[i].inputs) ++uses_[input];
+    }
+  }
+
  private:
   void replace(int node, int by) {
     for (Node& other : nodes_) std::replace(other.inputs.begin(), other.inputs.end(), node, by);
@@ -137,8 +171,14 @@ class Rewriter {
 
 std::vector<Node> rewrite(const Graph& graph, Fusion fusion) {
   Rewriter rewriter(graph);
-  for (int i = 0; i < rewriter.size(); ++i) rewriter.drop_identity(i);
+  for (int i = 0; i < rewriter.size(); ++i) {
+    if (rewriter.live(i)) rewriter.drop_identity(i);
+  }
   if (fusion != Fusion::never) {
+    for (int i = 0; i < rewriter.size(); ++i) {
+      if (rewriter.live(i)) rewriter.fuse_channels(i);
+    }
+    rewriter.count_uses();
     for (int i = 0; i < rewriter.size(); ++i) {
       if (rewriter.live(i)) rewriter.fuse_pad(i);
       if (rewriter.live(i)) rewriter.fuse_activation(i);

@@ -1,5 +1,6 @@
 #include "graph/graph.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -149,6 +150,14 @@ int Graph::add(const std::string& name, int a, int b, Activation activation) {
   return append({NodeKind::add, name, {a, b}, shape, {}, activation});
 }
 
+int Graph::mul(const std::string& name, int a, int b, Activation activation) {
+  const Shape shape = at(a, name).out, other = at(b, name).out;
+  if (!(other == shape) && !(other == Shape{1, 1, shape.c})) {
+    fail(name, "the second input has another shape, must have the first's or one pixel of as many channels");
+  }
+  return append({NodeKind::mul, name, {a, b}, shape, {}, activation});
+}
+
 int Graph::average_pool2d(const std::string& name, int x, const Window& window, bool include_padding, Activation activation) {
   Node node{NodeKind::average_pool, name, {x}, windowed(name, at(x, name).out, window), window, activation};
   node.include_padding = include_padding;
@@ -194,6 +203,53 @@ int Graph::reshape(const std::string& name, int x, Shape shape) {
                    std::to_string(at(x, name).out.elements()));
   }
   return append({NodeKind::reshape, name, {x}, shape, {}});
+}
+
+int Graph::concat(const std::string& name, const std::vector<int>& inputs) {
+  check_range(name, "number of inputs", static_cast<std::int64_t>(inputs.size()), 1, kMaxSize);
+  const Shape first = at(inputs[0], name).out;
+  std::int64_t channels = 0;
+  for (const int input : inputs) {
+    const Shape& in = at(input, name).out;
+    if (in.h != first.h || in.w != first.w) fail(name, "the inputs have different heights or widths, must have the same");
+    channels += in.c;
+  }
+  check_range(name, "channels", channels, 1, kMaxSize);
+  // An operator takes so many inputs at most; what is beyond them is put together first.
+  std::vector<int> few(inputs.begin(), inputs.begin() + std::min<std::size_t>(inputs.size(), kMaxChannelInputs));
+  if (inputs.size() > few.size()) {
+    few.back() = concat(name, {inputs.begin() + kMaxChannelInputs - 1, inputs.end()});
+  }
+  Node node{NodeKind::channels, name, few, {first.h, first.w, static_cast<int>(channels)}, {}};
+  for (std::size_t i = 0; i < few.size(); ++i) {
+    for (int c = 0; c < nodes_[few[i]].out.c; ++c) node.sources.push_back({static_cast<int>(i), c});
+  }
+  return append(std::move(node));
+}
+
+int Graph::channel_slice(const std::string& name, int x, int begin, int end) {
+  const Shape in = at(x, name).out;
+  check_range(name, "end", end, 1, in.c);
+  check_range(name, "begin", begin, 0, end - 1);
+  Node node{NodeKind::channels, name, {x}, {in.h, in.w, end - begin}, {}};
+  for (int c = begin; c < end; ++c) node.sources.push_back({0, c});
+  return append(std::move(node));
+}
+
+int Graph::channel_shuffle(const std::string& name, int x, int groups) {
+  const Shape in = at(x, name).out;
+  check_range(name, "groups", groups, 1, in.c);
+  if (in.c % groups != 0) fail(name, "groups is " + std::to_string(groups) + ", must divide the channels, " + std::to_string(in.c));
+  Node node{NodeKind::channels, name, {x}, in, {}};
+  for (int c = 0; c < in.c; ++c) node.sources.push_back({0, c % groups * (in.c / groups) + c / groups});
+  return append(std::move(node));
+}
+
+int Graph::upsample(const std::string& name, int x, int height, int width) {
+  const Shape in = at(x, name).out;
+  check_range(name, "height", height, in.h, kMaxSize);
+  check_range(name, "width", width, in.w, kMaxSize);
+  return append({NodeKind::upsample, name, {x}, {height, width, in.c}, {}});
 }
 
 void Graph::output(int x) {

@@ -8,18 +8,20 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "ops/operators.h"
 #include "pack/pack.h"
 
 namespace sepconv {
 
 enum class NodeKind {
-  input, conv, depthwise, add, average_pool, max_pool, global_average, activation, softmax, pad, reshape, from_nhwc, to_nhwc
+  input, conv, depthwise, add, mul, average_pool, max_pool, global_average, activation, softmax, pad, reshape, channels, upsample,
+  from_nhwc, to_nhwc
 };
 
 struct Node {
   NodeKind kind;
   std::string name;
-  std::vector<int> inputs;             // of nodes; for add two
+  std::vector<int> inputs;             // of nodes; for add and mul two, for channels any number
   Shape out;
   Window window;                       // conv, depthwise, pools; pad keeps its padding here
   Activation activation = Activation::none;
@@ -28,6 +30,7 @@ struct Node {
   float beta = 1.0f;                   // softmax
   int residual = -1;                   // conv: a node to add before the activation; set by fusion
   std::vector<std::string> fused{};    // names of the layers whose work fusion moved into this node
+  std::vector<ChannelSource> sources{};  // channels: where each of its channels comes from
   std::shared_ptr<const PackedGemm> gemm{};
   std::shared_ptr<const PackedDepthwise> depthwise{};
 };
@@ -57,6 +60,7 @@ class Graph {
                        const BatchNormView* norm, const Window& window, Activation activation);
   int fully_connected(const std::string& name, int x, const WeightView& weight, const VectorView* bias, Activation activation);
   int add(const std::string& name, int a, int b, Activation activation);
+  int mul(const std::string& name, int a, int b, Activation activation);  // b: of a's shape, or 1×1×c
   int average_pool2d(const std::string& name, int x, const Window& window, bool include_padding, Activation activation);
   int max_pool2d(const std::string& name, int x, const Window& window, Activation activation);
   int global_average_pool(const std::string& name, int x);
@@ -64,6 +68,10 @@ class Graph {
   int softmax(const std::string& name, int x, float beta);
   int pad(const std::string& name, int x, const Padding& padding);
   int reshape(const std::string& name, int x, Shape shape);
+  int concat(const std::string& name, const std::vector<int>& inputs);
+  int channel_slice(const std::string& name, int x, int begin, int end);
+  int channel_shuffle(const std::string& name, int x, int groups);
+  int upsample(const std::string& name, int x, int height, int width);
   void output(int x);
 
   const KernelTable& table() const { return *table_; }

@@ -32,6 +32,7 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     }
     case NodeKind::depthwise: return make_depthwise(in, w, n.depthwise, n.multiplier, n.activation, t);
     case NodeKind::add: return make_add(n.out, n.activation, t);
+    case NodeKind::mul: return make_mul(n.out, !(nodes[n.inputs[1]].out == n.out), n.activation, t);
     case NodeKind::average_pool:
       return make_pool(in, w, n.include_padding ? PoolKind::average_with_padding : PoolKind::average, n.activation, t);
     case NodeKind::max_pool: return make_pool(in, w, PoolKind::max, n.activation, t);
@@ -40,6 +41,8 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     case NodeKind::softmax: return make_softmax(n.out, n.beta, t);
     case NodeKind::pad: return make_pad(in, w.padding, t);
     case NodeKind::reshape: return make_reshape(in, n.out, t);
+    case NodeKind::channels: return make_channels(n.out, n.sources, t);
+    case NodeKind::upsample: return make_upsample(in, n.out.h, n.out.w, t);
     case NodeKind::from_nhwc: return make_from_nhwc(n.out, t);
     case NodeKind::to_nhwc: return make_to_nhwc(n.out, t);
   }
@@ -56,6 +59,7 @@ bool is_pixelwise(const Node& node, const std::vector<Node>& nodes) {
   switch (node.kind) {
     case NodeKind::conv: return node.window.pointwise();
     case NodeKind::add:
+    case NodeKind::mul:
     case NodeKind::activation:
     case NodeKind::softmax:
     case NodeKind::to_nhwc: return true;
@@ -182,7 +186,9 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
     std::vector<Node> chain_nodes;
     for (const int i : *chain) {
       chain_ops.push_back(std::move(ops[i]));
-      others.push_back(nodes[i].kind == NodeKind::add ? nodes[i].inputs[1] : nodes[i].residual);
+      const std::vector<int>& inputs = nodes[i].inputs;
+      if (nodes[i].kind == NodeKind::channels) others.assign(inputs.begin() + 1, inputs.end());  // a chain by itself
+      else others.push_back(inputs.size() > 1 ? inputs[1] : nodes[i].residual);
       chain_nodes.push_back(nodes[i]);
       chain_nodes.back().gemm = nullptr;
       chain_nodes.back().depthwise = nullptr;

@@ -6,6 +6,7 @@
 #include "kernels/depthwise.h"
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"
+#include "kernels/channels.h"
 #include "kernels/peaks.h"
 #include "kernels/fill_table.h"
 

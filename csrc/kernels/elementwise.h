@@ -1,4 +1,4 @@
-// Elementwise sums, activations and the softmax. Tails shorter than a vector go through a copy on the stack.
+// Elementwise sums, products, activations and the softmax. Tails shorter than a vector go through a copy on the stack.
 #include "kernels/table.h"
 
 namespace sepconv::SEPCONV_ISA {
@@ -67,6 +67,22 @@ SEPCONV_INLINE void add(const float* a, const float* b, float* out, std::int64_t
     const float raised = lo > sum ? lo : sum;
     out[i] = hi < raised ? hi : raised;
   }
+}
+
+SEPCONV_INLINE void mul(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi) {
+  const vf low = broadcast(lo), high = broadcast(hi);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, min(high, max(low, mul(load(a + i), load(b + i)))));
+  for (; i < n; ++i) {
+    const float product = a[i] * b[i];
+    const float raised = lo > product ? lo : product;
+    out[i] = hi < raised ? hi : raised;
+  }
+}
+
+SEPCONV_INLINE void scale(const float* a, const float* factors, float* out, std::int64_t n, float lo, float hi) {
+  const vf low = broadcast(lo), high = broadcast(hi), factor = load(factors);
+  for (std::int64_t i = 0; i < n; ++i) store(out + i * kLanes, min(high, max(low, mul(load(a + i * kLanes), factor))));
 }
 
 SEPCONV_INLINE void softmax(const float* in, float* out, std::int64_t n, float beta) {

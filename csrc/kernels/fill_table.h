@@ -32,6 +32,13 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.add_f32 = [](const float* a, const float* b, float* out, std::int64_t n, float lo, float hi) {
     add(a, b, out, n, lo, hi);
   };
+  t.mul_f32 = [](const float* a, const float* b, float* out, std::int64_t n, float lo, float hi) {
+    mul(a, b, out, n, lo, hi);
+  };
+  t.scale_f32 = [](const float* a, const float* factors, float* out, std::int64_t n, float lo, float hi) {
+    scale(a, factors, out, n, lo, hi);
+  };
+  t.channels_f32 = [](const ChannelVectors& c) { channels(c); };
   t.activate_f32 = [](Activation activation, const float* in, float* out, std::int64_t n) {
     activate(activation, in, out, n);
   };

@@ -66,6 +66,15 @@ struct PoolRow {
 };
 using PoolKernel = void (*)(const PoolRow&);
 
+// Vectors of one output plane whose lanes come from lanes of several planes.
+struct ChannelVectors {
+  const float* const* planes;  // of each source
+  const std::int32_t* lanes;   // [source_count][V]: which lane of the source each output lane takes; -1 for none
+  int source_count;            // lanes that no source gives are zero
+  float* out;
+  std::int64_t n;              // vectors
+};
+
 struct KernelTable {
   const char* isa;            // "avx512"
   int vector;                 // V
@@ -85,6 +94,11 @@ struct KernelTable {
   void (*global_average_f32)(const float* in, std::int64_t n, float* out);
   // out = clamp(a + b); n floats. out may be a or b.
   void (*add_f32)(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi);
+  // out = clamp(a·b); n floats. out may be a or b.
+  void (*mul_f32)(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi);
+  // out = clamp(a·factors), the V factors for each of n vectors. out may be a.
+  void (*scale_f32)(const float* a, const float* factors, float* out, std::int64_t n, float lo, float hi);
+  void (*channels_f32)(const ChannelVectors&);
   // out = activation(in); n floats. out may be in.
   void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);
   // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.

@@ -1,4 +1,4 @@
-// Operators whose output has their input's shape: sum of two, activation, softmax.
+// Operators whose output has their input's shape: sum and product of two, activation, softmax.
 #include "ops/operators.h"
 
 namespace sepconv {
@@ -34,6 +34,33 @@ class Add final : public Elementwise {
 
  private:
   Epilogue epilogue_;
+};
+
+class Mul final : public Elementwise {
+ public:
+  Mul(Shape shape, bool scales, Activation activation, const KernelTable& t)
+      : Elementwise(shape, scales ? "scale" : "mul", t), epilogue_(activation), scales_(scales) {
+    streams = true;
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      for (int y = task.y0; y < task.y1; ++y) {
+        const float* const from = task.in.at(b, y);
+        float* const to = task.out.at(b, y);
+        if (scales_) {
+          table_.scale_f32(from, task.other.at(b, 0), to, out.w, epilogue_.lo, epilogue_.hi);
+        } else {
+          table_.mul_f32(from, task.other.at(b, y), to, row_floats(), epilogue_.lo, epilogue_.hi);
+        }
+        if (epilogue_.pass != Activation::none) table_.activate_f32(epilogue_.pass, to, to, row_floats());
+      }
+    }
+  }
+
+ private:
+  Epilogue epilogue_;
+  bool scales_;
 };
 
 class Activate final : public Elementwise {
@@ -81,6 +108,10 @@ class Softmax final : public Elementwise {
 
 RowOpPtr make_add(Shape shape, Activation activation, const KernelTable& table) {
   return std::make_unique<Add>(shape, activation, table);
+}
+
+RowOpPtr make_mul(Shape shape, bool scales, Activation activation, const KernelTable& table) {
+  return std::make_unique<Mul>(shape, scales, activation, table);
 }
 
 RowOpPtr make_activation(Shape shape, Activation activation, const KernelTable& table) {

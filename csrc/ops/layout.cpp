@@ -80,6 +80,43 @@ class Pad final : public RowOp {
   int v_;
 };
 
+// Pixels repeated: row y is row ⌊y·in.h/out.h⌋ of the input, columns alike.
+class Upsample final : public RowOp {
+ public:
+  Upsample(Shape shape, int height, int width, const KernelTable& t) : v_(t.vector) {
+    kernel = "upsample";
+    in = shape;
+    out = {height, width, in.c};
+    parts = blocks_of(in.c, t);
+    macs = out.elements();
+  }
+
+  RowRange input_rows(int y0, int y1) const override { return {row(y0), row(y1 - 1) + 1}; }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      for (int y = task.y0; y < task.y1; ++y) {
+        float* to = task.out.at(b, y);
+        if (y > task.y0 && row(y) == row(y - 1)) {
+          std::memcpy(to, task.out.at(b, y - 1), sizeof(float) * out.w * v_);
+          continue;
+        }
+        const float* const from = task.in.at(b, row(y));
+        std::int64_t column = 0;  // x·in.w/out.w as whole part and rest
+        for (int x = 0, rest = 0; x < out.w; ++x, to += v_) {
+          std::memcpy(to, from + column * v_, sizeof(float) * v_);
+          for (rest += in.w; rest >= out.w; rest -= out.w) ++column;
+        }
+      }
+    }
+  }
+
+ private:
+  int row(int y) const { return static_cast<int>(std::int64_t{1} * y * in.h / out.h); }
+
+  int v_;
+};
+
 class Reshape final : public RowOp {
  public:
   Reshape(Shape from, Shape to, const KernelTable& t) : v_(t.vector) {
@@ -115,6 +152,10 @@ RowOpPtr make_to_nhwc(Shape shape, const KernelTable& table) { return std::make_
 
 RowOpPtr make_pad(Shape in, const Padding& padding, const KernelTable& table) {
   return std::make_unique<Pad>(in, padding, table);
+}
+
+RowOpPtr make_upsample(Shape in, int height, int width, const KernelTable& table) {
+  return std::make_unique<Upsample>(in, height, width, table);
 }
 
 RowOpPtr make_reshape(Shape in, Shape out, const KernelTable& table) { return std::make_unique<Reshape>(in, out, table); }

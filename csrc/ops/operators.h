@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "ops/row_op.h"
 #include "pack/pack.h"
@@ -30,6 +31,8 @@ RowOpPtr make_pool(Shape in, const Window&, PoolKind, Activation, const KernelTa
 RowOpPtr make_global_average(Shape in, const KernelTable&);
 
 RowOpPtr make_add(Shape, Activation, const KernelTable&);
+// a·b, b of the same shape or (`scales`) one pixel that scales each channel of a.
+RowOpPtr make_mul(Shape, bool scales, Activation, const KernelTable&);
 RowOpPtr make_activation(Shape, Activation, const KernelTable&);
 RowOpPtr make_softmax(Shape, float beta, const KernelTable&);
 
@@ -38,5 +41,13 @@ RowOpPtr make_from_nhwc(Shape, const KernelTable&);
 RowOpPtr make_to_nhwc(Shape, const KernelTable&);
 RowOpPtr make_pad(Shape in, const Padding&, const KernelTable&);
 RowOpPtr make_reshape(Shape in, Shape out, const KernelTable&);
+RowOpPtr make_upsample(Shape in, int height, int width, const KernelTable&);
+
+// Channels put together from those of several inputs: a concatenation, a slice, a shuffle, or any of them in sequence.
+inline constexpr int kMaxChannelInputs = 16;
+struct ChannelSource {
+  int input, channel;
+};
+RowOpPtr make_channels(Shape out, const std::vector<ChannelSource>&, const KernelTable&);
 
 }  // namespace sepconv

@@ -35,6 +35,7 @@ struct RowTask {
   int y0, y1;          // output rows
   int part0, part1;    // of RowOp::parts
   float* scratch;      // RowOp::scratch_floats of them
+  const ConstRowView* others = nullptr;  // for an operator of many inputs: those after the first, `other` among them
 };
 
 // What threads share of an operator's output. Following its input, they mostly read what they wrote themselves.

@@ -34,6 +34,14 @@ Tensor add(const Tensor& a, const Tensor& b) {
   return out;
 }
 
+Tensor mul(const Tensor& a, const Tensor& b) {
+  require(b.shape == a.shape || b.shape == Shape{1, 1, a.shape.c},
+          "b has " + std::to_string(b.data.size()) + " elements, whose shape must be that of a, or one pixel of it");
+  Tensor out = a;
+  for (std::size_t i = 0; i < out.data.size(); ++i) out.data[i] *= b.data[i % b.data.size()];
+  return out;
+}
+
 Tensor softmax(const Tensor& x, double beta) {
   Tensor out(x.shape);
   for (int y = 0; y < x.shape.h; ++y)

@@ -19,6 +19,9 @@ Tensor activate(Activation activation, const Tensor& x);
 // Shapes must be equal.
 Tensor add(const Tensor& a, const Tensor& b);
 
+// b has a's shape, or is one pixel of as many channels, which scales those of a.
+Tensor mul(const Tensor& a, const Tensor& b);
+
 // Over the channels of each pixel: e^(beta·x - max) / Σ. A NaN or +inf among them makes all NaN.
 Tensor softmax(const Tensor& x, double beta = 1.0);
 

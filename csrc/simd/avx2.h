@@ -3,11 +3,14 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 #include "base/inline.h"
 
 namespace sepconv::avx2 {
 
 using vf = __m256;
+using vi = __m256i;
 inline constexpr int kLanes = 8;
 inline constexpr int kRegisters = 16;
 
@@ -27,6 +30,10 @@ SEPCONV_INLINE vf div(vf a, vf b) { return _mm256_div_ps(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return _mm256_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm256_max_ps(a, b); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+SEPCONV_INLINE vi load_lanes(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(v, lanes), old, _mm256_castsi256_ps(lanes));
+}
 SEPCONV_INLINE vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 // In two factors, so that neither leaves the exponent's range.

@@ -3,16 +3,20 @@
 //   min, max   return the second operand when either is NaN, so max(lo, x) lets a NaN x through
 //   max_nan    NaN when either is NaN
 //   fmadd      a*b + c
+//   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
 //   ldexp      p · 2^n for integral n in [-252, 254]
 #pragma once
 
 #include <immintrin.h>
+
+#include <cstdint>
 
 #include "base/inline.h"
 
 namespace sepconv::avx512 {
 
 using vf = __m512;
+using vi = __m512i;
 inline constexpr int kLanes = 16;
 inline constexpr int kRegisters = 32;
 
@@ -33,6 +37,10 @@ SEPCONV_INLINE vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm512_max_ps(a, b); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) {
   return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+}
+SEPCONV_INLINE vi load_lanes(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
+  return _mm512_mask_permutexvar_ps(old, _mm512_cmpge_epi32_mask(lanes, _mm512_setzero_si512()), lanes, v);
 }
 SEPCONV_INLINE vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SEPCONV_INLINE vf ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }

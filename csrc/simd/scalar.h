@@ -2,6 +2,7 @@
 // architecture. No fused multiply-add: without hardware for it std::fma is a library call.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 
 #include "base/inline.h"
@@ -29,6 +30,19 @@ SEPCONV_INLINE vf div(vf a, vf b) { return a / b; }
 SEPCONV_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
 SEPCONV_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return a == a ? max(a, b) : a; }
+
+SEPCONV_INLINE vi load_lanes(const std::int32_t* p) {
+  vi v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
+  vf result = old;
+  for (int l = 0; l < kLanes; ++l) {
+    if (lanes[l] >= 0) result[l] = v[lanes[l]];
+  }
+  return result;
+}
 
 // Adding 1.5·2^23 leaves no bit for a fraction; exact for |a| < 2^22, all that exp() asks of it.
 SEPCONV_INLINE vf round(vf a) {

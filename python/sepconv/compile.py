@@ -12,6 +12,9 @@ from .graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     Convolution,
     DepthwiseConv2d,
@@ -20,9 +23,11 @@ from .graph import (
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Reshape,
     Softmax,
+    Upsample,
     WeightedLayer,
 )
 from .mapping import release_pages
@@ -101,6 +106,8 @@ def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
             return graph.fully_connected(name, inputs[0], weight, _bias(layer), layer.activation)
         case Add():
             return graph.add(name, inputs[0], inputs[1], layer.activation)
+        case Mul():
+            return graph.mul(name, inputs[0], inputs[1], layer.activation)
         case AveragePool2d():
             return graph.average_pool2d(
                 name, inputs[0], layer.kernel, layer.stride, layer.padding, layer.include_padding, layer.activation
@@ -117,4 +124,12 @@ def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
             return graph.reshape(name, inputs[0], layer.shape)
         case Pad():
             return graph.pad(name, inputs[0], layer.padding)
+        case Concat():
+            return graph.concat(name, inputs)
+        case ChannelSlice():
+            return graph.channel_slice(name, inputs[0], layer.begin, layer.end)
+        case ChannelShuffle():
+            return graph.channel_shuffle(name, inputs[0], layer.groups)
+        case Upsample():
+            return graph.upsample(name, inputs[0], layer.size)
     raise ValueError(f"layer {name!r} is a {type(layer).__name__}, must be one of the layers of sepconv.graph")

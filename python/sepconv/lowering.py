@@ -11,15 +11,21 @@ from numpy.typing import NDArray
 from sepconv.graph import (
     Activation,
     Add,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
     Layer,
+    Mul,
     Reshape,
     Softmax,
     array_shape,
 )
+
+_FOLLOWERS = (Softmax, Activation, Add, Mul, Concat, ChannelSlice, ChannelShuffle)
 
 
 def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -54,7 +60,7 @@ def vectors(layers: Sequence[Layer]) -> set[str]:
         starts = isinstance(layer, FullyConnected | GlobalAveragePool) or (
             isinstance(layer, Reshape) and layer.shape[:2] == (1, 1)
         )
-        follows = isinstance(layer, Softmax | Activation | Add) and all(name in found for name in layer.inputs)
+        follows = isinstance(layer, _FOLLOWERS) and all(name in found for name in layer.inputs)
         if starts or follows:
             found.add(layer.name)
     return found

@@ -21,6 +21,9 @@ from .graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
@@ -28,9 +31,11 @@ from .graph import (
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Reshape,
     Softmax,
+    Upsample,
 )
 from .lowering import folded
 from .table import format_table
@@ -128,6 +133,9 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
             return _activated(layer.activation, want, (x[0].size + 4) * UNIT * magnitude)
         case Add():
             return _activated(layer.activation, x[0] + x[1], UNIT * np.abs(x[0] + x[1]))
+        case Mul():
+            want = ref.mul(x[0], x[1])
+            return _activated(layer.activation, want, UNIT * np.abs(want))
         case AveragePool2d():
             window = (layer.kernel, layer.stride, layer.padding, layer.include_padding)
             magnitude = ref.average_pool2d(np.abs(x[0]), *window)
@@ -147,11 +155,22 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
             span = np.abs(layer.beta) * (np.abs(x[0]) + np.max(np.abs(x[0]), axis=-1, keepdims=True))
             return want, want * (TRANSCENDENTAL + 2 * UNIT * (span + np.max(span, axis=-1, keepdims=True)))
         case Reshape():
-            return x[0].reshape(layer.shape), np.zeros(layer.shape)
+            return _exact(x[0].reshape(layer.shape))
         case Pad():
-            want = np.pad(x[0], (*layer.padding, (0, 0)))
-            return want, np.zeros_like(want)
+            return _exact(np.pad(x[0], (*layer.padding, (0, 0))))
+        case Concat():
+            return _exact(ref.concat(x))
+        case ChannelSlice():
+            return _exact(ref.channel_slice(x[0], layer.begin, layer.end))
+        case ChannelShuffle():
+            return _exact(ref.channel_shuffle(x[0], layer.groups))
+        case Upsample():
+            return _exact(ref.upsample(x[0], layer.size))
     raise ValueError(f"layer {layer.name!r} is a {type(layer).__name__}, which has no oracle")
+
+
+def _exact(want: Float64) -> tuple[Float64, Float64]:
+    return want, np.zeros_like(want)
 
 
 def _activated(activation: str, want: Float64, bound: Float64) -> tuple[Float64, Float64]:

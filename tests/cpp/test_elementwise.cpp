@@ -1,4 +1,4 @@
-// Addition, the activations and the softmax of every ISA against the oracles, at every length of a tail.
+// Addition, products, lanes put together, the activations and the softmax of every ISA against the oracles, at every length of a tail.
 #include <algorithm>
 
 #include "kernel_testing.h"
@@ -80,6 +80,72 @@ TEST_P(Add, LetsSpecialValuesThroughAtEveryElement) {
           ASSERT_NO_FATAL_FAILURE(check(a, b, clamp, Flush::tail, Into::other));
           ASSERT_NO_FATAL_FAILURE(check(b, a, clamp, Flush::tail, Into::other));
         }
+}
+
+TEST_P(Add, SoDoesTheProduct) {
+  for (std::size_t n = 1; n <= 70; ++n)
+    for (const Flush flush : kBothEnds)
+      for (const Clamp clamp : {Clamp{}, Clamp{0.0f, kInf}, Clamp{-0.25f, 0.5f}}) {
+        std::vector<float> a = draw(random, n, Values::real), b = draw(random, n, Values::real);
+        const float specials[] = {kNaN, kInf, -0.0f, 3e38f};
+        if (n % 3 == 0) a[n / 2] = specials[n % 4];
+        GuardedBuffer<float> read_a(a, flush), read_b(b, flush), out = unwritten(n, flush);
+        table.mul_f32(read_a.data(), read_b.data(), out.data(), static_cast<std::int64_t>(n), clamp.lo, clamp.hi);
+        for (std::size_t i = 0; i < n; ++i) {
+          const double expected = ref::clamp(double{a[i] * b[i]}, double{clamp.lo}, double{clamp.hi});
+          ASSERT_TRUE(close(expected, out.data()[i], 0.0)) << "element " << i << " of " << n;
+        }
+        ASSERT_TRUE(out.slack_intact());
+      }
+}
+
+TEST_P(Add, SoDoFactorsOfAPlane) {
+  const std::size_t v = table.vector;
+  for (std::size_t n = 1; n <= 20; ++n)
+    for (const Flush flush : kBothEnds)
+      for (const Clamp clamp : {Clamp{}, Clamp{0.0f, 6.0f}}) {
+        const std::vector<float> a = draw(random, n * v, Values::real), factors = draw(random, v, Values::real);
+        GuardedBuffer<float> read_a(a, flush), read_factors(factors, flush), out = unwritten(n * v, flush);
+        table.scale_f32(read_a.data(), read_factors.data(), out.data(), static_cast<std::int64_t>(n), clamp.lo, clamp.hi);
+        for (std::size_t i = 0; i < n * v; ++i) {
+          const double expected = ref::clamp(double{a[i] * factors[i % v]}, double{clamp.lo}, double{clamp.hi});
+          ASSERT_TRUE(close(expected, out.data()[i], 0.0)) << "element " << i << " of " << n << " vectors";
+        }
+        ASSERT_TRUE(out.slack_intact());
+      }
+}
+
+// Lanes from any number of planes, none among them: bits are moved, whatever they mean.
+TEST_P(Add, ChannelsComeAsTheyAre) {
+  const int v = table.vector;
+  for (int sources = 1; sources <= v + 1; ++sources)
+    for (int n = 1; n <= 9; ++n)
+      for (const Flush flush : kBothEnds) {
+        std::vector<GuardedBuffer<float>> planes;
+        std::vector<const float*> pointers;
+        for (int s = 0; s < sources; ++s) {
+          std::vector<float> values = draw(random, static_cast<std::size_t>(n) * v, Values::real);
+          values[random.below(n * v)] = kNaN;
+          planes.emplace_back(values, flush);
+          pointers.push_back(planes.back().data());
+        }
+        std::vector<std::int32_t> lanes(static_cast<std::size_t>(sources) * v, -1);
+        std::vector<int> from(v, -1);
+        for (int l = 0; l < v; ++l) {
+          if (random.below(8) == 0) continue;
+          from[l] = random.below(sources);
+          lanes[from[l] * v + l] = random.below(v);
+        }
+        GuardedBuffer<std::int32_t> read_lanes(lanes, flush);
+        GuardedBuffer<float> out = unwritten(static_cast<std::size_t>(n) * v, flush);
+        table.channels_f32({pointers.data(), read_lanes.data(), sources, out.data(), n});
+        for (int i = 0; i < n; ++i)
+          for (int l = 0; l < v; ++l) {
+            const float expected = from[l] < 0 ? 0.0f : pointers[from[l]][i * v + lanes[from[l] * v + l]];
+            ASSERT_TRUE(same_bits(expected, out.data()[i * v + l])) << "lane " << l << " of vector " << i;
+          }
+        ASSERT_TRUE(out.slack_intact());
+      }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, Add, ::testing::ValuesIn(on_each_isa({"add_f32"})), test_name);

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "ref/channels.h"
 #include "ref/conv.h"
 #include "ref/elementwise.h"
 #include "ref/pool.h"
@@ -225,6 +226,32 @@ TEST(RefPoll, IsCalledOnceARowAndStopsTheRun) {
   EXPECT_THROW(max_pool(x, square(3), poll), Interrupted);
   left = 1;
   EXPECT_THROW(fully_connected(x, Values(64), {}, nullptr, poll), Interrupted);
+}
+
+TEST(RefMul, ByHand) {
+  const Tensor x = counting({1, 2, 2});
+  EXPECT_EQ(mul(x, x).data, (Values{1, 4, 9, 16}));
+  EXPECT_EQ(mul(x, counting({1, 1, 2})).data, (Values{1, 4, 3, 8}));
+  EXPECT_THROW(mul(x, counting({1, 2, 1})), std::invalid_argument);
+}
+
+TEST(RefChannels, ByHand) {
+  const Tensor x = counting({1, 2, 4});  // pixels (1, 2, 3, 4) and (5, 6, 7, 8)
+  EXPECT_EQ(channel_slice(x, 1, 3).data, (Values{2, 3, 6, 7}));
+  EXPECT_EQ(channel_shuffle(x, 2).data, (Values{1, 3, 2, 4, 5, 7, 6, 8}));
+  EXPECT_EQ(concat({x, counting({1, 2, 1})}).data, (Values{1, 2, 3, 4, 1, 5, 6, 7, 8, 2}));
+  EXPECT_THROW(channel_slice(x, 3, 3), std::invalid_argument);
+  EXPECT_THROW(channel_slice(x, 0, 5), std::invalid_argument);
+  EXPECT_THROW(channel_shuffle(x, 3), std::invalid_argument);
+  EXPECT_THROW(concat({}), std::invalid_argument);
+  EXPECT_THROW(concat({x, counting({2, 2, 1})}), std::invalid_argument);
+}
+
+TEST(RefUpsample, ByHand) {
+  const Tensor x = counting({2, 2, 1});
+  EXPECT_EQ(upsample(x, 2, 4).data, (Values{1, 1, 2, 2, 3, 3, 4, 4}));
+  EXPECT_EQ(upsample(x, 3, 3).data, (Values{1, 1, 2, 1, 1, 2, 3, 3, 4}));  // rows ⌊0⌋, ⌊2/3⌋, ⌊4/3⌋
+  EXPECT_THROW(upsample(x, 0, 1), std::invalid_argument);
 }
 
 }  // namespace

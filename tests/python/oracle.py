@@ -88,6 +88,9 @@ def expected(layer: graph.Layer, x: Sequence[Float64]) -> tuple[Float64, Float64
         case graph.Add():
             want = x[0] + x[1]
             return _activated(layer.activation, want, np.zeros_like(want))  # the ulp is all that it may miss
+        case graph.Mul():
+            want = x[0] * x[1]
+            return _activated(layer.activation, want, np.zeros_like(want))
         case graph.MaxPool2d():
             want = _pool_windows(x[0], layer, -np.inf).max(axis=(2, 3))
             return _activated(layer.activation, want, np.zeros_like(want))
@@ -112,6 +115,21 @@ def expected(layer: graph.Layer, x: Sequence[Float64]) -> tuple[Float64, Float64
             return x[0].reshape(layer.shape), np.zeros(layer.shape)
         case graph.Pad():
             want = np.pad(x[0], (*layer.padding, (0, 0)))
+            return want, np.zeros_like(want)
+        case graph.Concat():
+            want = np.concatenate(x, axis=2)
+            return want, np.zeros_like(want)
+        case graph.ChannelSlice():
+            want = x[0][:, :, layer.begin : layer.end]
+            return want, np.zeros_like(want)
+        case graph.ChannelShuffle():
+            channels = np.arange(x[0].shape[2]).reshape(layer.groups, -1).T.reshape(-1)
+            return x[0][:, :, channels], np.zeros_like(x[0])
+        case graph.Upsample():
+            rows, columns = (
+                [i * n // size for i in range(size)] for n, size in zip(x[0].shape, layer.size, strict=False)
+            )
+            want = x[0][rows][:, columns]
             return want, np.zeros_like(want)
         case _:
             raise AssertionError(f"no oracle for {type(layer).__name__}")

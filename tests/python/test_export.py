@@ -77,6 +77,31 @@ def small_networks() -> dict[str, list[Layer]]:
             graph.Add(name="b", inputs=("input", "a"), activation="relu"),
             graph.Add(name="c", inputs=("b", "a")),
         ),
+        "products": chain(
+            conv("a", "input", normal(1, 1, 6, 6)),
+            graph.Mul(name="b", inputs=("input", "a"), activation="relu"),
+            graph.GlobalAveragePool(name="c", inputs=("b",)),
+            conv("d", "c", normal(1, 1, 6, 6), activation="hard_sigmoid"),
+            graph.Mul(name="e", inputs=("b", "d")),
+            graph.Mul(name="f", inputs=("e", "c"), activation="hard_swish"),
+            graph.Mul(name="g", inputs=("c", "d")),
+            graph.Mul(name="h", inputs=("c", "c")),
+        ),
+        "channels": chain(
+            conv("a", "input", normal(1, 1, 6, 4)),
+            graph.Concat(name="b", inputs=("a", "input", "a")),
+            graph.ChannelSlice(name="c", inputs=("b",), begin=2, end=12),
+            graph.ChannelShuffle(name="d", inputs=("c",), groups=5),
+            graph.Upsample(name="e", inputs=("d",), size=(18, 8)),
+        ),
+        "channels of vectors": chain(
+            graph.GlobalAveragePool(name="a", inputs=("input",)),
+            graph.FullyConnected(name="b", inputs=("a",), weight=normal(6, 4)),
+            graph.Concat(name="c", inputs=("a", "b")),
+            graph.ChannelShuffle(name="d", inputs=("c",), groups=2),
+            graph.ChannelSlice(name="e", inputs=("d",), begin=1, end=9),
+        ),
+        "upsampled by no whole number": chain(graph.Upsample(name="a", inputs=("input",), size=(16, 13))),
         "max pool": chain(graph.MaxPool2d(name="a", inputs=("input",), kernel=(3, 2), stride=(2, 1))),
         "average pool": chain(
             graph.AveragePool2d(
@@ -213,6 +238,14 @@ def test_an_open_batch() -> None:
     pytest.importorskip("onnx")
     (x,) = to_onnx(NETWORKS["classifier"]).graph.input
     assert [dim.dim_param or dim.dim_value for dim in x.type.tensor_type.shape.dim] == ["n", 6, 9, 8]
+
+
+def test_an_open_batch_knows_whole_multiples_alone() -> None:
+    pytest.importorskip("onnx")
+    to_onnx(NETWORKS["channels"])
+    message = r"layer .a. .Upsample. goes from .9, 8. to .16, 13., .* fixed batch only"
+    with pytest.raises(UnsupportedError, match=message):
+        to_onnx(NETWORKS["upsampled by no whole number"])
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from sepconv.graph import (
     Add,
     AveragePool2d,
     BatchNorm,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
@@ -25,9 +28,11 @@ from sepconv.graph import (
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Reshape,
     Softmax,
+    Upsample,
     infer_shapes,
     outputs,
     same_padding,
@@ -85,6 +90,12 @@ MAX_POOL = MaxPool2d(name="max", inputs=("x",), kernel=(3, 3), stride=(2, 2), pa
         (Softmax(name="softmax", inputs=("x",)), (8, 9, 4)),
         (Reshape(name="reshape", inputs=("x",), shape=(1, 1, 288)), (1, 1, 288)),
         (Pad(name="pad", inputs=("x",), padding=((1, 2), (0, 3))), (11, 12, 4)),
+        (Mul(name="mul", inputs=("x", "x")), (8, 9, 4)),
+        (Concat(name="concat", inputs=("x",)), (8, 9, 4)),
+        (Concat(name="concat", inputs=("x", "x", "x")), (8, 9, 12)),
+        (ChannelSlice(name="slice", inputs=("x",), begin=1, end=4), (8, 9, 3)),
+        (ChannelShuffle(name="shuffle", inputs=("x",), groups=2), (8, 9, 4)),
+        (Upsample(name="up", inputs=("x",), size=(16, 9)), (16, 9, 4)),
     ],
 )
 def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
@@ -135,6 +146,19 @@ def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
         (Reshape(name="reshape", inputs=("x",), shape=(-1, -1, 288)), "shape"),
         (Pad(name="pad", inputs=("x",), padding=((0, 0), (0, -1))), "padding"),
         (Pad(name="pad", inputs=("x",), padding=((MAX_ELEMENTS, 0), (0, 0))), "output shape"),
+        (Mul(name="mul", inputs=("x", "x"), activation="swish"), "activation"),  # type: ignore[arg-type]
+        (Concat(name="concat", inputs=()), "number of inputs was 0, must be at least 1"),
+        (ChannelSlice(name="slice", inputs=("x",), begin=2, end=2), r"begin, end was \(2, 2\), must be .* <= 4"),
+        (ChannelSlice(name="slice", inputs=("x",), begin=-1, end=2), "begin, end"),
+        (ChannelSlice(name="slice", inputs=("x",), begin=0, end=5), "begin, end"),
+        (ChannelSlice(name="slice", inputs=("x",), begin=0, end=2.0), "begin, end"),  # type: ignore[arg-type]
+        (ChannelShuffle(name="shuffle", inputs=("x",), groups=3), "groups was 3, must be .* divides the 4 channels"),
+        (ChannelShuffle(name="shuffle", inputs=("x",), groups=0), "groups was 0"),
+        (
+            Upsample(name="up", inputs=("x",), size=(7, 9)),
+            r"size was \(7, 9\), must be .* at least the input's \(8, 9\)",
+        ),
+        (Upsample(name="up", inputs=("x",), size=2), "size was 2"),  # type: ignore[arg-type]
         (Input(name="y", shape=(0, 1, 1)), "output shape"),
         (Input(name="y", shape=(1, 1, 1), dtype="float16"), "dtype was 'float16'"),
         (Input(name="y", shape=(1, 1, 1), dtype="uint8", scale=0.0), "scale"),
@@ -153,6 +177,21 @@ def test_rejects(layer: Layer, argument: str) -> None:
 def test_add_rejects_two_shapes() -> None:
     with pytest.raises(ValueError, match=r"second input's shape was \(6, 7, 6\), must be the first's \(8, 9, 4\)"):
         shape_of(Add(name="add", inputs=("x", "conv")), CONV)
+
+
+def test_mul_scales_channels_and_rejects_other_shapes() -> None:
+    mean = GlobalAveragePool(name="mean", inputs=("x",))
+    assert shape_of(Mul(name="mul", inputs=("x", "mean")), mean) == (8, 9, 4)
+    message = r"second input's shape was \(8, 9, 4\), must be the first's \(1, 1, 4\) or \(1, 1, 4\)"
+    with pytest.raises(ValueError, match=message):
+        shape_of(Mul(name="mul", inputs=("mean", "x")), mean)
+    with pytest.raises(ValueError, match=r"second input's shape was \(6, 7, 6\)"):
+        shape_of(Mul(name="mul", inputs=("x", "conv")), CONV)
+
+
+def test_concat_rejects_other_sizes() -> None:
+    with pytest.raises(ValueError, match=r"input shape was \(6, 7, 6\), must be of the first input's height and width"):
+        shape_of(Concat(name="concat", inputs=("x", "conv")), CONV)
 
 
 def test_rejects_what_is_no_network() -> None:

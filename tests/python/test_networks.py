@@ -133,6 +133,54 @@ class Builder:
             graph.Reshape, x, shape=self.random.choice(((height, width, channels), (width, height, channels)))
         )
 
+    def squeeze_and_excite(self, x: str) -> str:
+        mean = self.append(graph.GlobalAveragePool, x)
+        factors = self.pointwise(self.pointwise(mean), self.shapes[x][2], self.random.choice(("hard_sigmoid", "relu6")))
+        return self.multiply(x, factors)
+
+    def multiply(self, a: str, b: str | None = None) -> str:
+        others = [name for name, shape in self.shapes.items() if shape in (self.shapes[a], (1, 1, self.shapes[a][2]))]
+        activation = self.random.choice(("none", "none", "relu", "hard_swish"))
+        return self.append(graph.Mul, a, b or self.random.choice(others), activation=activation)
+
+    def concat(self, x: str) -> str:
+        others = [name for name, shape in self.shapes.items() if shape[:2] == self.shapes[x][:2]]
+        count = self.random.choice((0, 1, 1, 2, 20))
+        together = [x, *self.random.choices(others, k=count)]
+        self.random.shuffle(together)
+        if sum(self.shapes[name][2] for name in together) > 200:
+            together = together[:2]
+        return self.append(graph.Concat, *together)
+
+    def split(self, x: str) -> str:
+        channels = self.shapes[x][2]
+        middle = self.random.randint(1, channels)
+        first = self.append(graph.ChannelSlice, x, begin=0, end=middle)
+        rest = self.append(graph.ChannelSlice, x, begin=min(middle, channels - 1), end=channels)
+        return self.random.choice((first, rest))
+
+    def shuffle(self, x: str) -> str:
+        channels = self.shapes[x][2]
+        groups = [g for g in range(1, channels + 1) if channels % g == 0]
+        return self.append(graph.ChannelShuffle, x, groups=self.random.choice(groups))
+
+    def shuffle_unit(self, x: str) -> str:
+        """Half of the channels through a convolution, then interleaved with the other half, and split again."""
+        if self.shapes[x][2] % 2:
+            x = self.pointwise(x, 2 * self.random.choice((3, 8, 16, 29)))
+        half = self.shapes[x][2] // 2
+        kept = self.append(graph.ChannelSlice, x, begin=0, end=half)
+        other = self.pointwise(self.append(graph.ChannelSlice, x, begin=half, end=2 * half), half)
+        return self.append(graph.ChannelShuffle, self.append(graph.Concat, kept, other), groups=2)
+
+    def upsample(self, x: str) -> str:
+        height, width, _ = self.shapes[x]
+        if height * width > 400:
+            return self.pool(x)
+        return self.append(
+            graph.Upsample, x, size=(height * self.random.choice((1, 2)), width + self.random.randint(0, width))
+        )
+
     def softmax(self, x: str) -> str:
         return self.append(graph.Softmax, x)
 
@@ -146,6 +194,8 @@ STEPS = (
     *(Builder.separable, Builder.inverted_residual, Builder.inverted_residual, Builder.residual) * 2,
     *(Builder.pointwise, Builder.depthwise, Builder.dense, Builder.two_branches, Builder.twice),
     *(Builder.pad_then_convolution, Builder.activation, Builder.pool, Builder.reshape, Builder.softmax),
+    *(Builder.squeeze_and_excite, Builder.multiply, Builder.concat, Builder.split, Builder.shuffle),
+    *(Builder.shuffle_unit, Builder.upsample),
 )
 
 

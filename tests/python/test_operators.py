@@ -154,6 +154,21 @@ def fully_connected(draw: Draw, shape: Shape) -> Layer:
     )
 
 
+def channel_slice(draw: Draw, shape: Shape) -> Layer:
+    begin = draw.random.randint(0, shape[2] - 1)
+    return graph.ChannelSlice(name="y", inputs=("x",), begin=begin, end=draw.random.randint(begin + 1, shape[2]))
+
+
+def channel_shuffle(draw: Draw, shape: Shape) -> Layer:
+    groups = [g for g in range(1, shape[2] + 1) if shape[2] % g == 0]
+    return graph.ChannelShuffle(name="y", inputs=("x",), groups=draw.random.choice(groups))
+
+
+def upsample(draw: Draw, shape: Shape) -> Layer:
+    height, width = (draw.random.choice((n, 2 * n, draw.random.randint(n, 3 * n))) for n in shape[:2])
+    return graph.Upsample(name="y", inputs=("x",), size=(height, width))
+
+
 def zeros_around(draw: Draw, shape: Shape) -> Layer:
     sides = [(draw.random.randint(0, 5), draw.random.randint(0, 5)) for _ in range(2)]
     return graph.Pad(name="y", inputs=("x",), padding=(sides[0], sides[1]))
@@ -171,9 +186,15 @@ OPERATORS: dict[str, Make] = {
     "softmax": lambda draw, shape: graph.Softmax(name="y", inputs=("x",), beta=draw.random.choice((1.0, 0.5, 3.0))),
     "reshape": reshaped,
     "pad": zeros_around,
+    "mul": lambda draw, shape: graph.Mul(name="y", inputs=("x", "x2"), activation=draw.activation()),
+    "concat": lambda draw, shape: graph.Concat(name="y", inputs=draw.random.choice((("x", "x"), ("x",) * 19))),
+    "channel_slice": channel_slice,
+    "channel_shuffle": channel_shuffle,
+    "upsample": upsample,
 }
 # Whose result on integers is one, or a clamp of one.
-EXACT = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad")
+EXACT = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad", "mul")
+EXACT += ("concat", "channel_slice", "channel_shuffle", "upsample")
 # How many random layers each gets, on each ISA.
 COUNTS = {"conv2d": 900, "depthwise_conv2d": 1200, "fully_connected": 200, "average_pool2d": 400, "max_pool2d": 300}
 
@@ -182,13 +203,14 @@ def check(make: Make, draw: Draw, isas: list[str], *, exact: bool = False) -> No
     """One random layer, on a random batch, number of threads and fusion."""
     shape = draw.shape()
     layer = make(draw, shape)
-    layers: list[Layer] = [Input(name=name, shape=shape) for name in ("x", "x2")[: layer.input_count]]
+    layers: list[Layer] = [Input(name=name, shape=shape) for name in ("x", "x2") if name in layer.inputs]
     inputs = [draw.array(draw.random.choice((1, 1, 2)), *shape)]
     inputs += [draw.array(*inputs[0].shape) for _ in layers[1:]]
+    read = [inputs[("x", "x2").index(name)] for name in layer.inputs]
     fusion, threads = draw.random.choice(FUSIONS), draw.random.choice((1, 1, 3))
     for isa in isas:
         result = run([*layers, layer], inputs, isa, fusion=fusion, threads=threads)["y"]
-        assert_layer(layer, inputs, result, exact=exact)
+        assert_layer(layer, read, result, exact=exact)
 
 
 @every_isa

@@ -11,6 +11,9 @@ from sepconv.graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     Convolution,
     DepthwiseConv2d,
@@ -19,11 +22,13 @@ from sepconv.graph import (
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Padding,
     Pair,
     Reshape,
     Softmax,
+    Upsample,
 )
 from sepconv.graph import (
     outputs as final_outputs,
@@ -54,6 +59,8 @@ def _run(layer: Layer, inputs: list[Array]) -> Array:
             return ACTIVATIONS[layer.activation](y[:, np.newaxis, np.newaxis])
         case Add():
             return ACTIVATIONS[layer.activation](x + inputs[1])
+        case Mul():
+            return ACTIVATIONS[layer.activation](x * inputs[1])
         case AveragePool2d():
             windows = sum(_taps(_padded(x, layer.padding), layer.kernel, layer.stride))
             ones = np.ones_like(x[:1, :, :, :1])
@@ -74,6 +81,16 @@ def _run(layer: Layer, inputs: list[Array]) -> Array:
             return x.reshape(len(x), *layer.shape)
         case Pad():
             return _padded(x, layer.padding)
+        case Concat():
+            return np.concatenate(inputs, axis=-1)
+        case ChannelSlice():
+            return x[..., layer.begin : layer.end]
+        case ChannelShuffle():
+            n, h, w, c = x.shape
+            return x.reshape(n, h, w, layer.groups, -1).swapaxes(3, 4).reshape(n, h, w, c)
+        case Upsample():
+            rows, columns = (np.arange(n) * x.shape[1 + axis] // n for axis, n in enumerate(layer.size))
+            return x[:, rows[:, np.newaxis], columns]
     raise TypeError(f"layer {layer.name!r} is a {type(layer).__name__}, must be one of the layers of sepconv.graph")
 
 

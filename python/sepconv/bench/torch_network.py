@@ -12,16 +12,21 @@ from sepconv.graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Padding,
     Reshape,
     Softmax,
+    Upsample,
     infer_shapes,
 )
 from sepconv.graph import (
@@ -68,6 +73,9 @@ class TorchNetwork:
             case Add():
                 act = self._activation(layer.activation)
                 return lambda x: act(x[0] + x[1])
+            case Mul():
+                act = self._activation(layer.activation)
+                return lambda x: act(x[0] * x[1])
             case AveragePool2d() | MaxPool2d():
                 return self._pool(layer)
             case GlobalAveragePool():
@@ -82,6 +90,14 @@ class TorchNetwork:
                 return lambda x: x[0].permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
             case Pad():
                 return lambda x: functional.pad(x[0], _torch_pads(layer.padding))
+            case Concat():
+                return lambda x: torch.cat(x, 1)
+            case ChannelSlice():
+                return lambda x: x[0][:, layer.begin : layer.end]
+            case ChannelShuffle():
+                return lambda x: functional.channel_shuffle(x[0], layer.groups)
+            case Upsample():
+                return lambda x: functional.interpolate(x[0], layer.size)
         raise TypeError(f"layer {layer.name!r} is a {type(layer).__name__}, must be one of the layers of sepconv.graph")
 
     def _convolution(self, layer: Convolution) -> Step:

@@ -16,16 +16,21 @@ from sepconv.graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Padding,
     Reshape,
     Softmax,
+    Upsample,
     infer_shapes,
 )
 from sepconv.lowering import vectors
@@ -97,6 +102,8 @@ class _Network:
                 self._fused("InnerProduct", layer, f"0={len(bias)} 1=1 2={weight.size}", layer.activation)
             case Add():
                 self._fused_after("BinaryOp", layer, f"0={_ADD}", layer.activation)
+            case Mul():
+                self._fused_after("BinaryOp", layer, f"0={_MULTIPLY}", layer.activation)
             case AveragePool2d() | MaxPool2d():
                 average = isinstance(layer, AveragePool2d)
                 include = int(isinstance(layer, AveragePool2d) and layer.include_padding)
@@ -121,6 +128,15 @@ class _Network:
             case Pad():
                 pads = _numbered(layer.padding, top=0, bottom=1, left=2, right=3)
                 self._line("Padding", name, self._inputs(layer), f"{pads} 4=0 5=0.0")
+            case Concat():
+                self._line("Concat", name, self._inputs(layer), "0=0")
+            case ChannelSlice():
+                bounds = f"-23309=1,{layer.begin} -23310=1,{layer.end} -23311=1,0"
+                self._line("Crop", name, self._inputs(layer), bounds)
+            case ChannelShuffle():
+                self._shuffle(layer)
+            case Upsample():
+                self._line("Interp", name, self._inputs(layer), f"0=1 3={layer.size[0]} 4={layer.size[1]}")
 
     def _convolution(self, layer: Convolution) -> None:
         weight, bias, groups = folded_channels_first(layer)
@@ -133,6 +149,15 @@ class _Network:
             self._fused("ConvolutionDepthWise", layer, f"{window} 7={groups}", layer.activation)
         else:
             self._fused("Convolution", layer, window, layer.activation)
+
+    def _shuffle(self, layer: ChannelShuffle) -> None:
+        """ncnn shuffles images alone."""
+        name, inputs, groups = layer.name, self._inputs(layer), f"0={layer.groups}"
+        if name not in self.vectors:
+            self._line("ShuffleChannel", name, inputs, groups)
+            return
+        image = self._line("Reshape", f"{name}/image", inputs, f"0=1 1=1 2={self.shapes[name][2]}")
+        self._line("Flatten", name, [self._line("ShuffleChannel", f"{name}/shuffled", [image], groups)], "")
 
     def _fused(self, kind: str, layer: Layer, parameters: str, activation: str) -> None:
         if activation in _FUSED:
@@ -157,7 +182,7 @@ class _Network:
             if self.readers[name] > 1:
                 x = f"{x}_{self.handed_out[name]}"
                 self.handed_out[name] += 1
-            if name in self.vectors and isinstance(layer, Convolution | AveragePool2d | MaxPool2d | Pad):
+            if name in self.vectors and layer.name not in self.vectors and not isinstance(layer, FullyConnected):
                 x = self._line("Reshape", f"{layer.name}/image", [x], f"0=1 1=1 2={self.shapes[name][2]}")
             inputs.append(x)
         return inputs

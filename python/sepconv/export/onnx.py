@@ -11,22 +11,28 @@ from numpy.typing import NDArray
 
 from sepconv import extras
 from sepconv._version import __version__
+from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
 from sepconv.graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Padding,
     Pool2d,
     Reshape,
     Softmax,
+    Upsample,
     infer_shapes,
 )
 from sepconv.graph import (
@@ -106,9 +112,10 @@ class _Graph:
                 self._node("Gemm", [self._flat(layer.inputs[0]), *constants], product, transB=1)
                 self._activate(name, layer.activation)
             case Add():
-                ranks = {x in self.vectors for x in layer.inputs}
-                inputs = [self._image(x) if len(ranks) > 1 else x for x in layer.inputs]
-                self._node("Add", inputs, self._before(name, layer.activation))
+                self._node("Add", self._alike(layer), self._before(name, layer.activation))
+                self._activate(name, layer.activation)
+            case Mul():
+                self._node("Mul", self._alike(layer), self._before(name, layer.activation))
                 self._activate(name, layer.activation)
             case AveragePool2d() | MaxPool2d():
                 self._pool(layer)
@@ -131,6 +138,16 @@ class _Graph:
                 (top, bottom), (left, right) = layer.padding
                 pads = self._constant(f"{name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
                 self._node("Pad", [self._image(layer.inputs[0]), pads], name)
+            case Concat():
+                self._node("Concat", self._alike(layer), name, axis=1)
+            case ChannelSlice():
+                bounds = {"begin": layer.begin, "end": layer.end, "axis": 1}
+                constants = [self._integers(f"{name}.{key}", [value]) for key, value in bounds.items()]
+                self._node("Slice", [*self._alike(layer), *constants], name)
+            case ChannelShuffle():
+                self._shuffle(layer)
+            case Upsample():
+                self._upsample(layer)
 
     def _convolution(self, layer: Convolution) -> None:
         name, norm = layer.name, layer.batch_norm
@@ -193,6 +210,33 @@ class _Graph:
             shape = self._constant(f"{name}.shape", np.array([0, channels, height, width], np.int64))
             self._node("Reshape", [value, shape], name)
 
+    def _shuffle(self, layer: ChannelShuffle) -> None:
+        """As a transposed matrix of groups."""
+        name, groups = layer.name, int(layer.groups)
+        h, w, c = self.shapes[name]
+        flat = name in self.vectors
+        matrix = self._integers(f"{name}.groups", [0, groups, c // groups, *([] if flat else [h * w])])
+        value = self._node("Reshape", [*self._alike(layer), matrix], f"{name}/groups")
+        value = self._node("Transpose", [value], f"{name}/swapped", perm=[0, 2, 1, *([] if flat else [3])])
+        self._node("Reshape", [value, self._integers(f"{name}.shape", [0, c, *([] if flat else [h, w])])], name)
+
+    def _upsample(self, layer: Upsample) -> None:
+        h, w, c = self.shapes[layer.inputs[0]]
+        height, width = (int(n) for n in layer.size)
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        x = self._image(layer.inputs[0])
+        if height % h == 0 and width % w == 0:
+            scales = self._constant(f"{layer.name}.scales", np.array([1, 1, height // h, width // w], np.float32))
+            self._node("Resize", [x, "", scales], layer.name, **how)
+        elif isinstance(self.batch, int):
+            sizes = self._integers(f"{layer.name}.sizes", [self.batch, c, height, width])
+            self._node("Resize", [x, "", "", sizes], layer.name, **how)
+        else:
+            raise UnsupportedError(
+                f"layer {layer.name!r} (Upsample) goes from {(h, w)} to {(height, width)}, no whole multiple, "
+                "which ONNX can say for a fixed batch only"
+            )
+
     def _before(self, name: str, activation: str) -> str:
         """What the value is called that the layer's activation reads."""
         return name if activation == "none" else f"{name}/sum"
@@ -219,6 +263,13 @@ class _Graph:
     def _image(self, x: str) -> str:
         """The value [n, c, h, w] of a layer whose own may be [n, c]."""
         return self._node("Unsqueeze", [x, self._axes()], f"{x}/image") if x in self.vectors else x
+
+    def _alike(self, layer: Layer) -> list[str]:
+        """The inputs' values, all of the output's rank."""
+        return [x if layer.name in self.vectors else self._image(x) for x in layer.inputs]
+
+    def _integers(self, name: str, values: Sequence[int]) -> str:
+        return self._constant(name, np.array(values, np.int64))
 
     def _flat(self, x: str) -> str:
         return x if x in self.vectors else self._node("Flatten", [x], f"{x}/flat")

@@ -17,6 +17,9 @@ from sepconv.graph import (
     Activation,
     Add,
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     Convolution,
     FullyConnected,
@@ -24,11 +27,13 @@ from sepconv.graph import (
     Input,
     Layer,
     MaxPool2d,
+    Mul,
     Pad,
     Padding,
     Pair,
     Reshape,
     Softmax,
+    Upsample,
     infer_shapes,
     same_padding,
 )
@@ -83,8 +88,9 @@ class _Network:
                 inputs = [self.values[layer.inputs[0]], weight, self._constant(f"{name}.bias", bias)]
                 self._fused(layer, "FULLY_CONNECTED", inputs, layer.activation, "FullyConnectedOptions")
             case Add():
-                a, b = (self.values[x] if name in self.vectors else self._image(x) for x in layer.inputs)
-                self._fused(layer, "ADD", [a, b], layer.activation, "AddOptions")
+                self._fused(layer, "ADD", self._alike(layer), layer.activation, "AddOptions")
+            case Mul():
+                self._fused(layer, "MUL", self._alike(layer), layer.activation, "MulOptions")
             case AveragePool2d() | MaxPool2d():
                 self._pool(layer)
             case GlobalAveragePool():
@@ -99,6 +105,19 @@ class _Network:
                 self.values[name] = self._reshaped(self.values[layer.inputs[0]], name, self._shape(name))
             case Pad():
                 self.values[name] = self._padded(self._image(layer.inputs[0]), self.shapes[name], layer.padding, name)
+            case Concat():
+                axis = len(self._shape(name)) - 1
+                self._operator(layer, "CONCATENATION", self._alike(layer), "ConcatenationOptions", Axis=axis)
+            case ChannelSlice():
+                shape = self._shape(name)
+                begin = self._integers(f"{name}.begin", [0] * (len(shape) - 1) + [int(layer.begin)])
+                size = self._integers(f"{name}.size", shape)
+                self._operator(layer, "SLICE", [*self._alike(layer), begin, size], "SliceOptions")
+            case ChannelShuffle():
+                self._shuffle(layer)
+            case Upsample():
+                inputs = [self._image(layer.inputs[0]), self._integers(f"{name}.size", layer.size)]
+                self._operator(layer, "RESIZE_NEAREST_NEIGHBOR", inputs, "ResizeNearestNeighborOptions")
 
     def _convolution(self, layer: Convolution) -> None:
         weight, bias = folded(layer)
@@ -136,6 +155,17 @@ class _Network:
         options |= {"StrideH": layer.stride[0], "StrideW": layer.stride[1]}
         kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
         self._fused(layer, kind, [x], layer.activation, "Pool2DOptions", **options)
+
+    def _shuffle(self, layer: ChannelShuffle) -> None:
+        """As a transposed matrix of groups."""
+        name, shape = layer.name, self._shape(layer.name)
+        rank = len(shape)
+        groups, size = int(layer.groups), shape[-1] // int(layer.groups)
+        (x,) = self._alike(layer)
+        matrix = self._reshaped(x, f"{name}/groups", (*shape[:-1], groups, size))
+        order = self._integers(f"{name}.order", [*range(rank - 1), rank, rank - 1])
+        swapped = self.builder.operator("TRANSPOSE", [matrix, order], (*shape[:-1], size, groups), "TransposeOptions")
+        self.values[name] = self._reshaped(swapped, name, shape)
 
     def _window_input(
         self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
@@ -198,6 +228,13 @@ class _Network:
         """The tensor [n, h, w, c] of a layer whose own may be [n, c]."""
         value = self.values[x]
         return self._reshaped(value, f"{x}/image", (self.batch, *self.shapes[x])) if x in self.vectors else value
+
+    def _alike(self, layer: Layer) -> list[int]:
+        """The inputs' tensors, all of the output's rank."""
+        return [self.values[x] if layer.name in self.vectors else self._image(x) for x in layer.inputs]
+
+    def _integers(self, name: str, values: Sequence[int]) -> int:
+        return self.builder.constant(name, np.array(values, np.int32))
 
     def _shape(self, name: str) -> tuple[int, ...]:
         shape = self.shapes[name]

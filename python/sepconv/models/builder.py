@@ -48,6 +48,7 @@ class NetworkBuilder:
             raise ValueError(f"batch_norm_epsilon was {epsilon!r}, must be None or finite and at least 0")
         self.layers: list[Layer] = []
         self._shape: Shape = (resolution, resolution, 3)
+        self._shapes: dict[str, Shape] = {}
         self._source = source
         self._padding = padding if padding is not None else source.padding
         own = default if source.epsilon is None else source.epsilon
@@ -119,8 +120,8 @@ class NetworkBuilder:
         )
 
     def _append(self, layer: Layer) -> None:
-        # All inputs of a layer have one shape here: a sum's shortcut that of the layer before the sum.
-        self._shape = layer.output_shape(*[self._shape] * layer.input_count)
+        self._shape = layer.output_shape(*(self._shapes[name] for name in layer.inputs))
+        self._shapes[layer.name] = self._shape
         self.layers.append(layer)
 
     def _window_padding(self, kernel: int, stride: int) -> Padding:

@@ -1,0 +1,125 @@
+"""What all layers share: names, inputs, checks of arguments, and the shape of the output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NoReturn, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+ActivationName = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"]
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+Shape = tuple[int, int, int]
+
+NO_PADDING: Padding = ((0, 0), (0, 0))
+INPUT_DTYPES = ("float32", "uint8", "int8", "int16")
+MAX_ELEMENTS = 2**31 - 1  # of one image's activation; also the largest stride, dilation, padding and window
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """Base of all layers. Layers compare by identity: arrays have no plain equality."""
+
+    name: str
+    inputs: tuple[str, ...]
+    input_count: ClassVar[int | None] = 1  # None: any, but at least one
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Shape of the output for inputs of these shapes. ValueError names the layer and the argument that is wrong."""
+        fits = len(inputs) >= 1 if self.input_count is None else len(inputs) == self.input_count
+        if not fits:
+            self._reject("number of inputs", len(inputs), self.input_count or "at least 1")
+        for shape in inputs:
+            self._check_shape("input shape", shape)
+        output = self._output_shape(*inputs)
+        self._check_shape("output shape", output)
+        return output
+
+    def macs(self, input_shapes: Sequence[Shape], output_shape: Shape) -> int:
+        """Multiply-adds for one image. As in the papers, only convolutions and fully connected layers count."""
+        return 0
+
+    def weight_count(self) -> int:
+        """Elements of ``weight`` alone, which is what the MobileNets paper counts as parameters."""
+        return 0
+
+    def params(self) -> int:
+        """Trained parameters: weight, bias, and a batch norm's gamma and beta."""
+        return 0
+
+    def _output_shape(self, *inputs: Shape) -> Shape:
+        raise NotImplementedError(f"{type(self).__name__} does not define its output's shape")
+
+    def _reject(self, argument: str, was: object, must_be: object) -> NoReturn:
+        raise ValueError(f"layer {self.name!r} ({type(self).__name__}): {argument} was {was}, must be {must_be}")
+
+    def _check_shape(self, argument: str, shape: Any) -> None:
+        if not are_integers(shape, 3, minimum=1):
+            self._reject(argument, shape, "(height, width, channels), integers of at least 1")
+        if math.prod(int(n) for n in shape) > MAX_ELEMENTS:
+            self._reject(argument, shape, f"of at most {MAX_ELEMENTS} elements")
+
+    def _check_array(self, argument: str, array: ArrayLike, **sizes: int | None) -> tuple[int, ...]:
+        """Return the array's shape, which must have these named dimensions (None: any size of at least 1)."""
+        layout = f"[{', '.join(sizes)}]"
+        try:
+            shape = array_shape(array)
+        except (TypeError, ValueError):
+            self._reject(argument, f"a {type(array).__name__}", f"an array {layout}")
+        expected = list(sizes.values())
+        fits = [n >= 1 and m in (None, n) for n, m in zip(shape, expected, strict=False)]
+        if len(shape) != len(expected) or not all(fits):
+            known = ", ".join("any" if m is None else str(m) for m in expected)
+            self._reject(f"{argument} shape", list(shape), f"{layout} = [{known}]")
+        return shape
+
+    def _check_activation(self, activation: str) -> None:
+        if activation not in get_args(ActivationName):
+            self._reject("activation", repr(activation), "one of " + ", ".join(get_args(ActivationName)))
+
+    def _check_padding(self, padding: Any) -> None:
+        if not (is_sequence(padding, 2) and all(are_integers(side, 2, minimum=0) for side in padding)):
+            self._reject("padding", padding, "((top, bottom), (left, right)), integers of at least 0")
+
+    def _window_outputs(self, x: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Pair:
+        """Check a sliding window's arguments; return how many positions it has: (vertical, horizontal)."""
+        for argument, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+            if not are_integers(value, 2, minimum=1):
+                self._reject(argument, value, "(vertical, horizontal), integers of at least 1")
+        self._check_padding(padding)
+        positions = []
+        for axis, side in enumerate(("height", "width")):
+            padded = x[axis] + sum(padding[axis])
+            extent = (kernel[axis] - 1) * dilation[axis] + 1
+            if padded < extent:
+                self._reject(f"padded input {side}", padded, f"at least the window's {extent}")
+            positions.append((padded - extent) // stride[axis] + 1)
+        return positions[0], positions[1]
+
+
+def array_shape(array: ArrayLike) -> tuple[int, ...]:
+    """Shape of an array-like, without making an array of one that has a ``shape``."""
+    shape = getattr(array, "shape", None)
+    return tuple(int(n) for n in (np.shape(array) if shape is None else shape))
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating)) and math.isfinite(value)
+
+
+def is_sequence(value: Any, length: int) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == length
+
+
+def are_integers(value: Any, count: int, *, minimum: int) -> bool:
+    return is_sequence(value, count) and all(
+        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and minimum <= n <= MAX_ELEMENTS for n in value
+    )

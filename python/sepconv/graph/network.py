@@ -1,0 +1,65 @@
+"""Lists of layers as networks: their shapes and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sepconv.graph.base import Layer, Pair, Shape, is_name
+from sepconv.graph.layers import (
+    Activation,
+    Add,
+    AveragePool2d,
+    GlobalAveragePool,
+    Input,
+    MaxPool2d,
+    Mul,
+    Softmax,
+)
+from sepconv.graph.moving import ChannelShuffle, ChannelSlice, Concat, Pad, Reshape, Upsample
+from sepconv.graph.weighted import Conv2d, DepthwiseConv2d, FullyConnected
+
+LAYER_TYPES = (
+    Input, Conv2d, DepthwiseConv2d, FullyConnected, Add, Mul, AveragePool2d, MaxPool2d, GlobalAveragePool, Activation,
+    Softmax, Reshape, Pad, Concat, ChannelSlice, ChannelShuffle, Upsample,
+)  # fmt: skip
+
+
+def infer_shapes(layers: Iterable[Layer]) -> dict[str, Shape]:
+    """The output shape of every layer by its name, in the list's order.
+
+    Raises TypeError for what is no known layer, ValueError (naming layer and argument) for a list that is no network:
+    a name used twice, an input that no earlier layer gives, no Input, or shapes and arguments that do not fit.
+    """
+    shapes: dict[str, Shape] = {}
+    has_input = False
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, LAYER_TYPES):
+            known = ", ".join(kind.__name__ for kind in LAYER_TYPES)
+            raise TypeError(f"layers[{index}] was {type(layer).__name__}, must be one of {known}")
+        if not is_name(layer.name):
+            layer._reject("name", repr(layer.name), "a non-empty string")
+        if layer.name in shapes:
+            layer._reject("name", repr(layer.name), "unlike the names of all earlier layers")
+        if isinstance(layer.inputs, str):  # would be taken for a sequence of one-letter names
+            layer._reject("inputs", repr(layer.inputs), "a tuple of layer names")
+        for name in layer.inputs:
+            if name not in shapes:
+                layer._reject("inputs", layer.inputs, f"names of earlier layers, which {name!r} is not")
+        has_input = has_input or isinstance(layer, Input)
+        shapes[layer.name] = layer.output_shape(*(shapes[name] for name in layer.inputs))
+    if not has_input:
+        raise ValueError(f"layers held {len(shapes)} layers and no Input, must hold at least one Input")
+    return shapes
+
+
+def outputs(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Names of the layers that no layer reads, in the list's order: the network's outputs."""
+    read = {name for layer in layers for name in layer.inputs}
+    return tuple(layer.name for layer in layers if layer.name not in read)
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:
+    """TensorFlow's SAME for one dimension, (before, after): ceil(size / stride) outputs, the odd element after."""
+    positions = -(-size // stride)
+    total = max((positions - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
