@@ -44,12 +44,13 @@ PYTHON_LAYERS: list[set[str]] = [
     {"io"},
     {"models"},
     {"__init__"},
-    {"bench", "cost_tables"},
+    {"bench", "cost_tables", "torch"},
     {"cli"},
     {"__main__"},
 ]
 PYTHON_RANK = {module: rank for rank, modules in enumerate(PYTHON_LAYERS) for module in modules}
 PYTHON_DEPENDENCIES = {"numpy", "sepconv"}  # besides the standard library, at import time
+OWN_DEPENDENCIES = {"torch": {"torch"}}  # and of these modules, which nothing else imports
 
 
 def check_cpp(root: Path) -> Iterator[str]:
@@ -126,7 +127,8 @@ def _imported(node: ast.Import | ast.ImportFrom, parents: list[str]) -> list[str
 def _import_problem(module: str, name: str, *, at_import: bool) -> str | None:
     top, _, rest = name.partition(".")
     if top != "sepconv":
-        if at_import and top not in sys.stdlib_module_names and top not in PYTHON_DEPENDENCIES:
+        known = PYTHON_DEPENDENCIES | OWN_DEPENDENCIES.get(module, set())
+        if at_import and top not in sys.stdlib_module_names and top not in known:
             return f"{top} is optional: import it in the function that uses it"
         return None
     target = rest.split(".")[0]
@@ -135,7 +137,7 @@ def _import_problem(module: str, name: str, *, at_import: bool) -> str | None:
     rank = PYTHON_RANK.get(target, PYTHON_RANK["__init__"])  # `from sepconv import load` reads __init__
     if rank >= PYTHON_RANK[module]:
         return f"{module} must not import {name}, which stands above or beside it"
-    if target == "_core" and at_import and module not in {"compile", "model", "ops", "verify"}:
+    if target == "_core" and at_import and module not in {"compile", "model", "ops", "torch", "verify"}:
         return "_core is imported lazily, so that descriptions of networks work without it"
     return None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import io, models
+    from . import io, models, torch
     from ._core import isa, num_threads, set_num_threads, supported_isas
     from .cost import Cost, cost
     from .errors import ModelFormatError, SepconvError, UnsupportedError
@@ -56,6 +56,7 @@ __all__ = [
     "separable_conv2d",
     "set_num_threads",
     "supported_isas",
+    "torch",
 ]
 
 # Where each name comes from. Loaded on first use, so that `import sepconv` costs next to nothing.
@@ -86,7 +87,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name], __name__), name)
-    elif name in ("io", "models"):
+    elif name in ("io", "models", "torch"):
         value = importlib.import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ An HTML comment before a bash or python block says where it runs; a block withou
 
     <!-- command: NAME -->         .ci/run runs it, by `run_readme_command NAME`
     <!-- test: run -->             this test runs it, in an empty folder
+    <!-- test: run with torch -->  likewise, where that package is installed
     <!-- checked: development -->  needs a build tree: this test checks that the tools and presets it names exist
 """
 
@@ -79,9 +80,15 @@ def problem_of(block: Block) -> str | None:
         if ci.is_file() and not re.search(rf"^run_readme_command {re.escape(name)}$", ci.read_text(), re.MULTILINE):
             return f".ci/run does not run {name!r}"
         return None if block.text.count("\n") == 1 else "a command is one line"
-    if block.mark in ("test: run", "checked: development"):
+    if block.mark == "checked: development" or needs(block) is not None:
         return None
     return f"its mark is {block.mark!r}: nothing runs it"
+
+
+def needs(block: Block) -> str | None:
+    """The package that a block which this test runs needs, "" for none; None for a block that it does not run."""
+    mark = re.fullmatch(r"test: run(?: with (\w+))?", block.mark)
+    return (mark[1] or "") if mark else None
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.id)
@@ -110,8 +117,11 @@ def test_readme_has_its_two_commands() -> None:
 
 
 @pytest.mark.skipif(not HAVE_ENGINE, reason="needs the built engine")
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "test: run"], ids=lambda block: block.id)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if needs(b) is not None], ids=lambda block: block.id)
 def test_blocks_run(block: Block, tmp_path: Path) -> None:
+    package = needs(block)
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}, which is not installed")
     scripts = sysconfig.get_path("scripts")
     path = os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-c", block.text]

@@ -1,0 +1,307 @@
+"""What nodes of an fx graph ask for, in terms of layers: one small class an operator.
+
+Its ``lower`` adds its layers to a :class:`Builder` once the shapes are known, or raises :class:`Unsupported` with the
+reason why it cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.fx import Node
+
+from sepconv import graph
+from sepconv.graph import Layer, Padding, Pair, Shape
+
+Weight = Any  # a torch.Tensor, or the Node that gives it
+
+
+class Unsupported(Exception):  # noqa: N818 - a reason, not always an error
+    """Why a node stays with torch."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The result of a layer: [n, c, h, w] to torch, or with ``flat`` [n, c*h*w]; c, h, w of ``shape``."""
+
+    layer: str
+    shape: Shape
+    flat: bool = False
+
+
+@dataclass
+class Builder:
+    """A layer list in the making. ``arrays`` gives the tensor of a weight."""
+
+    tensors: Callable[[Weight], torch.Tensor]
+    layers: list[Layer] = field(default_factory=list)
+    values: dict[Node, Value] = field(default_factory=dict)
+
+    def array(self, weight: Weight) -> NDArray[np.float32]:
+        """A weight as float32, without a copy. Unsupported where it is anything else."""
+        tensor = self.tensors(weight)
+        _check(tensor.device.type == "cpu", f"weights are on {tensor.device}, not on the CPU")
+        _check(tensor.dtype == torch.float32, f"weights are {tensor.dtype}, not torch.float32")
+        _check(tensor.layout == torch.strided, f"weights are {tensor.layout}, not strided")
+        array: NDArray[np.float32] = tensor.detach().numpy()
+        return array
+
+    def optional(self, weight: Weight | None) -> NDArray[np.float32] | None:
+        return None if weight is None else self.array(weight)
+
+    def input(self, node: Node, shape: Shape, flat: bool) -> None:
+        self.layers.append(graph.Input(name=node.name, shape=shape))
+        self.values[node] = Value(node.name, shape, flat)
+
+    def add(self, layer: Layer, *inputs: Value, flat: bool = False) -> Value:
+        """Appends a layer. Unsupported where it does not fit its inputs."""
+        try:
+            shape = layer.output_shape(*(value.shape for value in inputs))
+        except ValueError as error:
+            raise Unsupported(str(error)) from error
+        self.layers.append(layer)
+        return Value(layer.name, shape, flat)
+
+    def place(self, value: Value) -> int:
+        """Where the layer of a value stands."""
+        return next(i for i in reversed(range(len(self.layers))) if self.layers[i].name == value.layer)
+
+
+def _check(condition: bool, reason: str) -> None:
+    if not condition:
+        raise Unsupported(reason)
+
+
+def _image(value: Value) -> Value:
+    _check(not value.flat, "its input is not [n, c, h, w]")
+    return value
+
+
+@dataclass(frozen=True)
+class Operator:
+    """``inputs``: the nodes of its activations. ``weights``: tensors, or nodes that give them."""
+
+    inputs: tuple[Node, ...]
+    heavy = False  # whether a region is worth its while for this alone
+    alias = False  # whether the result may share memory with the input
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return ()
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Convolve(Operator):
+    weight: Weight
+    bias: Weight | None
+    stride: Pair
+    padding: Pair | str
+    dilation: Pair
+    groups: int
+    heavy = True
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        channels = _image(x[0]).shape[2]
+        weight = to.array(self.weight)
+        _check(weight.ndim == 4, f"its weight has {weight.ndim} dimensions, not 4")
+        outputs, per_group, kh, kw = weight.shape
+        common: dict[str, Any] = {
+            "name": node.name,
+            "inputs": (x[0].layer,),
+            "bias": to.optional(self.bias),
+            "stride": self.stride,
+            "padding": self._padding((kh, kw)),
+            "dilation": self.dilation,
+        }
+        if self.groups == 1:
+            return to.add(graph.Conv2d(weight=weight.transpose(2, 3, 1, 0), **common), x[0])
+        _check(per_group == 1 and self.groups == channels, f"groups is {self.groups} for {channels} channels")
+        _check(outputs % channels == 0, f"its {outputs} outputs are no multiple of its {channels} channels")
+        spread = weight.reshape(channels, outputs // channels, kh, kw).transpose(2, 3, 0, 1)
+        return to.add(graph.DepthwiseConv2d(weight=spread, **common), x[0])
+
+    def _padding(self, kernel: Pair) -> Padding:
+        if self.padding == "valid":
+            return graph.NO_PADDING
+        if isinstance(self.padding, str):  # "same": torch puts the odd pixel behind
+            total = [(k - 1) * d for k, d in zip(kernel, self.dilation, strict=True)]
+            return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
+        return (self.padding[0],) * 2, (self.padding[1],) * 2
+
+
+@dataclass(frozen=True)
+class Normalize(Operator):
+    """Batch norm with the statistics that were gathered in training; part of the convolution before it where it can."""
+
+    gamma: Weight | None
+    beta: Weight | None
+    mean: Weight
+    variance: Weight
+    epsilon: float
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return tuple(w for w in (self.gamma, self.beta, self.mean, self.variance) if w is not None)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        channels = x[0].shape[2]
+        _check(not x[0].flat or x[0].shape[:2] == (1, 1), "its input is a flattened image")
+        norm = graph.BatchNorm(
+            gamma=np.ones(channels, np.float32) if self.gamma is None else to.array(self.gamma),
+            beta=np.zeros(channels, np.float32) if self.beta is None else to.array(self.beta),
+            mean=to.array(self.mean),
+            variance=to.array(self.variance),
+            epsilon=self.epsilon,
+        )
+        place = to.place(x[0])
+        before = to.layers[place]
+        if isinstance(before, graph.Convolution) and before.batch_norm is None and len(self.inputs[0].users) == 1:
+            shape = x[0].shape
+            _check(graph.array_shape(norm.mean) == (shape[2],), f"its statistics are not of {shape[2]} channels")
+            to.layers[place] = dataclasses.replace(before, batch_norm=norm)
+            return x[0]
+        ones = np.ones((1, 1, channels, 1), np.float32)
+        layer = graph.DepthwiseConv2d(name=node.name, inputs=(x[0].layer,), weight=ones, batch_norm=norm)
+        return to.add(layer, x[0], flat=x[0].flat)
+
+
+@dataclass(frozen=True)
+class Activate(Operator):
+    activation: graph.ActivationName
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        layer = graph.Activation(name=node.name, inputs=(x[0].layer,), activation=self.activation)
+        return to.add(layer, x[0], flat=x[0].flat)
+
+
+@dataclass(frozen=True)
+class Sum(Operator):
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        _check(x[0].flat == x[1].flat and x[0].shape == x[1].shape, "its inputs have different shapes")
+        layer = graph.Add(name=node.name, inputs=(x[0].layer, x[1].layer))
+        return to.add(layer, *x, flat=x[0].flat)
+
+
+@dataclass(frozen=True)
+class Pool(Operator):
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    largest: bool
+    include_padding: bool = False
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        window: dict[str, Any] = {
+            "name": node.name,
+            "inputs": (_image(x[0]).layer,),
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "padding": ((self.padding[0],) * 2, (self.padding[1],) * 2),
+        }
+        if self.largest:
+            return to.add(graph.MaxPool2d(**window), x[0])
+        return to.add(graph.AveragePool2d(include_padding=self.include_padding, **window), x[0])
+
+
+@dataclass(frozen=True)
+class PoolTo(Operator):
+    """Adaptive average pooling to ``size``; None keeps a dimension."""
+
+    size: tuple[int | None, int | None]
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        shape = _image(x[0]).shape
+        height, width = (old if new is None else new for old, new in zip(shape[:2], self.size, strict=True))
+        if (height, width) == (1, 1):
+            return to.add(graph.GlobalAveragePool(name=node.name, inputs=(x[0].layer,)), x[0])
+        fits = height >= 1 and width >= 1 and shape[0] % height == 0 and shape[1] % width == 0
+        _check(fits, f"an image of {shape[0]}x{shape[1]} does not divide into {height}x{width} equal windows")
+        window = (shape[0] // height, shape[1] // width)
+        return to.add(graph.AveragePool2d(name=node.name, inputs=(x[0].layer,), kernel=window, stride=window), x[0])
+
+
+@dataclass(frozen=True)
+class Mean(Operator):
+    """Over height and width."""
+
+    keep: bool
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        layer = graph.GlobalAveragePool(name=node.name, inputs=(_image(x[0]).layer,))
+        return to.add(layer, x[0], flat=not self.keep)
+
+
+@dataclass(frozen=True)
+class Flatten(Operator):
+    """All but the batch; to ``features``, where that is said."""
+
+    features: int | None = None
+    alias = True
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        size = int(np.prod(x[0].shape))
+        _check(self.features in (None, size), f"it makes rows of {self.features} of images of {size} values")
+        return dataclasses.replace(x[0], flat=True)
+
+
+@dataclass(frozen=True)
+class Linear(Operator):
+    weight: Weight
+    bias: Weight | None
+    heavy = True
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        _check(x[0].flat, "its input is not [n, features]")
+        height, width, channels = x[0].shape
+        weight = to.array(self.weight)
+        _check(weight.ndim == 2 and weight.shape[1] == height * width * channels, f"its weight is {weight.shape}")
+        if height * width > 1:  # flattened by torch as c, h, w; here as h, w, c
+            rows = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+            weight = np.ascontiguousarray(rows).reshape(len(weight), -1)
+        layer = graph.FullyConnected(name=node.name, inputs=(x[0].layer,), weight=weight.T, bias=to.optional(self.bias))
+        return to.add(layer, x[0], flat=True)
+
+
+@dataclass(frozen=True)
+class SoftMax(Operator):
+    dim: int
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        channels = self.dim in ((1, -1) if x[0].flat else (1, -3))
+        _check(channels and (not x[0].flat or x[0].shape[:2] == (1, 1)), f"it runs over dimension {self.dim}")
+        return to.add(graph.Softmax(name=node.name, inputs=(x[0].layer,)), x[0], flat=x[0].flat)
+
+
+@dataclass(frozen=True)
+class PadZeros(Operator):
+    padding: Padding
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        return to.add(graph.Pad(name=node.name, inputs=(_image(x[0]).layer,), padding=self.padding), x[0])
+
+
+@dataclass(frozen=True)
+class Same(Operator):
+    """What changes nothing when a network is not trained: dropout, identity."""
+
+    alias = True
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        return x[0]

@@ -1,0 +1,161 @@
+"""``optimize``: the parts of a module that sepconv can run, replaced by plans."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.nn import Module
+
+from sepconv.torch.parse import MODULES, hooked
+from sepconv.torch.partition import Cut, Left, partition
+from sepconv.torch.region import Region, example
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A part that sepconv runs: where it is, how many of which operators it holds, and what runs it."""
+
+    name: str
+    operators: dict[str, int]
+    region: Region
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`optimize` replaced and what it left with torch; ``print`` shows it, after the calls so far.
+
+    replaced: the regions; ``region.eager_runs`` of each counts calls that torch had to run, by the reason.
+    left: the operators that torch runs.
+    untraced: parts of the module that could not be traced, by name, with the reason; their children were treated alone.
+    """
+
+    replaced: tuple[Replaced, ...]
+    left: tuple[Left, ...]
+    untraced: dict[str, str]
+
+    def __str__(self) -> str:
+        count = sum(sum(part.operators.values()) for part in self.replaced)
+        regions = f"{len(self.replaced)} region{'' if len(self.replaced) == 1 else 's'}"
+        lines = [f"sepconv runs {count} of {count + len(self.left)} operators, in {regions}"]
+        for part in self.replaced:
+            operators = ", ".join(f"{n} {name}" for name, n in sorted(part.operators.items(), key=lambda x: -x[1]))
+            lines.append(f"  {part.name}: {operators}")
+            lines += [f"    plan for {size}" for size in part.region.plans()]
+            lines += [f"    run by torch {n} times: {reason}" for reason, n in part.region.eager_runs.items()]
+        lines += [f"  left: {left.name} ({left.operator}): {left.reason}" for left in self.left]
+        lines += [f"  not traced: {name or 'the module'}: {reason}" for name, reason in self.untraced.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+class Optimized(Module):
+    """What :func:`optimize` returns: call it as the module it was made of. ``report`` says what was replaced."""
+
+    def __init__(self, module: Module, report: Report) -> None:
+        super().__init__()
+        self.module = module
+        self.report = report
+        self.training = False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _optimized, (self.module, self.report.left, self.report.untraced, self._operators())
+
+    def _operators(self) -> dict[str, dict[str, int]]:
+        return {part.name: part.operators for part in self.report.replaced}
+
+
+def _optimized(
+    module: Module, left: tuple[Left, ...], untraced: dict[str, str], operators: dict[str, dict[str, int]]
+) -> Optimized:
+    replaced = [Replaced(name, counts, module.get_submodule(name)) for name, counts in operators.items()]
+    return Optimized(module, Report(tuple(replaced), left, untraced))
+
+
+def optimize(module: Module, *, threads: int | None = None) -> Optimized:
+    """A module that gives what ``module`` gives in eval mode, its convolutions and what lies between them as plans.
+
+    BatchNorm is folded into the convolutions, activations and residual additions become part of them. Inputs may have
+    any batch and size, be channels_last or not; results have the memory format of the first input. Weights are shared
+    with ``module``: changed in place (``load_state_dict``, an optimizer's step), they are packed anew at the next call.
+    Gradients flow to inputs that ask for them (torch runs the call then), never to weights.
+
+    Args:
+        module: in eval mode; not changed. Where ``torch.fx`` cannot trace it, its children are treated one by one.
+        threads: for the plans; None for ``torch.get_num_threads()`` at each call.
+
+    Returns:
+        The module, whose ``report`` says what was replaced, what was left, and why.
+
+    Raises:
+        TypeError: it is not an ``nn.Module``.
+        ValueError: it, or a part of it, is in training mode; ``threads`` is below 1.
+    """
+    if not isinstance(module, Module):
+        raise TypeError(f"module was a {type(module).__name__}, must be a torch.nn.Module")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads was {threads}, must be at least 1, or None")
+    for name, part in module.named_modules():
+        if part.training:
+            raise ValueError(f"{name or 'module'} was in training mode, must be in eval mode: call module.eval()")
+    replaced: list[Replaced] = []
+    left: list[Left] = []
+    untraced: dict[str, str] = {}
+    result = _optimize(module, "", threads, replaced, left, untraced)
+    return Optimized(result, Report(tuple(replaced), tuple(left), untraced))
+
+
+def optimize_graph(
+    graph_module: GraphModule, constant: Callable[[Node], bool], *, frozen: bool, threads: int | None
+) -> Cut:
+    """Cuts a traced module and replaces the regions in it. See :func:`~sepconv.torch.partition.partition`."""
+    cut = partition(graph_module, example, constant)
+    for name in cut.regions:
+        setattr(cut.module, name, Region(getattr(cut.module, name), frozen=frozen, threads=threads))
+    return cut
+
+
+class _Tracer(torch.fx.Tracer):
+    """Goes into containers, but into none that hooks watch."""
+
+    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
+        return hooked(m) or bool(super().is_leaf_module(m, module_qualified_name))
+
+
+def _optimize(
+    module: Module,
+    path: str,
+    threads: int | None,
+    replaced: list[Replaced],
+    left: list[Left],
+    untraced: dict[str, str],
+) -> Module:
+    try:
+        root = torch.nn.Sequential(module).eval() if type(module) in MODULES else module
+        traced = GraphModule(root, _Tracer().trace(root), type(module).__name__)
+    except Exception as error:  # whatever a forward raises when it is called with proxies
+        untraced[path] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        clone = copy.copy(module)
+        clone._modules = dict(module._modules)
+        for name, child in module._modules.items():
+            if child is not None and not hooked(child):
+                inner = f"{path}.{name}" if path else name
+                clone._modules[name] = _optimize(child, inner, threads, replaced, left, untraced)
+        return clone
+    for node in traced.graph.nodes:
+        node.type = None  # annotations that are text could not be pickled
+    prefix = f"{path}." if path else ""
+    cut = optimize_graph(traced, lambda node: node.op == "get_attr", frozen=True, threads=threads)
+    left += [Left(prefix + entry.name, entry.operator, entry.reason) for entry in cut.left]
+    replaced += [
+        Replaced(prefix + name, dict(counts), getattr(cut.module, name)) for name, counts in cut.regions.items()
+    ]
+    return cut.module.eval() if cut.regions else module

@@ -1,0 +1,252 @@
+"""A part of a network that runs as plans of sepconv, one for each size of its inputs, and with torch where it must."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+
+from sepconv import _core
+from sepconv.compile import compile_graph
+from sepconv.torch.operators import Builder, Operator, Unsupported, Value
+from sepconv.torch.parse import parse
+
+Tensor = Any  # torch.Tensor, which has no types here
+MAX_PLANS = 4
+MAX_SIGHTINGS = 64
+
+_version = attrgetter("_version")
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where a result comes from: the plan's output ``index``, or the region's argument ``argument``."""
+
+    index: int
+    argument: int
+    flat: bool
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    plan: _core.Plan
+    outputs: tuple[_Output, ...]
+    weights: tuple[Tensor, ...]  # kept, so that no other tensor gets their identity
+
+
+class Region(torch.nn.Module):
+    """Runs ``eager``, a graph module of operators that sepconv has, as compiled plans.
+
+    A plan is made for each size of the inputs (the batch is free), with the weights packed in it; the four that were
+    used last are kept, and once there are so many, a size gets a plan when it comes for the second time. Weights that
+    are changed in place or replaced are packed anew. ``eager`` itself runs where a plan cannot: on inputs that are not
+    float32 on the CPU, while gradients are recorded through it, under autocast, in training mode; ``eager_runs`` counts
+    how often, and why.
+
+    Args:
+        eager: the graph module; its arguments are activations, weights and scalars, its results a tensor or a tuple.
+        frozen: whether gradients with respect to the weights are never asked for.
+        threads: None for as many as torch uses.
+    """
+
+    def __init__(self, eager: GraphModule, *, frozen: bool, threads: int | None) -> None:
+        super().__init__()
+        self.eager = eager
+        self.training = False
+        self.frozen = frozen
+        self.threads = threads
+        self.eager_runs: Counter[str] = Counter()
+        self._nodes = [node for node in eager.graph.nodes if node.op == "placeholder"]
+        operators = self._parse(example)
+        read = {node for made in operators.values() for node in made.inputs}
+        weights = [weight for made in operators.values() for weight in made.weights]
+        indices = range(len(self._nodes))
+        self._activations = [i for i in indices if self._nodes[i] in read]
+        self._weights = [i for i in indices if self._nodes[i] in weights]
+        self._scalars = [i for i in indices if i not in self._activations and i not in self._weights]
+        modules = dict(eager.named_modules())
+        attributes = [weight for weight in weights if isinstance(weight, Node) and weight.op == "get_attr"]
+        self._own = [
+            *(weight for weight in weights if not isinstance(weight, Node)),
+            *(_attribute(modules, weight.target) for weight in attributes),
+        ]
+        (result,) = next(node for node in eager.graph.nodes if node.op == "output").args
+        self._single = isinstance(result, Node)
+        self._forget()
+
+    def forward(self, *arguments: Any) -> Any:
+        try:
+            compiled = self._compiled(arguments)
+        except Unsupported as reason:
+            self.eager_runs[str(reason)] += 1
+            return self.eager(*arguments)
+        inputs = [arguments[i] for i in self._activations]
+        first = next((x for x in inputs if x.dim() == 4), None)
+        channels_last = (
+            first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+        )
+        threads = torch.get_num_threads() if self.threads is None else self.threads
+        results = compiled.plan.run([_to_nhwc(x) for x in inputs], min(threads, _core.MAX_THREADS))
+        tensors = [self._result(output, results, arguments, channels_last) for output in compiled.outputs]
+        return tensors[0] if self._single else tuple(tensors)
+
+    def _result(self, output: _Output, results: list[Any], arguments: tuple[Any, ...], channels_last: bool) -> Tensor:
+        if output.index < 0:
+            given = arguments[output.argument]
+            return given.flatten(1) if output.flat else given
+        image = torch.from_numpy(results[output.index]).permute(0, 3, 1, 2)
+        if output.flat:
+            return image.flatten(1)
+        return image if channels_last else image.contiguous()
+
+    def plans(self) -> list[str]:
+        """The sizes that plans are there for, as text."""
+        return [" + ".join("x".join(map(str, shape)) for shape in key[0]) for key in self._plans]
+
+    # --- Which plan
+
+    def _compiled(self, arguments: tuple[Any, ...]) -> _Compiled:
+        """The plan for these arguments. Unsupported where torch must run them."""
+        key = self._key(arguments)
+        with self._lock:
+            return self._cached(key, arguments)
+
+    def _cached(self, key: tuple[Any, ...], arguments: tuple[Any, ...]) -> _Compiled:
+        compiled = self._plans.get(key)
+        if compiled is None:
+            if key in self._rejected:
+                raise Unsupported(self._rejected[key])
+            if len(self._plans) >= MAX_PLANS and key not in self._sighted:
+                _remember(self._sighted, key, True)
+                raise Unsupported(f"sizes that came once, after {MAX_PLANS} others")
+            try:
+                compiled = self._compile(arguments)
+            except Unsupported as reason:
+                _remember(self._rejected, key, str(reason))
+                raise
+            self._plans[key] = compiled
+            while len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+        elif len(self._plans) > 1:
+            self._plans.move_to_end(key)
+        return compiled
+
+    def _key(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What a plan depends on. Unsupported where there can be none."""
+        inputs = [arguments[i] for i in self._activations]
+        weights = [arguments[i] for i in self._weights]
+        if self.training:
+            raise Unsupported("training mode")
+        if torch.is_autocast_enabled("cpu"):
+            raise Unsupported("autocast")
+        if torch.is_grad_enabled():
+            watched = inputs if self.frozen else [*inputs, *weights, *self._own]
+            if any(tensor.requires_grad for tensor in watched):
+                raise Unsupported("gradients are recorded: use torch.no_grad() or torch.inference_mode()")
+        for x in inputs:
+            if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
+                raise Unsupported(f"an input is {x.layout} of {x.dtype} on {x.device}")
+            if x.dim() not in (2, 4):
+                raise Unsupported(f"an input has {x.dim()} dimensions")
+        if any(len(x) != len(inputs[0]) for x in inputs) or any(x.numel() == 0 for x in inputs):
+            raise Unsupported("inputs are empty, or of different batches")
+        versions = tuple((id(w), w.data_ptr(), _version_of(w)) for w in weights)
+        try:
+            own = sum(map(_version, self._own))
+        except RuntimeError:  # of tensors made in inference mode, which do not count changes
+            own = sum(map(_version_of, self._own))
+        return tuple(tuple(x.shape[1:]) for x in inputs), versions, own, tuple(arguments[i] for i in self._scalars)
+
+    def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
+        given = dict(zip(self._nodes, arguments, strict=True))
+        modules = dict(self.eager.named_modules())
+
+        def tensor(weight: Any) -> Tensor:
+            if not isinstance(weight, Node):
+                return weight
+            return given[weight] if weight in given else _attribute(modules, weight.target)
+
+        builder = Builder(tensor)
+        for i in self._activations:
+            shape = tuple(arguments[i].shape[1:])
+            c, h, w = shape if len(shape) == 3 else (shape[0], 1, 1)
+            builder.input(self._nodes[i], (h, w, c), flat=len(shape) == 1)
+        for node, made in self._parse(given.__getitem__).items():
+            builder.values[node] = made.lower(node, builder, *(builder.values[x] for x in made.inputs))
+        (result,) = next(node for node in self.eager.graph.nodes if node.op == "output").args
+        values = [builder.values[node] for node in ((result,) if isinstance(result, Node) else result)]
+        names: list[str] = []
+        outputs = tuple(self._output(value, names) for value in values)
+        try:
+            plan = _core.Plan(compile_graph(builder.layers, names))
+        except ValueError as error:
+            raise Unsupported(str(error)) from error
+        return _Compiled(plan, outputs, tuple(arguments[i] for i in self._weights))
+
+    def _output(self, value: Value, names: list[str]) -> _Output:
+        for i in self._activations:
+            if self._nodes[i].name == value.layer:
+                return _Output(-1, i, value.flat)
+        if value.layer not in names:
+            names.append(value.layer)
+        return _Output(names.index(value.layer), -1, value.flat)
+
+    def _parse(self, scalar: Callable[[Node], Any]) -> dict[Node, Operator]:
+        modules = dict(self.eager.named_modules())
+        inner = [node for node in self.eager.graph.nodes if node.op in ("call_module", "call_function", "call_method")]
+        return {node: parse(node, modules, scalar) for node in inner}
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()  # of what follows
+        self._plans: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
+        self._rejected: OrderedDict[tuple[Any, ...], str] = OrderedDict()
+        self._sighted: OrderedDict[tuple[Any, ...], bool] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy makes its own plans."""
+        return _region, (self.eager, self.frozen, self.threads)
+
+
+def _region(eager: GraphModule, frozen: bool, threads: int | None) -> Region:
+    return Region(eager, frozen=frozen, threads=threads)
+
+
+def example(node: Node) -> Any:
+    """What dynamo noted that a node with a scalar gives; Unsupported where that is not known."""
+    value = node.meta.get("example_value")
+    known = getattr(getattr(value, "node", None), "hint", None) if value is not None else None
+    if isinstance(value, bool | int | float):
+        return value
+    if known is None:
+        raise Unsupported("its arguments are computed")
+    return known
+
+
+def _attribute(modules: dict[str, Any], target: str) -> Tensor:
+    path, _, name = target.rpartition(".")
+    return getattr(modules[path], name)
+
+
+def _version_of(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else int(tensor._version)
+
+
+def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any) -> None:
+    seen[key] = value
+    while len(seen) > MAX_SIGHTINGS:
+        seen.popitem(last=False)
+
+
+def _to_nhwc(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """[n, c, h, w] or [n, c] as NHWC: in place where it is channels_last, else a copy."""
+    x = x.detach()
+    nhwc = x.permute(0, 2, 3, 1) if x.dim() == 4 else x[:, None, None]
+    array: np.ndarray[Any, np.dtype[np.float32]] = nhwc.contiguous().numpy()
+    return array

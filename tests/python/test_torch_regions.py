@@ -1,0 +1,160 @@
+"""Regions that sepconv.torch.optimize makes: when plans run them and when torch, and what becomes of plans."""
+
+from __future__ import annotations
+
+import copy
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402, N812
+from torch_networks import MobileNetV2, all_replaced, assert_same, image, runs, small  # noqa: E402
+
+import sepconv  # noqa: E402
+from sepconv.torch import optimize  # noqa: E402
+
+
+def test_gradients_flow_to_the_input() -> None:
+    module = small()
+    optimized = optimize(module)
+    grads = []
+    for network in (module, optimized):
+        x = image(2, 3, 6, 6).requires_grad_()
+        network(x).square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(grads[0], grads[1])
+    assert any("gradients are recorded" in reason for reason in runs(optimized))
+    assert not optimized(image(2, 3, 6, 6)).requires_grad
+
+
+@pytest.mark.parametrize(
+    "x, reason",
+    [
+        (image(0, 3, 6, 6), "empty"),
+        (image(1, 3, 6, 6).to("meta"), "on meta"),
+    ],
+)
+def test_inputs_that_torch_runs(x: Any, reason: str) -> None:
+    module = small()
+    optimized = optimize(module)
+    with torch.no_grad():
+        if "meta" in reason:
+            with pytest.raises(RuntimeError):  # torch's own, as the weights are on the CPU
+                optimized(x)
+        else:
+            torch.testing.assert_close(optimized(x), module(x))
+    assert any(reason in why for why in runs(optimized)), runs(optimized)
+
+
+def test_other_types_and_autocast_are_run_by_torch() -> None:
+    module = small().double()
+    optimized = optimize(module)
+    with torch.no_grad():
+        x = image(1, 3, 6, 6).double()
+        assert torch.equal(optimized(x), module(x))
+        single = optimize(small())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert single(image(1, 3, 6, 6)).dtype == torch.bfloat16
+    assert list(runs(single)) == ["autocast"]
+    assert any("torch.float64" in reason for reason in runs(optimized))
+
+
+def test_wrong_inputs_raise_as_with_torch() -> None:
+    optimized = optimize(small())
+    with torch.no_grad(), pytest.raises(RuntimeError, match="channels"):
+        optimized(image(1, 4, 6, 6))
+    with pytest.raises(TypeError):
+        optimized()
+
+
+def test_training_mode() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout())
+    with pytest.raises(ValueError, match="module was in training mode, must be in eval mode"):
+        optimize(module)
+    module.eval()[1].train()
+    with pytest.raises(ValueError, match="1 was in training mode"):
+        optimize(module)
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        optimize(F.relu)
+    with pytest.raises(ValueError, match="threads was 0"):
+        optimize(module.eval(), threads=0)
+
+
+# --- Plans
+
+
+def test_plans_are_few_and_kept_for_sizes_that_return() -> None:
+    module = small()
+    optimized = optimize(module)
+    region = optimized.report.replaced[0].region
+    for size in range(4, 12):
+        assert_same(module, optimized, image(1, 3, size, size))
+    assert region.plans() == [f"3x{size}x{size}" for size in (4, 5, 6, 7)]
+    assert runs(optimized) == {"sizes that came once, after 4 others": 4}
+    assert_same(module, optimized, image(2, 3, 11, 11))
+    assert region.plans() == [f"3x{size}x{size}" for size in (5, 6, 7, 11)]
+    assert_same(module, optimized, image(2, 3, 5, 5))
+    assert "plan for 3x11x11" in str(optimized.report)
+
+
+def test_changed_weights_are_packed_anew() -> None:
+    module, other = small(), small()
+    optimized = optimize(module)
+    x = image(1, 3, 6, 6)
+    assert_same(module, optimized, x)
+    nn.init.normal_(other[0].weight)
+    other[1].running_mean.zero_()
+    module.load_state_dict(other.state_dict())
+    assert_same(other, optimized, x)
+    with torch.no_grad():
+        module[1].running_var.mul_(4)
+    assert_same(module, optimized, x)
+    assert all_replaced(optimized)
+
+
+def test_a_module_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        module = small()
+        optimized = optimize(module)
+        torch.testing.assert_close(optimized(image(1, 3, 6, 6)), module(image(1, 3, 6, 6)))
+    assert all_replaced(optimized)
+
+
+def test_copies_and_pickles() -> None:
+    module = MobileNetV2(5).eval()
+    optimized = optimize(module, threads=2)
+    x = image(1, 3, 64, 64)
+    assert_same(module, optimized, x)
+    file = io.BytesIO()
+    torch.save(optimized, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(optimized), torch.load(file, weights_only=False)):
+        assert_same(module, twin, x)
+        assert all_replaced(twin)
+        assert twin.report.replaced[0].region.threads == 2
+        assert twin.report.replaced[0].operators == optimized.report.replaced[0].operators
+
+
+def test_calls_from_many_threads() -> None:
+    module = small()
+    optimized = optimize(module)
+    inputs = [image(1 + i % 3, 3, 5 + i % 7, 6, seed=i) for i in range(60)]
+    with torch.no_grad():
+        expected = [module(x) for x in inputs]
+
+    def call(x: Any) -> Any:
+        with torch.no_grad():  # a thread has its own mode
+            return optimized(x)
+
+    with ThreadPoolExecutor(8) as pool:
+        for got, want in zip(pool.map(call, inputs), expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_sepconv_knows_its_torch() -> None:
+    assert sepconv.torch.optimize is optimize
