@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .cost import cost
-from .models.efficientnet_lite0 import efficientnet_lite0_layers
+from .models.efficientnet_lite import efficientnet_lite0_layers
 from .models.mobilenet_v1 import Variant, mobilenet_v1_layers
 from .models.mobilenet_v2 import mobilenet_v2_layers
 from .table import format_table

@@ -21,7 +21,7 @@ from sepconv.graph import (
     infer_shapes,
 )
 from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers, named_weights
-from sepconv.models.efficientnet_lite0 import naming_schemes as lite0_schemes
+from sepconv.models.efficientnet_lite import naming_schemes as lite0_schemes
 from sepconv.models.mobilenet_v1 import naming_schemes as v1_schemes
 from sepconv.models.mobilenet_v2 import naming_schemes as v2_schemes
 from sepconv.models.weights import NamedWeights, NamingScheme, SeededNormal, open_weights

@@ -193,7 +193,7 @@ OPERATORS: dict[str, Make] = {
     "upsample": upsample,
 }
 # Whose result on integers is one, or a clamp of one.
-EXACT = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad", "mul")
+EXACT: tuple[str, ...] = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad", "mul")
 EXACT += ("concat", "channel_slice", "channel_shuffle", "upsample")
 # How many random layers each gets, on each ISA.
 COUNTS = {"conv2d": 900, "depthwise_conv2d": 1200, "fully_connected": 200, "average_pool2d": 400, "max_pool2d": 300}

@@ -135,9 +135,11 @@ def _write(layers: Sequence[Layer], path: Path, batch: int) -> str | None:
 def sepconv_file(folder: Path) -> str:
     """What sepconv loads: the TFLite file, as LiteRT does, where reading it gives the network that was written."""
     path = folder / TFLITE
-    if path.exists() and _alike(read_tflite(path), stored_layers(folder)):
-        return TFLITE
-    return LAYERS
+    try:
+        same = path.exists() and _alike(read_tflite(path), stored_layers(folder))
+    except UnsupportedError:  # an operator that we write and do not read
+        same = False
+    return TFLITE if same else LAYERS
 
 
 def _alike(a: Sequence[Layer], b: Sequence[Layer]) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,16 +24,10 @@ from sepconv.graph import (
     infer_shapes,
     same_padding,
 )
-from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
+from sepconv.models.catalog import named_layers
 
 OperatorName = Literal["depthwise", "pointwise", "separable", "conv"]
 DEFAULT_MODELS = ("mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "mobilenet_v1_0.25_128", "efficientnet_lite0")
-
-_BUILDERS: dict[str, Callable[..., list[Layer]]] = {
-    "mobilenet_v1": mobilenet_v1_layers,
-    "mobilenet_v2": mobilenet_v2_layers,
-}
-_NUMBER = r"\d+(?:\.\d+)?"
 
 
 @dataclass(frozen=True)
@@ -67,21 +60,15 @@ class Network:
 def open_network(model: str, seed: int = 0, weights: str | None = None) -> Network:
     """The network that ``model`` names, with random weights from ``seed``; or that of a file, with the file's.
 
-    Names are ``mobilenet_v1_1.0_224``, ``mobilenet_v2_0.5_160`` (alpha, then resolution; left out: 1.0 and 224) and
-    ``efficientnet_lite0`` or, with another resolution, ``efficientnet_lite0_192``. ``weights``: a file of trained ones.
+    Names are those of :mod:`sepconv.models.catalog`: ``mobilenet_v1_1.0_224``, ``mobilenet_v3_large_0.75_160`` (alpha,
+    then resolution), ``efficientnet_lite4``. ``weights``: a file of trained ones.
 
     Raises ValueError for what is neither a name nor an existing file, and what reading a file raises.
     """
-    match = re.fullmatch(rf"(mobilenet_v[12])(?:_({_NUMBER})_(\d+))?", model)
-    if match:
-        alpha, resolution = float(match[2] or 1.0), int(match[3] or 224)
-        return Network(
-            f"{match[1]}_{alpha}_{resolution}",
-            tuple(_BUILDERS[match[1]](alpha, resolution, weights=weights, seed=seed)),
-        )
-    match = re.fullmatch(r"efficientnet_lite0(?:_(\d+))?", model)
-    if match:
-        return Network(model, tuple(efficientnet_lite0_layers(int(match[1] or 224), weights=weights, seed=seed)))
+    named = named_layers(model, weights, seed)
+    if named is not None:
+        name, layers = named
+        return Network(name, tuple(layers))
     path = Path(model)
     if not path.exists():
         raise ValueError(f"MODEL is {model!r}, must be a .tflite file or a name such as {', '.join(DEFAULT_MODELS)}")

@@ -62,7 +62,7 @@ def to_onnx(layers: Sequence[Layer], batch: int | None = None, *, fold: bool = T
     for layer in layers:
         graph.add(layer)
     proto = onnx.helper.make_graph(
-        graph.nodes,
+        graph.needed_nodes(final_outputs(layers)),
         name,
         [graph.port(layer.name) for layer in layers if isinstance(layer, Input)],
         [graph.port(output) for output in final_outputs(layers)],
@@ -98,6 +98,15 @@ class _Graph:
         shape = (self.batch, c) if name in self.vectors else (self.batch, c, h, w)
         return self._onnx.helper.make_tensor_value_info(name, self._onnx.TensorProto.FLOAT, shape)
 
+    def needed_nodes(self, outputs: Sequence[str]) -> list[Any]:
+        """The nodes that an output depends on."""
+        needed, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        return kept[::-1]
+
     def add(self, layer: Layer) -> None:
         name = layer.name
         match layer:
@@ -120,8 +129,9 @@ class _Graph:
             case AveragePool2d() | MaxPool2d():
                 self._pool(layer)
             case GlobalAveragePool():
-                mean = self._node("GlobalAveragePool", [self._image(layer.inputs[0])], f"{name}/mean")
-                self._node("Flatten", [mean], name)
+                # An image, which Flatten makes the layer's vector where one is asked for.
+                image = self._node("GlobalAveragePool", [self._image(layer.inputs[0])], f"{name}/image")
+                self._node("Flatten", [image], name)
             case Activation():
                 if layer.activation == "none":
                     self._node("Identity", layer.inputs, name)

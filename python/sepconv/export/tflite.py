@@ -73,6 +73,12 @@ class _Network:
         self.vectors = vectors(layers)
         self.batch = batch
         self.values: dict[str, int] = {}
+        self.images: dict[str, int] = {}
+        # Pooled results that only convolutions read, as in a squeeze-and-excitation.
+        others = {x for layer in layers if not isinstance(layer, Convolution) for x in layer.inputs}
+        read = {x for layer in layers for x in layer.inputs}
+        pooled = {layer.name for layer in layers if isinstance(layer, GlobalAveragePool)}
+        self.kept_images = (pooled & read) - others
 
     def add(self, layer: Layer) -> None:
         name = layer.name
@@ -94,9 +100,7 @@ class _Network:
             case AveragePool2d() | MaxPool2d():
                 self._pool(layer)
             case GlobalAveragePool():
-                axes = self.builder.constant("axes", np.array([1, 2], np.int32))
-                inputs = [self._image(layer.inputs[0]), axes]
-                self._operator(layer, "MEAN", inputs, "ReducerOptions", KeepDims=False)
+                self._mean(layer)
             case Activation():
                 self._activate(name, self.values[layer.inputs[0]], layer.activation)
             case Softmax():
@@ -155,6 +159,16 @@ class _Network:
         options |= {"StrideH": layer.stride[0], "StrideW": layer.stride[1]}
         kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
         self._fused(layer, kind, [x], layer.activation, "Pool2DOptions", **options)
+
+    def _mean(self, layer: GlobalAveragePool) -> None:
+        """As an image where all that read it take one, else as a vector."""
+        name, keep = layer.name, layer.name in self.kept_images
+        inputs = [self._image(layer.inputs[0]), self._integers("axes", [1, 2])]
+        if keep:
+            image = self.builder.tensor(f"{name}/image", (self.batch, *self.shapes[name]))
+            self.images[name] = self.builder.operator("MEAN", inputs, image, "ReducerOptions", KeepDims=True)
+        else:
+            self._operator(layer, "MEAN", inputs, "ReducerOptions", KeepDims=False)
 
     def _shuffle(self, layer: ChannelShuffle) -> None:
         """As a transposed matrix of groups."""
@@ -226,6 +240,8 @@ class _Network:
 
     def _image(self, x: str) -> int:
         """The tensor [n, h, w, c] of a layer whose own may be [n, c]."""
+        if x in self.images:
+            return self.images[x]
         value = self.values[x]
         return self._reshaped(value, f"{x}/image", (self.batch, *self.shapes[x])) if x in self.vectors else value
 

@@ -10,14 +10,21 @@ from sepconv.conventions import Convention
 from sepconv.graph import (
     ActivationName,
     Add,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
     GlobalAveragePool,
     Input,
     Layer,
+    MaxPool2d,
+    Mul,
     Padding,
+    Pair,
     Shape,
+    Upsample,
     same_padding,
 )
 from sepconv.models.weights import PaddingRule, WeightKind, WeightSource, is_integer
@@ -30,7 +37,10 @@ DEFAULT_RESOLUTION = 224
 
 
 class NetworkBuilder:
-    """Appends layers, each reading the one before it unless said otherwise, with weights of the shape that fits."""
+    """Appends layers, each reading the one before it unless said otherwise, with weights of the shape that fits.
+
+    ``shapes`` has each layer's output (height, width, channels).
+    """
 
     def __init__(
         self,
@@ -47,34 +57,43 @@ class NetworkBuilder:
         if epsilon is not None and not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"batch_norm_epsilon was {epsilon!r}, must be None or finite and at least 0")
         self.layers: list[Layer] = []
-        self._shape: Shape = (resolution, resolution, 3)
-        self._shapes: dict[str, Shape] = {}
+        self.shapes: dict[str, Shape] = {}
         self._source = source
         self._padding = padding if padding is not None else source.padding
         own = default if source.epsilon is None else source.epsilon
         self._epsilon = own if epsilon is None else epsilon
-        self._append(Input(name="input", shape=self._shape))
+        self._append(Input(name="input", shape=(resolution, resolution, 3)))
 
     @property
     def last(self) -> str:
-        """Name of the layer appended last."""
-        return self.layers[-1].name
+        """Name of the layer that the next one reads: the one appended last, or that of ``resume``."""
+        return self._last
 
     @property
     def shape(self) -> Shape:
-        """(height, width, channels) of what the layer appended last gives."""
-        return self._shape
+        """(height, width, channels) of what the layer ``last`` gives."""
+        return self.shapes[self._last]
+
+    def resume(self, name: str) -> None:
+        """Go on from the layer of this name."""
+        self._last = name
 
     def conv(
-        self, name: str, kernel: int, channels: int, stride: int = 1, activation: ActivationName = "relu6"
+        self,
+        name: str,
+        kernel: int,
+        channels: int,
+        stride: int = 1,
+        activation: ActivationName = "relu6",
+        batch_norm: bool = True,
     ) -> None:
-        """Dense convolution, batch norm, activation."""
-        shape = (kernel, kernel, self._shape[2], channels)
-        self._append_convolution(Conv2d, name, "dense", shape, channels, stride, activation)
+        """Dense convolution, batch norm (else a bias), activation."""
+        shape = (kernel, kernel, self.shape[2], channels)
+        self._append_convolution(Conv2d, name, "dense", shape, channels, stride, activation, batch_norm)
 
     def depthwise(self, name: str, kernel: int, stride: int = 1, activation: ActivationName = "relu6") -> None:
         """Depthwise convolution, batch norm, activation."""
-        channels = self._shape[2]
+        channels = self.shape[2]
         shape = (kernel, kernel, channels, 1)
         self._append_convolution(DepthwiseConv2d, name, "depthwise", shape, channels, stride, activation)
 
@@ -82,14 +101,43 @@ class NetworkBuilder:
         """Sum with the layer named ``shortcut``."""
         self._append(Add(name=name, inputs=(shortcut, self.last)))
 
+    def squeeze_and_excite(self, name: str, channels: int, gate: ActivationName) -> None:
+        """Channels scaled by factors that the means of all of them decide, by way of ``channels`` hidden ones."""
+        x, width = self.last, self.shape[2]
+        self._append(GlobalAveragePool(name=f"{name}.pool", inputs=(x,)))
+        self.conv(f"{name}.reduce", 1, channels, activation="relu", batch_norm=False)
+        self.conv(f"{name}.expand", 1, width, activation=gate, batch_norm=False)
+        self._append(Mul(name=f"{name}.scale", inputs=(x, self.last)))
+
+    def max_pool(self, name: str, kernel: int, stride: int) -> None:
+        padding = self._window_padding(kernel, stride)
+        pair = (stride, stride)
+        self._append(MaxPool2d(name=name, inputs=(self.last,), kernel=(kernel, kernel), stride=pair, padding=padding))
+
+    def channel_slice(self, name: str, begin: int, end: int) -> None:
+        self._append(ChannelSlice(name=name, inputs=(self.last,), begin=begin, end=end))
+
+    def concat(self, name: str, *inputs: str) -> None:
+        self._append(Concat(name=name, inputs=inputs))
+
+    def channel_shuffle(self, name: str, groups: int) -> None:
+        self._append(ChannelShuffle(name=name, inputs=(self.last,), groups=groups))
+
+    def upsample(self, name: str, size: Pair) -> None:
+        self._append(Upsample(name=name, inputs=(self.last,), size=size))
+
+    def pool(self) -> None:
+        self._append(GlobalAveragePool(name="pool", inputs=(self.last,)))
+
+    def fully_connected(self, name: str, channels: int, activation: ActivationName = "none") -> None:
+        weight = self._source.weight(name, "fully_connected", (self.shape[2], channels), activation)
+        bias = self._source.bias(name, channels, required=True)
+        self._append(FullyConnected(name=name, inputs=(self.last,), weight=weight, bias=bias, activation=activation))
+
     def classifier(self, classes: int) -> None:
         """Global average pool, then a fully connected layer that gives logits (no softmax)."""
-        if not is_integer(classes) or classes < 1:
-            raise ValueError(f"classes was {classes!r}, must be an integer of at least 1")
-        self._append(GlobalAveragePool(name="pool", inputs=(self.last,)))
-        weight = self._source.weight("classifier", "fully_connected", (self._shape[2], classes), "none")
-        bias = self._source.bias("classifier", classes, required=True)
-        self._append(FullyConnected(name="classifier", inputs=(self.last,), weight=weight, bias=bias))
+        self.pool()
+        self.fully_connected("classifier", check_classes(classes))
 
     def finish(self) -> list[Layer]:
         """The layers, once the weights have turned out to be those that the network needs (else ValueError)."""
@@ -105,14 +153,15 @@ class NetworkBuilder:
         channels: int,
         stride: int,
         activation: ActivationName,
+        batch_norm: bool = True,
     ) -> None:
         self._append(
             layer_type(
                 name=name,
                 inputs=(self.last,),
                 weight=self._source.weight(name, kind, weight_shape, activation),
-                bias=self._source.bias(name, channels, required=False),
-                batch_norm=self._source.batch_norm(name, channels, self._epsilon),
+                bias=self._source.bias(name, channels, required=not batch_norm),
+                batch_norm=self._source.batch_norm(name, channels, self._epsilon) if batch_norm else None,
                 stride=(stride, stride),
                 padding=self._window_padding(weight_shape[0], stride),
                 activation=activation,
@@ -120,15 +169,15 @@ class NetworkBuilder:
         )
 
     def _append(self, layer: Layer) -> None:
-        self._shape = layer.output_shape(*(self._shapes[name] for name in layer.inputs))
-        self._shapes[layer.name] = self._shape
+        self.shapes[layer.name] = layer.output_shape(*(self.shapes[name] for name in layer.inputs))
         self.layers.append(layer)
+        self._last = layer.name
 
     def _window_padding(self, kernel: int, stride: int) -> Padding:
         if self._padding == "torch":
             both = (kernel // 2, kernel // 2)
             return (both, both)
-        height, width, _ = self._shape
+        height, width, _ = self.shape
         return (same_padding(height, kernel, stride), same_padding(width, kernel, stride))
 
 
@@ -144,6 +193,13 @@ def resolve_resolution(resolution: int, rho: float | None) -> int:
     if not is_integer(resolution) or resolution < MIN_RESOLUTION:
         raise ValueError(f"resolution was {resolution!r}, must be an integer of at least {MIN_RESOLUTION}")
     return operator.index(resolution)
+
+
+def check_classes(classes: int) -> int:
+    """The number of classes, which must be one (else ValueError)."""
+    if not is_integer(classes) or classes < 1:
+        raise ValueError(f"classes was {classes!r}, must be an integer of at least 1")
+    return operator.index(classes)
 
 
 def check_alpha(alpha: float) -> None:

@@ -85,6 +85,13 @@ def mobilenet_v1_layers(
     net = NetworkBuilder(
         resolve_resolution(resolution, rho), source, padding=padding, epsilon=batch_norm_epsilon, default=1e-3
     )
+    add_features(net, alpha, variant)
+    net.classifier(classes)
+    return net.finish()
+
+
+def add_features(net: NetworkBuilder, alpha: float, variant: Variant = "separable") -> None:
+    """All that comes before the classifier."""
     net.conv("stem", 3, _scaled(STEM_CHANNELS, alpha), stride=2)
     for index, (channels, stride) in enumerate(_blocks(variant), start=1):
         if variant == "full":
@@ -92,8 +99,6 @@ def mobilenet_v1_layers(
         else:
             net.depthwise(f"block{index}.depthwise", 3, stride)
             net.conv(f"block{index}.pointwise", 1, _scaled(channels, alpha))
-    net.classifier(classes)
-    return net.finish()
 
 
 def _scaled(channels: int, alpha: float) -> int:

@@ -71,12 +71,17 @@ def mobilenet_v2_layers(
     net = NetworkBuilder(
         resolve_resolution(resolution, rho), source, padding=padding, epsilon=batch_norm_epsilon, default=1e-3
     )
+    add_features(net, alpha)
+    net.classifier(classes)
+    return net.finish()
+
+
+def add_features(net: NetworkBuilder, alpha: float) -> None:
+    """All that comes before the classifier."""
     net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2)
     for block in blocks(STAGES):
         add_block(net, block, round_to_eight(block.channels * alpha))
     net.conv("head", 1, round_to_eight(HEAD_CHANNELS * max(1.0, alpha)))
-    net.classifier(classes)
-    return net.finish()
 
 
 def naming_schemes() -> list[NamingScheme]:

@@ -161,6 +161,8 @@ class NamedWeights:
         array: NDArray[Any] = np.asarray(self.arrays[name])
         if array.dtype.kind not in "fiuV":  # V: ml_dtypes' bfloat16 and its like
             raise TypeError(f"weights[{name!r}] was of dtype {array.dtype}, must be of real numbers")
+        if len(shape) == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
+            array = array.reshape(array.shape[:2])  # a fully connected layer that its author wrote as a convolution
         stored = tuple(shape[order.index(axis)] for axis in range(len(shape)))
         if array.shape != stored:
             self._misshapen.append(f"{name} was {list(array.shape)}, must be {list(stored)}")
