@@ -150,6 +150,20 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
                       std::move(chain_nodes)});
   }
 
+  // What is read for one pixel, up to half of L2, comes along with the weights of the last step that has time for it.
+  std::size_t ahead = 0;
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    for (std::size_t i = step->nodes.size(); i-- > 0;) {
+      RowOp& op = *step->chain.ops()[i];
+      if (step->nodes[i].kind == NodeKind::conv && op.out.h * op.out.w > 1) {
+        op.ahead_bytes = std::min(ahead, l2_bytes() / 2);
+        ahead = 0;
+      } else {
+        ahead += op.weight_bytes;
+      }
+    }
+  }
+
   std::vector<Split> splits(nodes.size(), Split::rows);
   for (Step& step : steps_) {
     splits[step.out] = step.chain.settle_split(splits[step.in]);

@@ -2,7 +2,9 @@
 #include "simd/avx2.h"
 
 #define SEPCONV_ISA avx2
+#include "kernels/hard_swish.h"
 #include "kernels/gemm.h"
+#include "kernels/gemv.h"
 #include "kernels/depthwise.h"
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"

@@ -18,24 +18,29 @@ SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const float* const* r
   const vf bias = load(d.w);
 #pragma GCC unroll 7
   for (int i = 0; i < Tile; ++i) acc[i] = bias;
-#pragma GCC unroll 5
+#pragma GCC unroll 7
   for (int r = 0; r < K; ++r) {
     const float* const row = rows[r] + static_cast<std::ptrdiff_t>(first) * kLanes;
     vf w[K];
-#pragma GCC unroll 5
+#pragma GCC unroll 7
     for (int s = 0; s < K; ++s) w[s] = load(d.w + (1 + r * K + s) * kLanes);
-#pragma GCC unroll 17
+#pragma GCC unroll 19
     for (int i = 0; i < kColumns; ++i) {
       const float* p = row + i * kLanes;
       if (i < kEdge) p = first + i < 0 ? d.zeros : p;
       if (i >= kColumns - kEdge) p = first + i >= d.in_w ? d.zeros : p;
       const vf v = load_once(p);
-#pragma GCC unroll 5
+#pragma GCC unroll 7
       for (int s = 0; s < K; ++s) {
         const int o = i - s;
         if (o >= 0 && o % Stride == 0 && o / Stride < Tile) acc[o / Stride] = fmadd(v, w[s], acc[o / Stride]);
       }
     }
+  }
+  if (d.hard_swish) {
+#pragma GCC unroll 7
+    for (int i = 0; i < Tile; ++i) store(out + i * kLanes, hard_swish(acc[i]));
+    return;
   }
 #pragma GCC unroll 7
   for (int i = 0; i < Tile; ++i) store(out + i * kLanes, min(hi, max(lo, acc[i])));
@@ -80,7 +85,8 @@ SEPCONV_INLINE void depthwise_any(const DepthwiseRows& d) {
           acc = fmadd(load(inside ? rows[r] + static_cast<std::ptrdiff_t>(column) * kLanes : d.zeros), load(w), acc);
         }
       }
-      store(d.out + y * d.out_step + static_cast<std::ptrdiff_t>(x) * kLanes, min(hi, max(lo, acc)));
+      const vf v = d.hard_swish ? hard_swish(acc) : min(hi, max(lo, acc));
+      store(d.out + y * d.out_step + static_cast<std::ptrdiff_t>(x) * kLanes, v);
     }
   }
 }

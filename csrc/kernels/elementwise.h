@@ -26,11 +26,6 @@ SEPCONV_INLINE vf sigmoid(vf x) {
   return div(one, add(one, exp(sub(broadcast(0.0f), x))));
 }
 
-SEPCONV_INLINE vf hard_sigmoid(vf x) {
-  const vf zero = broadcast(0.0f), three = broadcast(3.0f), six = broadcast(6.0f);
-  return div(min(six, max(zero, add(x, three))), six);
-}
-
 // Calls op on each vector of n floats; the last, partial one by way of a buffer.
 template <class Op>
 SEPCONV_INLINE void for_each_vector(const float* in, float* out, std::int64_t n, Op op) {
@@ -51,7 +46,7 @@ SEPCONV_INLINE void activate(Activation activation, const float* in, float* out,
     case Activation::relu6:
       return for_each_vector(in, out, n, [=](vf x) { return min(broadcast(6.0f), max(zero, x)); });
     case Activation::hard_swish:
-      return for_each_vector(in, out, n, [](vf x) { return mul(x, hard_sigmoid(x)); });
+      return for_each_vector(in, out, n, [](vf x) { return hard_swish(x); });
     case Activation::hard_sigmoid: return for_each_vector(in, out, n, [](vf x) { return hard_sigmoid(x); });
     case Activation::sigmoid: return for_each_vector(in, out, n, [](vf x) { return sigmoid(x); });
     case Activation::silu: return for_each_vector(in, out, n, [](vf x) { return mul(x, sigmoid(x)); });

@@ -21,10 +21,13 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   fill_gemm<2, false, kRows>(t.gemm_f32[1]);
   fill_gemm<1, true, 2 * kRows>(t.gemm_strided_f32[0]);
   fill_gemm<2, true, kRows>(t.gemm_strided_f32[1]);
+  t.gemv_f32 = [](const GemvTask& task) { gemv(task); };
   t.depthwise_3x3_s1_f32 = depthwise<3, 1>;
   t.depthwise_3x3_s2_f32 = depthwise<3, 2>;
   t.depthwise_5x5_s1_f32 = depthwise<5, 1>;
   t.depthwise_5x5_s2_f32 = depthwise<5, 2>;
+  t.depthwise_7x7_s1_f32 = depthwise<7, 1>;
+  t.depthwise_7x7_s2_f32 = depthwise<7, 2>;
   t.depthwise_any_f32 = [](const DepthwiseRows& d) { depthwise_any(d); };
   t.average_pool_f32 = pool<false>;
   t.max_pool_f32 = pool<true>;

@@ -55,6 +55,14 @@ void gemm(const GemmTile& t) {
       for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load(t.residual + j * t.residual_plane + i * kLanes));
     }
   }
+  if (t.hard_swish) {
+#pragma GCC unroll 28
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) store(t.c + j * t.c_plane + i * kLanes, hard_swish(acc[i][j]));
+    }
+    return;
+  }
   const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
 #pragma GCC unroll 28
   for (int i = 0; i < Rows; ++i) {

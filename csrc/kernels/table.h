@@ -15,6 +15,7 @@ namespace sepconv {
 
 inline constexpr int kMaxGemmRows = 28;
 inline constexpr int kMaxGemmVectors = 2;
+inline constexpr int kMaxGemvPanels = 4;
 inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
 
 // A run of `count` consecutive k of the A operand, `offset` floats from the row's start.
@@ -35,10 +36,25 @@ struct GemmTile {
   float* c;                   // lane l of vector j of row i: c[j*c_plane + i*V + l]
   std::ptrdiff_t c_plane;
   float lo, hi;               // -inf, +inf for none; NaN passes through
+  bool hard_swish = false;    // in place of the clamp
   const void* prefetch;       // what to bring into L2 meanwhile: a line each k, prefetch_step bytes further each time; any address
   std::ptrdiff_t prefetch_step;
 };
 using GemmKernel = void (*)(const GemmTile&);
+
+// One row of C = clamp(bias + A·B): one pixel × several panels, each of two vectors.
+struct GemvTask {
+  const float* a;             // with segments as in GemmTile
+  const Segment* segments;
+  int segment_count;
+  const float* b;             // packed panels, b_panel floats apart
+  std::ptrdiff_t b_panel;
+  int panels;                 // 1 to kMaxGemvPanels
+  float* c;                   // lane l of vector j of panel p: c[(2*p + j)*c_plane + l]
+  std::ptrdiff_t c_plane;
+  float lo, hi;
+  bool hard_swish;
+};
 
 // Rows of one plane (V channels) of a depthwise convolution.
 struct DepthwiseRows {
@@ -51,6 +67,7 @@ struct DepthwiseRows {
   float* out;                 // [out_rows][out_w][V], rows out_step floats apart
   std::ptrdiff_t out_step;
   float lo, hi;
+  bool hard_swish = false;    // in place of the clamp
   int kh, kw, stride_w, dilation_w;  // read by depthwise_any alone; the fast ones have theirs in their name
 };
 using DepthwiseKernel = void (*)(const DepthwiseRows&);
@@ -86,7 +103,10 @@ struct KernelTable {
   // The same with any a_step: dense convolution, and input in NHWC.
   GemmKernel gemm_strided_f32[kMaxGemmVectors][kMaxGemmRows];
 
-  DepthwiseKernel depthwise_3x3_s1_f32, depthwise_3x3_s2_f32, depthwise_5x5_s1_f32, depthwise_5x5_s2_f32;
+  void (*gemv_f32)(const GemvTask&);
+
+  DepthwiseKernel depthwise_3x3_s1_f32, depthwise_3x3_s2_f32, depthwise_5x5_s1_f32, depthwise_5x5_s2_f32,
+      depthwise_7x7_s1_f32, depthwise_7x7_s2_f32;
   DepthwiseKernel depthwise_any_f32;   // called one output row at a time
 
   PoolKernel average_pool_f32, max_pool_f32;

@@ -12,7 +12,7 @@ class Depthwise final : public RowOp {
  public:
   Depthwise(Shape shape, const Window& w, std::shared_ptr<const PackedDepthwise> packed, int multiplier, Activation activation,
             const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation), multiplier_(multiplier) {
+      : table_(t), packed_(std::move(packed)), epilogue_(activation, true), multiplier_(multiplier) {
     in = shape;
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), in.c * multiplier};
@@ -40,6 +40,7 @@ class Depthwise final : public RowOp {
     d.pad_left = window.padding.left;
     d.lo = epilogue_.lo;
     d.hi = epilogue_.hi;
+    d.hard_swish = epilogue_.hard_swish;
     d.kh = window.kh;
     d.kw = window.kw;
     d.stride_w = window.stride_w;
@@ -67,14 +68,16 @@ class Depthwise final : public RowOp {
   void choose() {
     const Window& w = window;
     const int k = w.kh, edge = k / 2;
-    // What the fast kernels take: a square of 3 or 5, padding up to half of it. The last column that is read may be
+    // What the fast kernels take: a square of 3, 5 or 7, padding up to half of it. The last column that is read may be
     // nearer than the padding says.
     const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-    fast_ = w.kh == w.kw && (k == 3 || k == 5) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
+    fast_ = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
             w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+    const bool one = w.stride_w == 1;
     kernel_ = !fast_   ? table_.depthwise_any_f32
-              : k == 3 ? (w.stride_w == 1 ? table_.depthwise_3x3_s1_f32 : table_.depthwise_3x3_s2_f32)
-                       : (w.stride_w == 1 ? table_.depthwise_5x5_s1_f32 : table_.depthwise_5x5_s2_f32);
+              : k == 3 ? (one ? table_.depthwise_3x3_s1_f32 : table_.depthwise_3x3_s2_f32)
+              : k == 5 ? (one ? table_.depthwise_5x5_s1_f32 : table_.depthwise_5x5_s2_f32)
+                       : (one ? table_.depthwise_7x7_s1_f32 : table_.depthwise_7x7_s2_f32);
     const std::string size = std::to_string(w.kh) + "x" + std::to_string(w.kw);
     kernel = "depthwise_" + (fast_ ? size + "_s" + std::to_string(w.stride_w) : std::string("any")) + "_f32__" + table_.isa;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,6 +33,15 @@ class Prefetch {
   Prefetch(std::size_t bytes, int tiles, int k)
       : step_(static_cast<std::ptrdiff_t>(bytes / (static_cast<std::size_t>(tiles) * k))), tile_(step_ * k) {}
 
+  // `bytes` over `tiles` tiles, a line each k at most.
+  static Prefetch at_most_a_line(std::size_t bytes, std::int64_t tiles, int k) {
+    Prefetch result(0, 1, k);
+    const std::size_t step = bytes / (static_cast<std::size_t>(tiles) * k);
+    result.step_ = static_cast<std::ptrdiff_t>(std::min<std::size_t>(step, 64));
+    result.tile_ = result.step_ * k;
+    return result;
+  }
+
   // While this tile is at work, its part of what begins at `next`.
   void set(GemmTile& g, const void* next, int tile) const {
     g.prefetch_step = step_;
@@ -54,7 +64,7 @@ class GemmOp : public RowOp {
  protected:
   GemmOp(const char* kind, Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs,
          Activation activation, const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation), tile_rows_(t.gemm_rows[packed_->vectors(0) - 1]) {
+      : table_(t), packed_(std::move(packed)), epilogue_(activation, true), tile_rows_(t.gemm_rows[packed_->vectors(0) - 1]) {
     kernel = std::string(kind) + "_f32_" + std::to_string(tile_rows_) + "x" + std::to_string(packed_->vectors(0) * t.vector) +
              "__" + t.isa;
     in = shape;
@@ -77,6 +87,7 @@ class GemmOp : public RowOp {
     g.c_plane = task.out.plane;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
+    g.hard_swish = epilogue_.hard_swish;
     return g;
   }
 

@@ -65,6 +65,7 @@ class RowOp {
   std::int64_t macs = 0;           // multiply-adds (for elementwise operators: operations) an image
   std::size_t weight_bytes = 0;    // packed
   std::size_t scratch_floats = 0;
+  std::size_t ahead_bytes = 0;     // of weights behind its own that the operators after it read with no time to wait for
   Split split = Split::as_input;
   bool few_pieces = false;         // whether a piece costs so much by itself that a thread should get but one
   bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain
@@ -76,15 +77,17 @@ inline std::int64_t blocked_floats(const Shape& s, const KernelTable& table) {
   return std::int64_t{1} * blocks_of(s.c, table) * s.h * s.w * table.vector;
 }
 
-// The clamp that kernels apply themselves, and whether the activation is more than a clamp and needs its own pass.
+// What kernels apply themselves, a clamp or (convolutions) hard swish, and any other activation, which needs its own pass.
 struct Epilogue {
   float lo = -__builtin_inff(), hi = __builtin_inff();
+  bool hard_swish = false;
   Activation pass = Activation::none;
 
-  explicit Epilogue(Activation activation) {
+  explicit Epilogue(Activation activation, bool of_convolution = false) {
+    hard_swish = of_convolution && activation == Activation::hard_swish;
     if (activation == Activation::relu || activation == Activation::relu6) lo = 0.0f;
     if (activation == Activation::relu6) hi = 6.0f;
-    if (activation > Activation::relu6) pass = activation;
+    if (activation > Activation::relu6 && !hard_swish) pass = activation;
   }
 };
 

@@ -8,7 +8,8 @@
 namespace sepconv::test {
 
 inline const std::vector<std::string> kFastDepthwise = {"depthwise_3x3_s1_f32", "depthwise_3x3_s2_f32",
-                                                        "depthwise_5x5_s1_f32", "depthwise_5x5_s2_f32"};
+                                                        "depthwise_5x5_s1_f32", "depthwise_5x5_s2_f32",
+                                                        "depthwise_7x7_s1_f32", "depthwise_7x7_s2_f32"};
 
 inline DepthwiseKernel depthwise_kernel(const KernelId& id) {
   const KernelTable& t = id.table();
@@ -16,6 +17,8 @@ inline DepthwiseKernel depthwise_kernel(const KernelId& id) {
   if (id.kernel == "depthwise_3x3_s2_f32") return t.depthwise_3x3_s2_f32;
   if (id.kernel == "depthwise_5x5_s1_f32") return t.depthwise_5x5_s1_f32;
   if (id.kernel == "depthwise_5x5_s2_f32") return t.depthwise_5x5_s2_f32;
+  if (id.kernel == "depthwise_7x7_s1_f32") return t.depthwise_7x7_s1_f32;
+  if (id.kernel == "depthwise_7x7_s2_f32") return t.depthwise_7x7_s2_f32;
   return t.depthwise_any_f32;
 }
 
@@ -29,6 +32,7 @@ struct DepthwiseProblem {
   std::vector<float> x;        // [in_h][in_w][V]
   std::vector<float> weights;  // bias[V], then [kh][kw][V]
   Clamp clamp;
+  bool hard_swish = false;
 
   DepthwiseProblem(int in_h_, int in_w_, int lanes_, const Window& window_, Random& random, Values values)
       : in_h(in_h_), in_w(in_w_), lanes(lanes_), window(window_) {
@@ -90,6 +94,7 @@ struct DepthwiseProblem {
               .out_step = out_step,
               .lo = clamp.lo,
               .hi = clamp.hi,
+              .hard_swish = hard_swish,
               .kh = window.kh,
               .kw = window.kw,
               .stride_w = window.stride_w,

@@ -49,6 +49,7 @@ struct GemmProblem {
   std::vector<float> bias;      // [columns]
   std::vector<float> residual;  // [rows][columns], or empty
   Clamp clamp;
+  bool hard_swish = false;
 
   GemmProblem(int rows_, int columns_, GemmLayout layout_, bool with_residual, Random& random, Values values)
       : rows(rows_), columns(columns_), layout(std::move(layout_)), a(layout.extent(rows), kNaN) {
@@ -124,6 +125,7 @@ struct GemmProblem {
                         .c_plane = plane,
                         .lo = clamp.lo,
                         .hi = clamp.hi,
+                        .hard_swish = hard_swish,
                         .prefetch = c.forbidden(),
                         .prefetch_step = 64};
     kernel(tile);

@@ -46,6 +46,22 @@ class FastDepthwise : public Depthwise {
   }
 };
 
+TEST_P(FastDepthwise, AppliesHardSwishAsTheActivationDoes) {
+  for (int out_w = 1; out_w <= 15; ++out_w) {
+    DepthwiseProblem p = problem(2, out_w, {1, 0, 1, 1}, Values::real);
+    for (int lane = 0; lane < lanes; ++lane) p.weights[lane] *= 4.0f;
+    for (const DepthwiseKernel each : {kernel, GetParam().table().depthwise_any_f32}) {
+      p.hard_swish = false;
+      std::vector<float> expected = p.run(each, Flush::tail, size, 2);
+      const auto count = static_cast<std::int64_t>(expected.size());
+      GetParam().table().activate_f32(Activation::hard_swish, expected.data(), expected.data(), count);
+      p.hard_swish = true;
+      const std::vector<float> actual = p.run(each, Flush::tail, size, 2);
+      for (std::size_t i = 0; i < actual.size(); ++i) ASSERT_TRUE(same_bits(expected[i], actual[i])) << "element " << i;
+    }
+  }
+}
+
 TEST_P(FastDepthwise, IsCloseToTheOracle) { check_all(Values::real); }
 
 TEST_P(FastDepthwise, IsExactOnSmallIntegers) { check_all(Values::integer); }

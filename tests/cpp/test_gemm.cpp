@@ -177,7 +177,62 @@ std::string tile_name(const ::testing::TestParamInfo<TileId>& info) {
   return info.param.id.kernel + "__" + info.param.id.isa;
 }
 
+// The bits of the sum's own pass through the activation.
+TEST_P(Gemm, AppliesHardSwishAsTheActivationDoes) {
+  for (const bool with_residual : {false, true}) {
+    GemmProblem problem(tile.rows, columns, planes(9, 4), with_residual, random, Values::real);
+    for (float& value : problem.bias) value *= 4.0f;
+    problem.bias[0] = kNaN;
+    std::vector<float> expected = problem.run(tile.kernel(), lanes, Flush::tail);
+    table.activate_f32(Activation::hard_swish, expected.data(), expected.data(), static_cast<std::int64_t>(expected.size()));
+    problem.hard_swish = true;
+    const std::vector<float> actual = problem.run(tile.kernel(), lanes, Flush::tail, 5);
+    for (std::size_t i = 0; i < actual.size(); ++i) ASSERT_TRUE(same_bits(expected[i], actual[i])) << "element " << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, ::testing::ValuesIn(tiles()), tile_name);
+
+class Gemv : public ::testing::TestWithParam<KernelId> {};
+
+// One row of several panels has the bits that each panel's own tile gives it.
+TEST_P(Gemv, GivesTheBitsOfOneRowOfTiles) {
+  const KernelTable& table = GetParam().table();
+  const int v = table.vector, width = 2 * v;
+  ASSERT_EQ(table.gemm_vectors, 2);
+  Random random{7};
+  for (int panels = 1; panels <= kMaxGemvPanels; ++panels)
+    for (const int depth : {1, 2, v, v + 1, 50})
+      for (const Flush flush : kBothEnds)
+        for (const bool hard_swish : {false, true}) {
+          std::vector<Segment> segments;
+          for (int k = 0; k < depth; k += v) segments.push_back({3 * k, std::min(v, depth - k)});
+          std::vector<float> values(segments.back().offset + segments.back().count, kNaN);
+          for (const Segment& s : segments)
+            for (int k = 0; k < s.count; ++k) values[s.offset + k] = random.unit();
+          const std::ptrdiff_t stride = std::ptrdiff_t{1} * (depth + 1) * width;
+          GuardedBuffer<float> a(values, flush), b(draw(random, panels * stride, Values::real), flush);
+          GuardedBuffer<Segment> guarded_segments(segments, flush);
+          const std::ptrdiff_t plane = v + 3;
+          const std::size_t size = (2 * panels - 1) * plane + v;
+          GuardedBuffer<float> c = unwritten(size, flush), expected = unwritten(size, flush);
+          const int count = static_cast<int>(segments.size());
+          table.gemv_f32({a.data(), guarded_segments.data(), count, b.data(), stride, panels, c.data(), plane, -0.5f, 0.75f,
+                          hard_swish});
+          for (int p = 0; p < panels; ++p) {
+            GemmTile tile{.a = a.data(), .a_step = v, .segments = segments.data(), .segment_count = count,
+                          .b = b.data() + p * stride, .residual = nullptr, .residual_plane = 0,
+                          .c = expected.data() + 2 * p * plane, .c_plane = plane, .lo = -0.5f, .hi = 0.75f,
+                          .hard_swish = hard_swish, .prefetch = nullptr, .prefetch_step = 0};
+            table.gemm_f32[1][0](tile);
+          }
+          for (std::size_t i = 0; i < size; ++i)
+            ASSERT_TRUE(same_bits(expected.values()[i], c.values()[i])) << "element " << i << " of " << panels << " panels";
+          ASSERT_TRUE(c.slack_intact());
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Gemv, ::testing::ValuesIn(on_each_isa({"gemv_f32"})), test_name);
 
 }  // namespace
 }  // namespace sepconv::test

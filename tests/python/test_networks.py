@@ -16,7 +16,18 @@ from oracle import FUSIONS, ISAS, Float32, assert_layer, every_isa, run
 from sepconv import _core, graph
 from sepconv.compile import compile_graph
 from sepconv.graph import Input, Layer, Shape
-from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
+from sepconv.models import (
+    efficientnet_lite0_layers,
+    efficientnet_lite_layers,
+    feature_pyramid_layers,
+    mnasnet_layers,
+    mobilenet_v1_layers,
+    mobilenet_v2_layers,
+    mobilenet_v3_layers,
+    mobilenet_v4_conv_layers,
+    shufflenet_v2_layers,
+    ssdlite_layers,
+)
 
 CLAMPS = ("none", "relu", "relu6")
 ACTIVATIONS = (*CLAMPS, "hard_swish", "sigmoid")
@@ -285,6 +296,18 @@ REAL = {
     "v2": mobilenet_v2_layers(resolution=97, classes=11),
     "v2_wide": mobilenet_v2_layers(resolution=224),
     "lite0": efficientnet_lite0_layers(resolution=81, classes=11),
+    "lite2": efficientnet_lite_layers(2, resolution=65, classes=11),
+    "v3_large": mobilenet_v3_layers("large", resolution=97, classes=11),
+    "v3_small": mobilenet_v3_layers("small", alpha=0.75, resolution=96, classes=11),
+    "v3_minimalistic": mobilenet_v3_layers("large", alpha=0.5, resolution=64, classes=11, minimalistic=True),
+    "v4_small": mobilenet_v4_conv_layers("small", resolution=96, classes=11),
+    "v4_medium": mobilenet_v4_conv_layers("medium", alpha=0.5, resolution=64, classes=11),
+    "mnasnet_a1": mnasnet_layers(resolution=65, classes=11, variant="a1"),
+    "mnasnet_b1": mnasnet_layers(0.5, resolution=64, classes=11),
+    "shufflenet": shufflenet_v2_layers(resolution=96, classes=11),
+    "shufflenet_half": shufflenet_v2_layers(0.5, resolution=65, classes=11),
+    "ssdlite": ssdlite_layers(0.35, resolution=96, classes=5),
+    "pyramid": feature_pyramid_layers(0.5, resolution=97, channels=24),
 }
 
 
@@ -293,10 +316,20 @@ REAL = {
 def test_fusion_keeps_the_bits_of_real_networks(name: str, isa: str) -> None:
     layers = REAL[name]
     x = normal(Random(1), 1, *layers[0].output_shape())
-    (output,) = graph.outputs(layers)
     results = [
-        run(layers, [x], isa, fusion=fusion, threads=threads)[output]
+        np.concatenate([y.reshape(-1) for y in run(layers, [x], isa, fusion=fusion, threads=threads).values()])
         for fusion, threads in (("never", 1), ("automatic", 1), ("automatic", 3), ("always", 1), ("always", 2))
     ]
     assert np.std(results[0]) > 0
     assert all(result.tobytes() == results[0].tobytes() for result in results)
+
+
+@every_isa
+@pytest.mark.parametrize("name", ("v3_small", "v4_small", "shufflenet"))
+def test_a_batch_keeps_the_bits_of_its_images(name: str, isa: str) -> None:
+    layers = REAL[name]
+    x = normal(Random(2), 9, *layers[0].output_shape())
+    (output,) = graph.outputs(layers)
+    together = run(layers, [x], isa, threads=2)[output]
+    alone = [run(layers, [x[i : i + 1]], isa)[output] for i in range(len(x))]
+    assert together.tobytes() == np.concatenate(alone).tobytes()

@@ -193,7 +193,17 @@ OPERATORS: dict[str, Make] = {
     "upsample": upsample,
 }
 # Whose result on integers is one, or a clamp of one.
-EXACT: tuple[str, ...] = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool2d", "add", "activation", "reshape", "pad", "mul")
+EXACT: tuple[str, ...] = (
+    "conv2d",
+    "depthwise_conv2d",
+    "fully_connected",
+    "max_pool2d",
+    "add",
+    "activation",
+    "reshape",
+    "pad",
+    "mul",
+)
 EXACT += ("concat", "channel_slice", "channel_shuffle", "upsample")
 # How many random layers each gets, on each ISA.
 COUNTS = {"conv2d": 900, "depthwise_conv2d": 1200, "fully_connected": 200, "average_pool2d": 400, "max_pool2d": 300}
@@ -258,7 +268,7 @@ def test_pointwise_of_real_networks(shape: Shape, outputs: int, isa: str) -> Non
 
 
 @every_isa
-@pytest.mark.parametrize("kernel", (3, 5))
+@pytest.mark.parametrize("kernel", (3, 5, 7))
 @pytest.mark.parametrize("stride", (1, 2))
 def test_depthwise_fast_paths_at_every_small_size(kernel: int, stride: int, isa: str) -> None:
     edge = kernel // 2
