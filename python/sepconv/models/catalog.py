@@ -54,15 +54,18 @@ _NAME = re.compile(r"(?P<family>[a-z].*?)(?:_(?P<alpha>\d+\.\d+|\d+(?=_)))?(?:_(
 def named_layers(name: str, weights: WeightsArgument = None, seed: int = 0) -> tuple[str, list[Layer]] | None:
     """(full name, layers) of the network that a name means; None for what names no family.
 
-    A name is a family's, then ``_alpha_resolution`` or ``_resolution`` or nothing, for 1.0 and the family's own size.
+    A name is a family's, then ``_alpha_resolution`` or nothing, for 1.0 and the family's own size. EfficientNet-Lite's
+    widths go by the family's number, so there ``_resolution`` will do.
     Raises what the family's builder raises for an alpha, a resolution or weights that do not fit.
     """
     match = _NAME.fullmatch(name)
     family = FAMILIES.get(match["family"]) if match else None
-    if match is None or family is None or (match["alpha"] and not match["resolution"]):
+    if match is None or family is None:
+        return None
+    lite = match["family"].startswith("efficientnet")
+    if bool(match["alpha"]) != bool(match["resolution"]) and not (lite and match["resolution"]):
         return None
     alpha = float(match["alpha"] or 1.0)
     resolution = int(match["resolution"] or family.resolution)
     layers = family.layers(alpha=alpha, resolution=resolution, weights=weights, seed=seed)
-    lite = match["family"].startswith("efficientnet")  # whose widths go by their number
     return (name if lite else f"{match['family']}_{alpha}_{resolution}"), layers
