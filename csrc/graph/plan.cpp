@@ -56,8 +56,8 @@ class alignas(64) Plan::Share {
 };
 
 struct Plan::Context {
-  AlignedBuffer arena;
-  std::vector<AlignedBuffer> scratch;               // one a thread
+  AlignedBuffer memory;                             // the arena, then each thread's scratch
+  int threads = 0;                                  // for so many
   std::unique_ptr<Share[]> shares;                  // one a thread, of the step at work
   Progress progress;
   std::unique_ptr<Context> next;                    // in the free list
@@ -214,7 +214,7 @@ void Plan::lay_out(const std::vector<Node>& nodes) {
   }
   const ArenaPlan arena = plan_arena(lifetimes);
   for (std::size_t i = 0; i < owners.size(); ++i) places_[owners[i]].offset = arena.offsets[i] / sizeof(float);
-  arena_bytes_ = arena.size;
+  arena_floats_ = arena.size / sizeof(float);
 }
 
 std::unique_ptr<Plan::Context> Plan::take_context(int threads) const {
@@ -224,16 +224,16 @@ std::unique_ptr<Plan::Context> Plan::take_context(int threads) const {
     context = std::move(free_);
     if (context) free_ = std::move(context->next);
   }
-  if (!context) {
-    context = std::make_unique<Context>();
-    context->arena = AlignedBuffer(arena_bytes_);
-    advise_huge_pages(context->arena.bytes(), arena_bytes_);
-  }
-  if (static_cast<int>(context->scratch.size()) < threads) {
-    while (static_cast<int>(context->scratch.size()) < threads) {
-      context->scratch.push_back(AlignedBuffer::of_floats(scratch_floats_));
-    }
+  if (!context) context = std::make_unique<Context>();
+  if (context->threads < threads) {
+    context->threads = 0;
+    // One block, of whole huge pages where that does not waste most of one.
+    std::size_t bytes = sizeof(float) * (arena_floats_ + static_cast<std::size_t>(threads) * scratch_floats_);
+    if (bytes % kHugePage > kHugePage / 2) bytes += kHugePage - bytes % kHugePage;
+    context->memory = AlignedBuffer(bytes);
+    advise_huge_pages(context->memory.bytes(), bytes);
     context->shares = std::make_unique<Share[]>(threads);
+    context->threads = threads;
   }
   return context;
 }
@@ -268,7 +268,7 @@ bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t i
 
 void Plan::work(Run& run, int thread, int thread_count) const {
   const FlushDenormals flush;
-  float* const scratch = run.context->scratch[thread].floats();
+  float* const scratch = run.context->memory.floats() + arena_floats_ + static_cast<std::size_t>(thread) * scratch_floats_;
   // Ends the run at this image. Called before this thread's pieces count as done, so that no thread can have gone on.
   const auto look = [&](std::int64_t image) {
     if (thread != 0 || !run.interrupted || Clock::now() < run.next_look) return;
@@ -318,7 +318,7 @@ void Plan::work(Run& run, int thread, int thread_count) const {
 RowView Plan::blocked(const Place& place, const Run& run, int slot) const {
   const Shape& s = place.shape;
   const std::ptrdiff_t row = std::ptrdiff_t{1} * s.w * table_.vector;
-  float* const data = run.context->arena.floats() + place.offset;
+  float* const data = run.context->memory.floats() + place.offset;
   if (place.grouped) return {data + slot * table_.vector, kGroup * row, kGroup * row, 1};
   return {data, s.h * row, row, s.h};
 }

@@ -46,7 +46,7 @@ class Plan {
   std::vector<OperatorInfo> describe() const;
   const std::vector<Shape>& input_shapes() const { return input_shapes_; }
   const std::vector<Shape>& output_shapes() const { return output_shapes_; }
-  std::size_t arena_bytes() const { return arena_bytes_; }
+  std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
   std::size_t weight_bytes() const;
   int steps() const { return static_cast<int>(steps_.size()); }
 
@@ -87,7 +87,7 @@ class Plan {
   std::vector<Chain> wide_tail_;  // the same for a whole group
   std::vector<Place> places_;
   std::vector<Shape> input_shapes_, output_shapes_;
-  std::size_t arena_bytes_ = 0, scratch_floats_ = 0;
+  std::size_t arena_floats_ = 0, scratch_floats_ = 0;
   mutable std::unique_ptr<Context> free_;  // a list of contexts; guarded by ForkSafeLock
 };
 
