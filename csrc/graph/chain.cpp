@@ -1,5 +1,7 @@
 #include "graph/chain.h"
 
+#include <climits>
+
 namespace sepconv {
 namespace {
 
@@ -12,11 +14,12 @@ constexpr int kCacheLine = 16;                    // floats
 
 }  // namespace
 
-Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table) : ops_(std::move(ops)) {
+Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream) : ops_(std::move(ops)) {
   for (const RowOpPtr& op : ops_) op_scratch_ = std::max(op_scratch_, op->scratch_floats);
   if (ops_.size() == 1) return;
 
-  for (const RowOpPtr& op : ops_) strips_.push_back(std::min(op->out.h, (kStripPixels + op->out.w - 1) / op->out.w));
+  const int pixels = stream ? kStripPixels : INT_MAX / 2;
+  for (const RowOpPtr& op : ops_) strips_.push_back(std::min(op->out.h, (pixels + op->out.w - 1) / op->out.w));
   rings_.resize(ops_.size() - 1);
   for (std::size_t i = 0; i + 1 < ops_.size(); ++i) {
     const Window& w = ops_[i + 1]->window;

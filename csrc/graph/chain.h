@@ -23,7 +23,8 @@ struct StepViews {
 
 class Chain {
  public:
-  Chain(std::vector<RowOpPtr> ops, const KernelTable& table);
+  // stream: in strips of a few rows; else each operator goes through all rows of a piece before the next one begins.
+  Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream = true);
 
   // Pieces of the work: the output's channels in so many, its rows in so many.
   struct Grid {

@@ -1,8 +1,8 @@
 // A network compiled: steps, where each activation lies, and their execution on threads.
 //
-// A batch goes image after image, so that activations stay in cache and the arena small. But a classifier's weights are
-// megabytes that are read for one pixel: the last steps, those on 1×1 activations, run once for a group of images, whose
-// vectors lie side by side as if they were a row of pixels.
+// A batch goes image after image, so that activations stay in cache and the arena small; with as many images as threads,
+// each thread has images of its own. But a classifier's weights are megabytes that are read for one pixel: the last steps,
+// those on 1×1 activations, run once for a group of images, whose vectors lie side by side as if they were a row of pixels.
 #pragma once
 
 #include <functional>
@@ -46,7 +46,7 @@ class Plan {
   std::vector<OperatorInfo> describe() const;
   const std::vector<Shape>& input_shapes() const { return input_shapes_; }
   const std::vector<Shape>& output_shapes() const { return output_shapes_; }
-  std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
+  std::size_t arena_bytes() const { return (group_floats_ + arena_floats_) * sizeof(float); }
   std::size_t weight_bytes() const;
   int steps() const { return static_cast<int>(steps_.size()); }
 
@@ -54,7 +54,7 @@ class Plan {
   struct Place {            // of a node's result
     enum { arena, input, output } where = arena;
     int index = 0;          // of the input or output
-    std::size_t offset = 0;  // floats into the arena
+    std::size_t offset = 0;  // floats into the arena, or into the group's memory
     Shape shape;
     bool grouped = false;    // whether it has room for a group of images
   };
@@ -65,20 +65,26 @@ class Plan {
     int out;
     std::vector<Node> nodes;  // what describe() tells, one an operator
   };
+  static constexpr int kGroup = 8;  // images whose last steps run at once
   class Share;
-  struct Context;  // what one run needs for itself: the arena and each thread's scratch
+  class Worker;
+  struct Context;  // what one run needs for itself: arenas and each thread's scratch
   struct Run;
+  struct DeleteContext {
+    void operator()(Context* context) const noexcept;
+  };
+  using ContextPtr = std::unique_ptr<Context, DeleteContext>;
 
   void add_steps(const std::vector<Node>& nodes, Fusion fusion);
   void group_tail(std::vector<Node> nodes);
   void lay_out(const std::vector<Node>& nodes);
-  // `slot`: the image's place in its group.
-  StepViews views(const Step& step, const Run& run, std::int64_t image, int slot) const;
-  ConstRowView read(int node, const Run& run, std::int64_t image, int slot) const;
-  RowView blocked(const Place& place, const Run& run, int slot) const;
-  void work(Run& run, int thread, int thread_count) const;
-  std::unique_ptr<Context> take_context(int threads) const;
-  void give_context(std::unique_ptr<Context> context) const;
+  std::size_t lay_out(const std::vector<Node>& nodes, bool grouped);
+  // `slot`: the image's place in the run's groups.
+  StepViews views(const Step& step, const Run& run, std::int64_t image, int slot, float* arena) const;
+  ConstRowView read(int node, const Run& run, std::int64_t image, int slot, float* arena) const;
+  RowView blocked(const Place& place, const Run& run, int slot, float* arena) const;
+  ContextPtr take_context(int threads, int arenas, int groups) const;
+  void give_context(ContextPtr context) const;
 
   const KernelTable& table_;
   std::shared_ptr<const WeightStore> store_;
@@ -87,8 +93,8 @@ class Plan {
   std::vector<Chain> wide_tail_;  // the same for a whole group
   std::vector<Place> places_;
   std::vector<Shape> input_shapes_, output_shapes_;
-  std::size_t arena_floats_ = 0, scratch_floats_ = 0;
-  mutable std::unique_ptr<Context> free_;  // a list of contexts; guarded by ForkSafeLock
+  std::size_t group_floats_ = 0, arena_floats_ = 0, scratch_floats_ = 0;
+  mutable ContextPtr free_;  // a list of contexts; guarded by ForkSafeLock
 };
 
 }  // namespace sepconv

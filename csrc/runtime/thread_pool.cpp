@@ -201,12 +201,19 @@ void Progress::add(std::uint32_t pieces) {
   if (sleepers_.load(std::memory_order_seq_cst) != 0) unpark(done_);
 }
 
+bool Progress::soon(std::uint32_t pieces) const {
+  constexpr int kChecks = 24;  // some microseconds
+  for (int i = 0; spin_ && missing(pieces) && i < kChecks; ++i) cpu_pause();
+  return !missing(pieces);
+}
+
 void Progress::wait(std::uint32_t pieces) {
-  const auto missing = [&](std::uint32_t done) { return static_cast<std::int32_t>(done - pieces) < 0; };
-  const auto waiting = [&] { return missing(done_.load(std::memory_order_acquire)); };
+  const auto waiting = [&] { return missing(pieces); };
   if (!waiting() || (spin_ && spin_while(waiting))) return;
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  for (std::uint32_t done; missing(done = done_.load(std::memory_order_seq_cst));) park_while(done_, done);
+  for (std::uint32_t done; static_cast<std::int32_t>((done = done_.load(std::memory_order_seq_cst)) - pieces) < 0;) {
+    park_while(done_, done);
+  }
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 

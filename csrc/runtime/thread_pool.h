@@ -35,10 +35,17 @@ class Progress {
 
   void add(std::uint32_t pieces);
 
+  // Whether `pieces` in all are done, after a moment's wait: about as long as threads that began together may be apart.
+  bool soon(std::uint32_t pieces) const;
+
   // Returns when `pieces` in all are done. Counts wrap around; waiters must be within 2^31 of what is done.
   void wait(std::uint32_t pieces);
 
  private:
+  bool missing(std::uint32_t pieces) const {
+    return static_cast<std::int32_t>(done_.load(std::memory_order_acquire) - pieces) < 0;
+  }
+
   alignas(64) std::atomic<std::uint32_t> done_{0};
   std::atomic<std::uint32_t> sleepers_{0};
   bool spin_ = true;

@@ -175,6 +175,34 @@ TEST_P(PlanOnIsa, EachLayerStaysInsideOfItsMemory) {
   }
 }
 
+// Threads share an image, or have images of their own, and the last steps run for groups of eight: all give the same bits.
+TEST_P(PlanOnIsa, EachImageOfABatchIsAsAlone) {
+  Network network(GetParam());
+  add_every_layer(network, 17, 12);
+  const Plan plan(network.graph());
+  constexpr int kMost = 19;
+  Buffers all(plan, kMost, network.random());
+  for (int image = 0; image < kMost; ++image) {
+    const float* from[8];
+    float* to[8];
+    for (std::size_t i = 0; i < all.inputs.size(); ++i) from[i] = all.inputs[i].data() + image * plan.input_shapes()[i].elements();
+    for (std::size_t i = 0; i < all.outputs.size(); ++i) to[i] = all.outputs[i].data() + image * plan.output_shapes()[i].elements();
+    ASSERT_TRUE(plan.run(from, to, 1, 1, nullptr));
+  }
+  for (const int images : {2, 3, 7, 8, 9, 15, 16, kMost}) {
+    for (const int threads : {1, 2, 3, 8, 9}) {
+      SCOPED_TRACE(std::to_string(images) + " images, " + std::to_string(threads) + " threads");
+      Buffers batch = all;
+      for (auto& output : batch.outputs) std::fill(output.begin(), output.end(), kNaN);
+      ASSERT_TRUE(batch.run(plan, images, threads));
+      for (std::size_t i = 0; i < all.outputs.size(); ++i) {
+        const std::size_t bytes = sizeof(float) * images * plan.output_shapes()[i].elements();
+        EXPECT_EQ(std::memcmp(batch.outputs[i].data(), all.outputs[i].data(), bytes), 0) << "output " << i;
+      }
+    }
+  }
+}
+
 TEST_P(PlanOnIsa, ManyThreadsRunOnePlan) {
   Network network(GetParam());
   add_every_layer(network, 30, 29);
