@@ -9,6 +9,7 @@
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"
 #include "kernels/channels.h"
+#include "kernels/nd_elementwise.h"
 #include "kernels/peaks.h"
 #include "kernels/fill_table.h"
 

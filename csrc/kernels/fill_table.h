@@ -45,6 +45,11 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.activate_f32 = [](Activation activation, const float* in, float* out, std::int64_t n) {
     activate(activation, in, out, n);
   };
+  t.unary_f32 = [](UnaryKind kind, const float* in, float* out, std::int64_t n, float a, float b) {
+    unary(kind, in, out, n, a, b);
+  };
+  t.binary_f32 = [](BinaryKind kind, const float* a, int a_step, const float* b, int b_step, float* out,
+                    std::int64_t n) { binary(kind, a, a_step, b, b_step, out, n); };
   t.softmax_f32 = [](const float* in, float* out, std::int64_t n, float beta) { softmax(in, out, n, beta); };
   t.fma_peak_f32 = [](std::int64_t iterations, float factor, float term) { return fma_peak(iterations, factor, term); };
   t.read_peak_f32 = [](const float* in, std::int64_t n) { return read_peak(in, n); };

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/elementwise.h"
 #include "base/tensor.h"
 
 namespace sepconv {
@@ -123,6 +124,10 @@ struct KernelTable {
   void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);
   // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.
   void (*softmax_f32)(const float* in, float* out, std::int64_t n, float beta);
+  // out = kind(in; a, b); n floats. out may be in.
+  void (*unary_f32)(UnaryKind, const float* in, float* out, std::int64_t n, float a, float b);
+  // out[i] = kind(a[i·a_step], b[i·b_step]); n ≥ 1 floats, steps 0 or 1. Only the first kVectorBinaryKinds.
+  void (*binary_f32)(BinaryKind, const float* a, int a_step, const float* b, int b_step, float* out, std::int64_t n);
 
   // For measuring the machine. kFmaPerIteration·V multiply-adds an iteration, acc·factor + term; the result says nothing.
   float (*fma_peak_f32)(std::int64_t iterations, float factor, float term);

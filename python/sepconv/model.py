@@ -101,7 +101,7 @@ class Model:
             ValueError: an input's shape does not fit, the batch is empty, or ``threads`` is out of range.
             KeyboardInterrupt: Ctrl-C during the run.
         """
-        results = self._plan.run(self.prepared(*inputs), _thread_count(threads))
+        results = self._plan.run(self.prepared(*inputs), thread_count(threads))
         if len(results) == 1:
             return results[0].reshape(self._result_shapes[0])
         return tuple(result.reshape(shape) for result, shape in zip(results, self._result_shapes, strict=True))
@@ -163,7 +163,7 @@ def _port(name: str, shape: Shape, dtype: str, flat: bool) -> Port:
     return Port(name, (None, shape[2]) if flat else (None, *shape), dtype)
 
 
-def _thread_count(threads: int | None) -> int:
+def thread_count(threads: int | None) -> int:
     if threads is None:
         return _core.num_threads()
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer):

@@ -1,0 +1,58 @@
+// Running without Python's global interpreter lock, and coming back to it safely.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <thread>
+
+#include "bind/bind.h"
+
+namespace sepconv::bind {
+
+inline bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing();
+#else
+  return _Py_IsFinalizing();
+#endif
+}
+
+// take() takes the GIL; its result. While the interpreter ends, Python up to 3.13 ends any other thread right there by
+// pthread_exit, whose unwinding would run destructors that need the GIL: the thread waits for the process's end instead.
+template <class Take>
+auto take_gil(Take take) {
+  try {
+    return take();
+  } catch (...) {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
+
+// Runs Python's signal handlers: true when one of them raised, as Ctrl-C's does.
+inline bool interrupted() {
+  if (finalizing()) return false;
+  const PyGILState_STATE state = take_gil(PyGILState_Ensure);
+  const bool raised = PyErr_CheckSignals() != 0;
+  PyGILState_Release(state);
+  return raised;
+}
+
+// work() without the GIL.
+template <class Work>
+auto without_gil(Work work) {
+  std::exception_ptr error;
+  decltype(work()) result{};
+  const bool last = finalizing();  // then this thread is the one that ends the interpreter, and may go on
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    result = work();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  while (finalizing() && !last) std::this_thread::sleep_for(std::chrono::hours(1));
+  take_gil([&] { PyEval_RestoreThread(state); });
+  if (error) std::rethrow_exception(error);
+  return result;
+}
+
+}  // namespace sepconv::bind

@@ -1,0 +1,34 @@
+"""Nodes that our kernels do not run: the package onnx's own reference implementation does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sepconv.errors import UnsupportedError
+from sepconv.onnx.ir import Graph, Node
+from sepconv.onnx.protos import single_node_model
+
+
+class Reference:
+    """One node on ``onnx.reference``.
+
+    Raises UnsupportedError where the package has no implementation of it.
+    """
+
+    def __init__(self, node: Node, graph: Graph) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self._node = node
+        try:
+            self._evaluator = ReferenceEvaluator(single_node_model(node, graph))
+        except Exception as error:  # the package has no one class for this
+            what = f"{node.domain}.{node.op}" if node.domain else node.op
+            raise UnsupportedError(f"node {node.name!r}: nothing here runs {what}: {error}") from None
+
+    def __call__(self, values: Mapping[str, Any]) -> list[Any]:
+        feeds = {name: values[name] for name in self._node.reads()}
+        results = self._evaluator.run(None, feeds)
+        return [np.asarray(result) if isinstance(result, np.generic) else result for result in results]

@@ -1,0 +1,257 @@
+"""An ONNX model ready to run."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.model import Port, thread_count
+from sepconv.onnx.ir import Array, Graph, Info, Input, Node
+from sepconv.onnx.passes import PASSES, run_passes
+from sepconv.onnx.program import NodeStep, PlanStep, Program, native_problem, owned, warn_of
+from sepconv.table import format_table
+
+if TYPE_CHECKING:
+    from sepconv.conventions import Convention
+
+MAX_PROGRAMS = 8  # kept, one for each combination of input shapes
+
+
+class OnnxModel:
+    """A network from an ONNX file: call it with arrays as the file has them (images are NCHW).
+
+    Safe to call from many threads at once. Every output is the same to the bit at any number of threads.
+
+    Args:
+        graph: as :func:`sepconv.onnx.reader.read_onnx` gives it.
+        outputs: names of the values that are returned; None: the file's outputs.
+        strict: refuse a model of which our kernels do not run every node.
+        passes: names of :data:`sepconv.onnx.PASSES` to run; None: all.
+        plans: whether regions of images run in the engine; False leaves all to single operators.
+
+    Raises:
+        ModelFormatError, UnsupportedError: the model is wrong, asks for too much, or (strict) needs a fallback.
+        ValueError: ``outputs`` or ``passes`` names what does not exist.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        outputs: Sequence[str] | None = None,
+        convention: Convention | None = None,
+        strict: bool = False,
+        passes: Iterable[str] | None = None,
+        plans: bool = True,
+    ) -> None:
+        self.name = graph.name
+        self.convention = convention
+        self.strict = strict
+        self.fallbacks: dict[str, str] = {}  # node → "operator: reason"
+        self._plans = plans
+        if outputs is not None:
+            _check_outputs(graph, outputs)
+            graph.outputs = list(outputs)
+        self._graph, self.notes = run_passes(graph, PASSES if passes is None else tuple(passes))
+        self._caches: dict[str, dict[str, Any]] = {}
+        for node in self._graph.nodes:
+            if node.outputs and all(name in self._graph.constants for name in node.inputs[1:] if name):
+                self._caches[node.outputs[0]] = {}
+        for node in self._graph.nodes:
+            reason = native_problem(node, self._graph)
+            if reason is not None:
+                self._note_fallback(node, reason)
+        self.inputs = tuple(_port(port.name, port.info) for port in self._graph.inputs)
+        self.outputs = tuple(_port(name, self._graph.info(name)) for name in self._graph.outputs)
+        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
+        self._lock = threading.Lock()
+        if all(port.info.static is not None for port in self._graph.inputs):
+            shapes = {port.name: port.info.static or () for port in self._graph.inputs}
+            self._program(shapes)
+        if self.fallbacks:
+            warn_of(self.fallbacks, self.name)
+
+    def __call__(self, *inputs: Array, threads: int | None = None) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: one array an input, of the type and shape that ``model.inputs`` names.
+            threads: how many to run on; None for :func:`sepconv.num_threads`.
+
+        Returns:
+            The output; a tuple of them where the model has several.
+
+        Raises:
+            TypeError: an input is missing, or of another type. ValueError: a shape does not fit.
+        """
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"{self.name} takes {len(self.inputs)} input(s), got {len(inputs)}")
+        feeds = {port.name: x for port, x in zip(self.inputs, inputs, strict=True)}
+        results = self.run(feeds, threads=threads)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, feeds: Mapping[str, Any], *, threads: int | None = None) -> list[Any]:
+        """The outputs for inputs by name; as calling the model."""
+        count = thread_count(threads)
+        unknown = set(feeds) - {port.name for port in self._graph.inputs}
+        if unknown:
+            raise ValueError(f"{self.name} has no input {', '.join(map(repr, sorted(unknown)))}")
+        checked = {port.name: _checked(port, feeds) for port in self._graph.inputs}
+        shapes = {name: np.shape(x) if isinstance(x, np.ndarray) else () for name, x in checked.items()}
+        program = self._program(shapes)
+        before = len(self.fallbacks)
+        results = program.run(checked, count)
+        if len(self.fallbacks) > before:
+            warn_of(self.fallbacks, self.name)
+        return [owned(result) for result in results]
+
+    def _program(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        key = tuple(shapes.values())
+        with self._lock:
+            program = self._programs.get(key)
+            if program is None:
+                program = self._compiled(shapes)
+                self._programs[key] = program
+                while len(self._programs) > MAX_PROGRAMS:
+                    self._programs.popitem(last=False)
+            else:
+                self._programs.move_to_end(key)
+            return program
+
+    def _compiled(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        from sepconv.onnx.inference import infer
+        from sepconv.onnx.passes.dead_code import remove_dead_code
+
+        graph = self._graph.copy()
+        dynamic = any(port.info.static is None for port in graph.inputs)
+        if dynamic:
+            graph.inputs = [
+                Input(port.name, Info(port.info.dtype, tuple(shapes[port.name])) if port.info.dtype is not None else port.info)
+                for port in graph.inputs
+            ]
+            for port in graph.inputs:
+                graph.infos[port.name] = port.info
+            # What was inferred for open sizes stays only where nothing better is found.
+            graph.infos = {name: Info(i.dtype, None) if name not in shapes and i.static is None else i for name, i in graph.infos.items()}
+            infer(graph)
+            remove_dead_code(graph)
+        return Program(graph, self._caches, self._note_fallback, plans=self._plans)
+
+    def _note_fallback(self, node: Node, reason: str) -> None:
+        what = f"{node.domain}.{node.op}" if node.domain else node.op
+        self.fallbacks[node.name] = f"{what}: {reason}"
+        if self.strict:
+            raise UnsupportedError(f"{self.name}: node {node.name!r} ({what}) would run on the package onnx: {reason}")
+
+    def explain(self, *shapes: Sequence[int]) -> str:
+        """What each pass did, and what runs each node: a plan's step with its kernel, a native operator, or a fallback.
+
+        Args:
+            shapes: of each input, for a model whose sizes are open; without them, and before the first call, only the
+                passes and fallbacks are told.
+        """
+        lines = [f"{name}: {note}" for name, note in self.notes]
+        program = None
+        if shapes:
+            names = [port.name for port in self.inputs]
+            if len(shapes) != len(names):
+                raise ValueError(f"got {len(shapes)} shapes, must be {len(names)}")
+            program = self._program({name: tuple(shape) for name, shape in zip(names, shapes, strict=True)})
+        elif self._programs:
+            program = next(reversed(self._programs.values()))
+        if program is not None:
+            lines += ["", *_partition_lines(program), "", format_table(_HEADER, _rows(program), align="><<<<")]
+        if self.fallbacks:
+            lines += ["", "on the reference implementation of the package onnx:"]
+            lines += [f"  {name}: {reason}" for name, reason in self.fallbacks.items()]
+        return "\n".join(lines)
+
+    @property
+    def native(self) -> bool:
+        """Whether our own kernels run all of it, as far as has been seen."""
+        return not self.fallbacks
+
+    def __repr__(self) -> str:
+        ports = ", ".join(f"{port.name} {list(port.shape)}" for port in self.inputs)
+        return f"{self.name}: ONNX, {len(self._graph.nodes)} nodes after passes, inputs {ports}"
+
+
+_HEADER = ("step", "runs on", "node", "kernel", "output")
+
+
+def _rows(program: Program) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for index, step in enumerate(program.steps):
+        if isinstance(step, PlanStep):
+            for op in step.plan.describe():
+                layers = ", ".join([op.layer, *op.fused])
+                rows.append((index, "plan", layers, op.kernel, "×".join(map(str, op.output_shape))))
+            continue
+        shape = program.graph.info(step.node.outputs[0]).shape if step.node.outputs else None
+        size = "?" if shape is None else "×".join(str(dim) for dim in shape)
+        rows.append((index, _home(step), f"{step.node.op} {step.node.name}", step.kernel, size))
+    return rows
+
+
+def _home(step: NodeStep) -> str:
+    return "onnx" if step.kernel == "onnx.reference" else "view" if step.kernel == "view" else "native"
+
+
+def _partition_lines(program: Program) -> list[str]:
+    plans = [step for step in program.steps if isinstance(step, PlanStep)]
+    inside = sum(len(step.region.nodes) for step in plans)
+    alone = len(program.steps) - len(plans)
+    copies = sum(len(step.inputs) + len(step.outputs) for step in plans)
+    lines = [
+        f"partition: {inside} node(s) in {len(plans)} plan(s), {alone} alone",
+        f"layout: NHWC inside plans, {copies} value(s) at their borders",
+    ]
+    reasons: dict[str, int] = {}
+    for reason in program.reasons.values():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    return [*lines, *(f"  outside a plan: {count} × {reason}" for reason, count in sorted(reasons.items()))]
+
+
+def _check_outputs(graph: Graph, outputs: Sequence[str]) -> None:
+    known = {output for node in graph.nodes for output in node.outputs if output}
+    if not outputs:
+        raise ValueError("outputs is empty, must name at least one value")
+    for name in outputs:
+        if name not in known:
+            raise ValueError(f"outputs has {name!r}, must name values that nodes of {graph.name} write")
+
+
+def _port(name: str, info: Info) -> Port:
+    shape = tuple(dim if isinstance(dim, int) else None for dim in info.shape or ())
+    return Port(name, shape, "object" if info.dtype is None else info.dtype.name)
+
+
+def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:
+    """An input as the graph takes it."""
+    if port.name not in feeds:
+        raise ValueError(f"input {port.name!r} is missing")
+    x = feeds[port.name]
+    if port.info.dtype is None:
+        return x  # a sequence or an optional
+    if isinstance(x, np.generic):
+        x = np.asarray(x)
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"input {port.name!r} was a {type(x).__name__}, must be a numpy array")
+    if x.dtype != port.info.dtype and not (x.dtype.kind in "OU" and port.info.dtype.kind in "OU"):
+        raise TypeError(f"input {port.name!r} had dtype {x.dtype}, must have {port.info.dtype}")
+    declared = port.info.shape
+    if declared is not None:
+        fits = len(declared) == x.ndim and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(declared, x.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"input {port.name!r} had shape {x.shape}, must have {tuple(declared)}")
+    return x
+
+
+__all__ = ["MAX_PROGRAMS", "ModelFormatError", "OnnxModel"]

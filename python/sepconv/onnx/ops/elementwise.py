@@ -1,0 +1,258 @@
+"""Elementwise operators, of one array and of several with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from sepconv import _core
+from sepconv.onnx.ir import OWN_DOMAIN, Array, Info, Node
+from sepconv.onnx.ops.registry import ANY, BASE, NUMBERS, Call, NotNativeError, dense, native, normal_axis
+
+nd = _core.nd
+
+# Operator → the core's function, its two constants (an attribute with its default, or a number).
+_Constant = float | tuple[str, float]
+_UNARY: dict[str, tuple[str, _Constant, _Constant]] = {
+    "LeakyRelu": ("leaky_relu", ("alpha", 0.01), 0),
+    "HardSigmoid": ("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
+    "HardSwish": ("hard_swish", 0, 0),
+    "Sigmoid": ("sigmoid", 0, 0),
+    "Swish": ("swish", ("alpha", 1.0), 0),
+    "Tanh": ("tanh", 0, 0),
+    "Elu": ("elu", ("alpha", 1.0), 0),
+    "Selu": ("selu", ("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)),
+    "Celu": ("celu", ("alpha", 1.0), 0),
+    "Softplus": ("softplus", 0, 0),
+    "Mish": ("mish", 0, 0),
+    "ThresholdedRelu": ("thresholded_relu", ("alpha", 1.0), 0),
+    "Shrink": ("shrink", ("lambd", 0.5), ("bias", 0.0)),
+    **{
+        name: (name.lower(), 0, 0)
+        for name in (
+            "Exp", "Reciprocal", "Sqrt", "Log", "Floor", "Ceil", "Round", "Erf", "Softsign", "Sin", "Cos", "Tan",
+            "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Sign",
+        )
+    },
+}  # fmt: skip
+
+
+@native(*_UNARY)
+def unary(call: Call) -> list[Array]:
+    name, *constants = _UNARY[call.node.op]
+    a, b = (call.attribute(*constant) if isinstance(constant, tuple) else constant for constant in constants)
+    return [nd.unary(name, call.dense(0), float(a), float(b), call.threads)]
+
+
+@native("Gelu")
+def gelu(call: Call) -> list[Array]:
+    name = "gelu_tanh" if call.attribute("approximate", "none") == "tanh" else "gelu"
+    return [nd.unary(name, call.dense(0), 0.0, 0.0, call.threads)]
+
+
+@native("Activation", domain=OWN_DOMAIN)
+def activation(call: Call) -> list[Array]:
+    return [activate(call.attribute("kind"), call.dense(0), call.threads)]
+
+
+def activate(kind: str, x: Array, threads: int) -> Array:
+    """One of :data:`sepconv.graph.ActivationName`, as a fused node or our own operator has it."""
+    name, a, b = {
+        "relu": ("relu", 0.0, 0.0),
+        "relu6": ("clip", 0.0, 6.0),
+        "hard_swish": ("hard_swish", 0.0, 0.0),
+        "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
+        "sigmoid": ("sigmoid", 0.0, 0.0),
+        "silu": ("swish", 1.0, 0.0),
+    }[kind]
+    return nd.unary(name, x, a, b, threads)
+
+
+@native("Relu", types=NUMBERS)
+def relu(call: Call) -> list[Array]:
+    x = call.dense(0)
+    if x.dtype == np.float32:
+        return [nd.unary("relu", x, 0.0, 0.0, call.threads)]
+    return [nd.binary("max", x, np.zeros((), x.dtype), call.threads)]
+
+
+@native("Abs", types=NUMBERS)
+def abs_(call: Call) -> list[Array]:
+    x = call.dense(0)
+    if x.dtype == np.float32:
+        return [nd.unary("abs", x, 0.0, 0.0, call.threads)]
+    return [nd.binary("max", x, nd.binary("sub", np.zeros((), x.dtype), x, call.threads), call.threads)]
+
+
+@native("Neg", types=NUMBERS)
+def neg(call: Call) -> list[Array]:
+    x = call.dense(0)
+    if x.dtype == np.float32:
+        return [nd.unary("neg", x, 0.0, 0.0, call.threads)]
+    return [nd.binary("sub", np.zeros((), x.dtype), x, call.threads)]
+
+
+@native("Not", types=frozenset({"bool"}))
+def not_(call: Call) -> list[Array]:
+    return [nd.binary("xor", call.dense(0), np.ones((), np.bool_), call.threads)]
+
+
+@native("IsNaN")
+def is_nan(call: Call) -> list[Array]:
+    x = call.dense(0)
+    return [nd.binary("xor", nd.binary("equal", x, x, call.threads), np.ones((), np.bool_), call.threads)]
+
+
+@native("Clip", types=NUMBERS)
+def clip(call: Call) -> list[Array]:
+    x = call.dense(0)
+    low, high = call.get(1), call.get(2)
+    if call.opset < 11:
+        bounds = (call.attribute("min", -math.inf), call.attribute("max", math.inf))
+        low, high = (np.asarray(bound, x.dtype) for bound in bounds)
+    if x.dtype == np.float32:
+        least = -math.inf if low is None else float(low.reshape(())[()])
+        most = math.inf if high is None else float(high.reshape(())[()])
+        return [nd.unary("clip", x, least, most, call.threads)]
+    for name, bound in (("max", low), ("min", high)):
+        if bound is not None:
+            x = nd.binary(name, x, bound.reshape(()), call.threads)
+    return [x]
+
+
+# --- Several operands
+
+_BINARY = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Equal": "equal", "Less": "less",
+    "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal",
+}  # fmt: skip
+
+
+def binary_of(name: str, a: Array, b: Array, threads: int) -> Array:
+    """One of the core's functions of two arrays, with broadcasting."""
+    return nd.binary(name, dense(a, threads), dense(b, threads), threads)
+
+
+@native(*_BINARY, types=NUMBERS | {"float64"}, typed=2)
+def binary(call: Call) -> list[Array]:
+    return [binary_of(_BINARY[call.node.op], call[0], second(call), call.threads)]
+
+
+def second(call: Call) -> Array:
+    """The second operand, which opsets before 7 align with an axis of the first."""
+    a, b = call[0], call[1]
+    axis = call.attribute("axis")
+    if call.opset >= 7 or axis is None or not call.attribute("broadcast", 0):
+        return b
+    return b.reshape(b.shape + (1,) * (a.ndim - normal_axis(int(axis), a.ndim) - b.ndim))
+
+
+@native("And", "Or", "Xor", types=frozenset({"bool"}), typed=2)
+def logical(call: Call) -> list[Array]:
+    return [binary_of(call.node.op.lower(), call[0], call[1], call.threads)]
+
+
+@native("PRelu")
+def prelu(call: Call) -> list[Array]:
+    x, slope = call[0], call[1]
+    if slope.ndim == 1 and x.ndim > 2 and slope.size == x.shape[1] and call.opset < 7:
+        slope = slope.reshape(-1, *(1,) * (x.ndim - 2))
+    return [binary_of("prelu", x, slope, call.threads)]
+
+
+@native("Pow", types=frozenset({"float32", "int32", "int64"}), typed=2)
+def pow_(call: Call) -> list[Array]:
+    x, exponent = call.dense(0), call.dense(1)
+    if x.dtype == np.float32:
+        if exponent.size == 1 and float(exponent.reshape(())[()]) == 2.0 and exponent.ndim <= x.ndim:
+            return [nd.binary("mul", x, x, call.threads)]
+        return [nd.binary("pow", x, nd.cast(exponent, x.dtype, call.threads), call.threads)]
+    if exponent.dtype == np.float32:
+        wide = nd.cast(x, np.dtype(np.float32), call.threads)
+        return [nd.cast(nd.binary("pow", wide, exponent, call.threads), x.dtype, call.threads)]
+    return [nd.binary("pow", x, nd.cast(exponent, x.dtype, call.threads), call.threads)]
+
+
+@native("Mod", types=NUMBERS, typed=2)
+def mod(call: Call) -> list[Array]:
+    return [binary_of("fmod" if call.attribute("fmod", 0) else "mod", call[0], call[1], call.threads)]
+
+
+def _folded(name: str) -> Callable[[Call], Array]:
+    def run(call: Call) -> Array:
+        result = call.dense(0)
+        for index in range(1, len(call.inputs)):
+            result = binary_of(name, result, call[index], call.threads)
+        return result
+
+    return run
+
+
+@native("Max", "Min", types=NUMBERS, typed=64)
+def extremes(call: Call) -> list[Array]:
+    return [_folded(call.node.op.lower())(call)]
+
+
+@native("Sum", typed=64)
+def sum_(call: Call) -> list[Array]:
+    return [_folded("add")(call)]
+
+
+@native("Mean", typed=64)
+def mean(call: Call) -> list[Array]:
+    count = np.full((), len(call.inputs), np.float32)
+    return [nd.binary("div", _folded("add")(call), count, call.threads)]
+
+
+@native("Where", types=ANY, typed=3)
+def where(call: Call) -> list[Array]:
+    condition, a, b = np.broadcast_arrays(call[0], call[1], call[2])
+    return [nd.select(*(dense(x, call.threads) for x in (condition, a, b)), call.threads)]
+
+
+def _castable(node: Node, infos: list[Info]) -> str | None:
+    import onnx
+
+    target = node.attribute("to")
+    try:
+        name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(target)).name
+    except (KeyError, ValueError, TypeError):
+        return "its target type is unknown"
+    return None if name in BASE | {"float64"} else f"its target is {name}"
+
+
+@native("Cast", types=BASE | {"float64"}, check=_castable)
+def cast(call: Call) -> list[Array]:
+    import onnx
+
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(call.attribute("to")))
+    return [call[0] if call[0].dtype == dtype else nd.cast(call.dense(0), dtype, call.threads)]
+
+
+@native("CastLike", types=BASE | {"float64"}, typed=2)
+def cast_like(call: Call) -> list[Array]:
+    dtype = call[1].dtype
+    return [call[0] if call[0].dtype == dtype else nd.cast(call.dense(0), dtype, call.threads)]
+
+
+@native("BatchNormalization", check=lambda node, _: "it trains" if trains(node) else None)
+def batch_normalization(call: Call) -> list[Array]:
+    if len(call.node.outputs) > 1:
+        raise NotNativeError("it trains")
+
+    def affine() -> tuple[Array, Array]:
+        gamma, beta, mean, variance = (call[index].astype(np.float64) for index in range(1, 5))
+        scale = gamma / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
+        shape = (-1, *(1,) * (call[0].ndim - 2))
+        return scale.astype(np.float32).reshape(shape), (beta - mean * scale).astype(np.float32).reshape(shape)
+
+    scale, shift = call.cached("affine", (1, 2, 3, 4), affine)
+    return [nd.binary("add", nd.binary("mul", call.dense(0), scale, call.threads), shift, call.threads)]
+
+
+
+def trains(node: Node) -> bool:
+    """Whether a BatchNormalization or Dropout does what it does in training."""
+    return bool(node.attribute("training_mode", 0)) or (node.opset < 7 and not node.attribute("is_test", 0))

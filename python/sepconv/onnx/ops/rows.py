@@ -1,0 +1,102 @@
+"""Operators that reduce or normalise along some axes: these become the last ones of a matrix of rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sepconv import _core
+from sepconv.onnx.ir import Array, Info, Node
+from sepconv.onnx.ops.elementwise import binary_of
+from sepconv.onnx.ops.registry import NUMBERS, Call, NotNativeError, dense, native, normal_axis
+
+nd = _core.nd
+
+_REDUCTIONS = {
+    "ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod",
+    "ReduceL1": "l1", "ReduceL2": "l2", "ReduceSumSquare": "sum_square", "ReduceLogSum": "log_sum",
+    "ReduceLogSumExp": "log_sum_exp",
+}  # fmt: skip
+_REAL_ONLY = {"ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
+
+
+def _reduce_problem(node: Node, infos: list[Info]) -> str | None:
+    dtype = infos[0].dtype
+    return f"its input is {dtype}" if node.op in _REAL_ONLY and dtype is not None and dtype != np.float32 else None
+
+
+@native(*_REDUCTIONS, types=NUMBERS, check=_reduce_problem)
+def reduce(call: Call) -> list[Array]:
+    x = call[0]
+    axes = call.integers(1, "axes")
+    if not axes:
+        if axes is not None and call.attribute("noop_with_empty_axes", 0):
+            raise NotNativeError("it may reduce nothing")
+        if call.attribute("noop_with_empty_axes", 0):
+            raise NotNativeError("it may reduce nothing")
+        axes = list(range(x.ndim))
+    reduced = sorted({normal_axis(axis, x.ndim) for axis in axes})
+    kept = [axis for axis in range(x.ndim) if axis not in reduced]
+    count = math.prod(x.shape[axis] for axis in reduced)
+    rows = dense(x.transpose([*kept, *reduced]), call.threads).reshape(math.prod(x.shape[a] for a in kept), count)
+    if count == 0 and call.node.op in ("ReduceMax", "ReduceMin", "ReduceMean") and x.dtype != np.float32:
+        raise NotNativeError("it reduces nothing")
+    result = nd.reduce(_REDUCTIONS[call.node.op], rows, call.threads)
+    keep = call.attribute("keepdims", 1)
+    shape = [1 if axis in reduced else size for axis, size in enumerate(x.shape) if keep or axis not in reduced]
+    return [result.reshape(shape)]
+
+
+@native("Softmax", "LogSoftmax")
+def softmax(call: Call) -> list[Array]:
+    x = call[0]
+    logarithm = call.node.op == "LogSoftmax"
+    if x.size == 0:
+        return [np.empty(x.shape, np.float32)]
+    if call.opset < 13:
+        # Everything from the axis on is one row.
+        axis = normal_axis(int(call.attribute("axis", 1)), x.ndim)
+        rows = call.dense(0).reshape(math.prod(x.shape[:axis]), -1)
+        return [nd.softmax(rows, logarithm, call.threads).reshape(x.shape)]
+    axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
+    last = dense(np.moveaxis(x, axis, -1), call.threads)
+    rows = nd.softmax(last.reshape(-1, x.shape[axis]), logarithm, call.threads)
+    return [dense(np.moveaxis(rows.reshape(last.shape), -1, axis), call.threads)]
+
+
+@native("LayerNormalization", "RMSNormalization", typed=3)
+def layer_normalization(call: Call) -> list[Array]:
+    x = call.dense(0)
+    axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
+    center = call.node.op == "LayerNormalization"
+    rows = x.reshape(math.prod(x.shape[:axis]), -1)
+    normal, mean, inverse = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), center, call.threads)
+    y = binary_of("mul", normal.reshape(x.shape), call[1], call.threads)
+    bias = call.get(2) if center else None
+    if bias is not None:
+        y = binary_of("add", y, bias, call.threads)
+    statistics = (*x.shape[:axis], *(1,) * (x.ndim - axis))
+    results = [y, mean.reshape(statistics), inverse.reshape(statistics)]
+    return results[: len(call.node.outputs)] if center else [y]
+
+
+@native("InstanceNormalization", typed=3)
+def instance_normalization(call: Call) -> list[Array]:
+    x = call.dense(0)
+    return [_grouped(call, x, x.shape[1], per_group=False)]
+
+
+@native("GroupNormalization", typed=3)
+def group_normalization(call: Call) -> list[Array]:
+    return [_grouped(call, call.dense(0), int(call.attribute("num_groups")), per_group=call.opset < 21)]
+
+
+def _grouped(call: Call, x: Array, groups: int, *, per_group: bool) -> Array:
+    """Each group of channels normalised by itself; scale and bias for each channel, or (before opset 21) each group."""
+    n, c, *space = x.shape
+    rows = x.reshape(n * groups, -1)
+    normal, _, _ = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), True, call.threads)
+    split = normal.reshape(n, groups if per_group else c, -1)
+    scaled = binary_of("mul", split, call[1].reshape(1, -1, 1), call.threads)
+    return binary_of("add", scaled, call[2].reshape(1, -1, 1), call.threads).reshape(n, c, *space)

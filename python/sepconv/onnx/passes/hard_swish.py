@@ -1,0 +1,152 @@
+"""Activations that exporters write as several nodes: hard-sigmoid, hard-swish, SiLU, Mish, GELU, ReLU6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
+from sepconv.onnx.passes.rewrite import Uses
+
+
+def run(graph: Graph) -> str:
+    found: dict[str, int] = {}
+    for recognise in (_relu6, _hard_sigmoid, _gated, _divided_hard_swish, _gelu):
+        uses = Uses(graph)
+        for index, node in enumerate(graph.nodes):
+            made = recognise(uses, node)
+            if made is not None:
+                made.outputs, made.name, made.opset, made.origin = [node.outputs[0]], node.name, node.opset, node.origin
+                graph.nodes[index] = made
+                uses.producers[node.outputs[0]] = made
+                name = made.attribute("kind", made.op)
+                found[name] = found.get(name, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+
+
+Recognise = Callable[[Uses, Node], Node | None]
+
+
+def _near(a: float | None, b: float) -> bool:
+    return a is not None and math.isclose(a, b, rel_tol=1e-6)
+
+
+def _bounds(uses: Uses, node: Node) -> tuple[float, float] | None:
+    """Of a Clip."""
+    if node.opset < 11:
+        return float(node.attribute("min", -math.inf)), float(node.attribute("max", math.inf))
+    bounds = []
+    for index, default in ((1, -math.inf), (2, math.inf)):
+        bound = uses.graph.scalar(node.input(index)) if node.input(index) else default
+        if bound is None:
+            return None
+        bounds.append(bound)
+    return bounds[0], bounds[1]
+
+
+def _with_constant(uses: Uses, node: Node) -> tuple[str, float] | None:
+    """(value, number) of an operation between a value and one number; the number second where that matters."""
+    for value, number in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
+        scalar = uses.graph.scalar(number)
+        if scalar is not None and value not in uses.graph.constants:
+            return None if number == node.inputs[0] and node.op in ("Sub", "Div") else (value, scalar)
+    return None
+
+
+def _is_float(uses: Uses, value: str) -> bool:
+    dtype = uses.graph.info(value).dtype
+    return dtype is not None and dtype.name == "float32"
+
+
+def _relu6(uses: Uses, node: Node) -> Node | None:
+    if not node.is_op("Clip") or not _is_float(uses, node.inputs[0]):
+        return None
+    match _bounds(uses, node):
+        case (0.0, 6.0):
+            if _shifted(uses, node.inputs[0]) is not None:
+                return None  # part of a hard-sigmoid
+            return Node("Activation", node.inputs[:1], [], {"kind": "relu6"}, domain=OWN_DOMAIN)
+        case (0.0, math.inf):
+            return Node("Activation", node.inputs[:1], [], {"kind": "relu"}, domain=OWN_DOMAIN)
+    return None
+
+
+def _shifted(uses: Uses, value: str) -> str | None:
+    """x of x + 3."""
+    node = uses.producer(value, "Add")
+    pair = None if node is None else _with_constant(uses, node)
+    return pair[0] if pair is not None and _near(pair[1], 3.0) else None
+
+
+def _clipped(uses: Uses, value: str) -> str | None:
+    """x of clip(x + 3, 0, 6)."""
+    node = uses.producer(value, "Clip")
+    if node is None or _bounds(uses, node) != (0.0, 6.0) or not _is_float(uses, value):
+        return None
+    return _shifted(uses, node.inputs[0])
+
+
+def _sixth(uses: Uses, node: Node) -> str | None:
+    """y of y / 6."""
+    if not node.is_op("Div", "Mul"):
+        return None
+    pair = _with_constant(uses, node)
+    return pair[0] if pair is not None and _near(pair[1], 6.0 if node.op == "Div" else 1 / 6) else None
+
+
+def _hard_sigmoid(uses: Uses, node: Node) -> Node | None:
+    value = _sixth(uses, node)
+    x = None if value is None else _clipped(uses, value)
+    return None if x is None else Node("Activation", [x], [], {"kind": "hard_sigmoid"}, domain=OWN_DOMAIN)
+
+
+def _divided_hard_swish(uses: Uses, node: Node) -> Node | None:
+    """x · clip(x + 3, 0, 6) / 6."""
+    value = _sixth(uses, node)
+    product = None if value is None else uses.producer(value, "Mul")
+    if product is None:
+        return None
+    for x, gate in (product.inputs, product.inputs[::-1]):
+        if _clipped(uses, gate) == x:
+            return Node("HardSwish", [x], [])
+    return None
+
+
+def _gated(uses: Uses, node: Node) -> Node | None:
+    """x times a function of x."""
+    if not node.is_op("Mul") or not _is_float(uses, node.outputs[0]):
+        return None
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        before = uses.producers.get(gate)
+        if before is None:
+            continue
+        if before.is_op("Sigmoid") and before.inputs[0] == x:
+            return Node("Activation", [x], [], {"kind": "silu"}, domain=OWN_DOMAIN)
+        if before.is_op("HardSigmoid") and before.inputs[0] == x and _near(before.attribute("alpha", 0.2), 1 / 6):
+            return Node("HardSwish", [x], []) if before.attribute("beta", 0.5) == 0.5 else None
+        if before.domain == OWN_DOMAIN and before.attribute("kind") == "hard_sigmoid" and before.inputs[0] == x:
+            return Node("HardSwish", [x], [])
+        if before.is_op("Tanh"):
+            soft = uses.producer(before.inputs[0], "Softplus")
+            if soft is not None and soft.inputs[0] == x:
+                return Node("Mish", [x], [])
+    return None
+
+
+def _gelu(uses: Uses, node: Node) -> Node | None:
+    """x · (1 + erf(x / √2)) · ½, in the order in which torch writes it."""
+    if not node.is_op("Mul"):
+        return None
+    half = _with_constant(uses, node)
+    product = None if half is None or not _near(half[1], 0.5) else uses.producer(half[0], "Mul")
+    if product is None:
+        return None
+    for x, gate in (product.inputs, product.inputs[::-1]):
+        add = uses.producer(gate, "Add")
+        one = None if add is None else _with_constant(uses, add)
+        erf = None if one is None or not _near(one[1], 1.0) else uses.producer(one[0], "Erf")
+        div = None if erf is None else uses.producer(erf.inputs[0], "Div")
+        root = None if div is None else _with_constant(uses, div)
+        if root is not None and root[0] == x and _near(root[1], math.sqrt(2)) and _is_float(uses, x):
+            return Node("Gelu", [x], [])
+    return None

@@ -1,0 +1,74 @@
+"""What passes share: who reads what, and weights with a factor and a term for each output channel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepconv.onnx.ir import Graph, Node
+
+Float64 = NDArray[np.float64]
+
+
+class Uses:
+    """Producers and numbers of readers, as they were when it was made."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.producers = graph.producers()
+        self.counts = graph.use_counts()
+
+    def producer(self, value: str, *ops: str) -> Node | None:
+        """The plain standard node of one of these operators that writes a value."""
+        node = self.producers.get(value)
+        return node if node is not None and node.is_op(*ops) else None
+
+    def only_for(self, value: str) -> bool:
+        """Whether one node alone reads a value, and it is no output."""
+        return self.counts.get(value, 0) == 1 and value not in self.graph.outputs
+
+    def merge(self, first: Node, second: Node) -> None:
+        """``first`` takes over the result of ``second``, which reads it and goes."""
+        first.outputs = [second.outputs[0]]
+        first.origin = (*first.origin, *second.origin)
+        self.producers[second.outputs[0]] = first
+
+
+def output_channels(graph: Graph, node: Node) -> int | None:
+    """Of a convolution or product whose weight is a constant."""
+    weight = graph.constant(node.input(1))
+    if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
+        return None
+    match node.op:
+        case "Conv":
+            return int(weight.shape[0])
+        case "ConvTranspose":
+            return int(weight.shape[1]) * int(node.attribute("group", 1))
+        case "Gemm" if weight.ndim == 2 and not node.attribute("transA", 0) and float(node.attribute("alpha", 1.0)) == 1.0:
+            return int(weight.shape[0 if node.attribute("transB", 0) else 1])
+    return None
+
+
+def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> bool:
+    """Make a node with constant weights give scale·y + shift, each [output channels], in float64. False: it cannot."""
+    channels = output_channels(graph, node)
+    weight = graph.constant(node.input(1))
+    bias = graph.constant(node.input(2)) if node.input(2) else None
+    if channels is None or weight is None or (node.input(2) and (bias is None or bias.shape != (channels,))):
+        return False
+    if node.op == "Gemm" and float(node.attribute("beta", 1.0)) != 1.0 and bias is not None:
+        return False
+    groups = int(node.attribute("group", 1)) if node.op == "ConvTranspose" else 1
+    if node.op == "ConvTranspose":
+        split = weight.reshape(groups, -1, *weight.shape[1:]).astype(np.float64)
+        factors = scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
+        scaled = (split * factors).reshape(weight.shape)
+    else:
+        axis = 0 if node.op == "Conv" or node.attribute("transB", 0) else 1
+        scaled = weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    moved = shift if bias is None else bias * scale + shift
+    if not np.all(scale == 1):
+        node.inputs[1] = graph.add_constant(f"{node.outputs[0]}.weight", scaled.astype(np.float32))
+    name = graph.add_constant(f"{node.outputs[0]}.bias", moved.astype(np.float32))
+    node.inputs = [*node.inputs[:2], name]
+    return True

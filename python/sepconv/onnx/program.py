@@ -1,0 +1,183 @@
+"""A graph compiled for inputs of one shape each: steps in order, each a plan, a native operator or a fallback."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sepconv import _core
+from sepconv.compile import compile_graph
+from sepconv.errors import UnsupportedError
+from sepconv.onnx.fallback import Reference
+from sepconv.onnx.ir import Array, Graph, Node
+from sepconv.onnx.lowering import layer_shape
+from sepconv.onnx.ops import Call, NotNativeError, find
+from sepconv.onnx.ops.registry import dense
+from sepconv.onnx.partition import Region, lower, partition
+
+
+class FallbackWarning(UserWarning):
+    """Some nodes of a model run on the package onnx's reference implementation, which is slow."""
+
+
+Values = dict[str, Any]
+
+
+class PlanStep:
+    """A region of images: to NHWC on the way in, through the engine, and back."""
+
+    def __init__(self, graph: Graph, region: Region) -> None:
+        lowering = lower(graph, region)
+        self.region = region
+        self.inputs, self.outputs = list(region.inputs), list(region.outputs)
+        layers = [lowering.layer(name) for name in self.outputs]
+        self._distinct = list(dict.fromkeys(layers))
+        self._places = [self._distinct.index(layer) for layer in layers]
+        self._shapes = [lowering.shape(name) for name in self.outputs]
+        self.plan = _core.Plan(compile_graph(lowering.layers, self._distinct))
+        self.layers = lowering.layers
+
+    def run(self, values: Values, threads: int) -> None:
+        images = [_to_nhwc(values[name], threads) for name in self.inputs]
+        results = self.plan.run(images, threads)
+        for name, place, shape in zip(self.outputs, self._places, self._shapes, strict=True):
+            values[name] = _from_nhwc(results[place], shape, threads)
+
+
+def _to_nhwc(x: Array, threads: int) -> Array:
+    h, w, c = layer_shape(x.shape)
+    image = dense(x, threads)
+    if c == 1 or h * w == 1:
+        return image.reshape(len(x), h, w, c)
+    return dense(image.reshape(len(x), c, h, w).transpose(0, 2, 3, 1), threads)
+
+
+def _from_nhwc(x: Array, shape: tuple[int, ...], threads: int) -> Array:
+    h, w, c = layer_shape(shape)
+    if c == 1 or h * w == 1:
+        return x.reshape(shape)
+    return dense(x.transpose(0, 3, 1, 2), threads).reshape(shape)
+
+
+class NodeStep:
+    """One node, on our kernels where they do it."""
+
+    def __init__(self, node: Node, graph: Graph, cache: dict[str, Any], on_fallback: Callable[[Node, str], None]) -> None:
+        self.node = node
+        self.inputs, self.outputs = list(node.reads()), node.outputs
+        self._graph = graph
+        self._cache = cache
+        self._on_fallback = on_fallback
+        self._constant = frozenset(i for i, name in enumerate(node.inputs) if name in graph.constants)
+        self._reference: Reference | None = None
+        self.operator = find(node)
+        self.reason = native_problem(node, graph)
+        if self.reason is not None:
+            self._reference = self._fall_back(self.reason)
+
+    @property
+    def kernel(self) -> str:
+        return "onnx.reference" if self._reference is not None or self.operator is None else self.operator.kernel
+
+    def run(self, values: Values, threads: int) -> None:
+        results = self._run(values, threads)
+        for name, result in zip(self.node.outputs, results, strict=False):
+            if name:
+                values[name] = result
+
+    def _run(self, values: Values, threads: int) -> list[Any]:
+        if self._reference is None and self.operator is not None:
+            inputs = [values[name] if name else None for name in self.node.inputs]
+            call = Call(self.node, inputs, threads, self._constant, self._cache)
+            try:
+                return self.operator.run(call)
+            except NotNativeError as error:
+                self.reason = str(error)
+                self._reference = self._fall_back(self.reason)
+            except (ValueError, TypeError, IndexError) as error:
+                raise ValueError(f"node {self.node.name!r} ({self.node.op}): {error}") from error
+        assert self._reference is not None
+        named = [name for name in self.node.outputs if name]
+        results = dict(zip(named, self._reference(values), strict=False))
+        return [results.get(name) for name in self.node.outputs]
+
+    def _fall_back(self, reason: str) -> Reference:
+        if self.node.activation != "none" or self.node.flatten or self.node.domain == "sepconv":
+            raise UnsupportedError(f"node {self.node.name!r} ({self.node.op}) was changed by a pass; {reason}")
+        self._on_fallback(self.node, reason)
+        return Reference(self.node, self._graph)
+
+
+def native_problem(node: Node, graph: Graph) -> str | None:
+    """Why our kernels do not run a node; None where they do, as far as is known."""
+    operator = find(node)
+    if operator is None:
+        return "sepconv has no kernel for it"
+    return operator.problem(node, [graph.info(name) for name in node.inputs])
+
+
+class Program:
+    """Steps and what they need. Safe to run from many threads at once."""
+
+    def __init__(
+        self, graph: Graph, caches: Mapping[str, dict[str, Any]], on_fallback: Callable[[Node, str], None], *, plans: bool = True
+    ) -> None:
+        self.graph = graph
+        items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
+        self.steps: list[PlanStep | NodeStep] = []
+        for item in items:
+            if isinstance(item, Region):
+                self.steps.append(PlanStep(graph, item))
+            else:
+                cache = caches.get(item.outputs[0] if item.outputs else "", {})
+                self.steps.append(NodeStep(item, graph, cache, on_fallback))
+        self._releases = self._last_uses()
+        read = {name for step in self.steps for name in step.inputs} | set(graph.outputs)
+        self._constants = {name: array for name, array in graph.constants.items() if name in read}
+
+    def _last_uses(self) -> list[list[str]]:
+        """For each step, the values that nobody reads after it."""
+        keep = {*self.graph.outputs, *self.graph.constants}
+        last: dict[str, int] = {}
+        for index, step in enumerate(self.steps):
+            for name in [*step.inputs, *step.outputs]:
+                last[name] = index
+        releases: list[list[str]] = [[] for _ in self.steps]
+        for name, index in last.items():
+            if name and name not in keep:
+                releases[index].append(name)
+        return releases
+
+    def run(self, feeds: Mapping[str, Array], threads: int) -> list[Any]:
+        """The outputs, for inputs that have been checked."""
+        values: Values = {**self._constants, **feeds}
+        for step, released in zip(self.steps, self._releases, strict=True):
+            step.run(values, threads)
+            for name in released:
+                values.pop(name, None)
+        return [values[name] for name in self.graph.outputs]
+
+
+def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
+    """Say once that nodes run on the reference implementation."""
+    kinds = ", ".join(sorted({text.split(":")[0] for text in fallbacks.values()}))
+    warnings.warn(
+        f"{name}: {len(fallbacks)} node(s) run on the slow reference implementation of the package onnx: {kinds}; "
+        "model.explain() names them",
+        FallbackWarning,
+        stacklevel=3,
+    )
+
+
+
+
+def owned(array: Any) -> Any:
+    """An output that shares no memory with constants or inputs: a caller may write to it."""
+    if isinstance(array, np.ndarray) and not array.dtype.hasobject and (array.base is not None or not array.flags.writeable):
+        copy = np.empty(array.shape, array.dtype)
+        _core.nd.copy(copy, array, 1)
+        return copy
+    return array
