@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
     from sepconv.onnx.model import OnnxModel
     from sepconv.onnx.passes import PASSES
     from sepconv.onnx.program import FallbackWarning
-    from sepconv.onnx.session import InferenceSession, SessionOptions
+    from sepconv.onnx.session import InferenceSession
+    from sepconv.onnx.session_types import SessionOptions
 
 __all__ = ["PASSES", "FallbackWarning", "InferenceSession", "OnnxModel", "SessionOptions", "load"]
 
@@ -25,7 +25,7 @@ _HOMES = {
     "FallbackWarning": "program",
     "InferenceSession": "session",
     "OnnxModel": "model",
-    "SessionOptions": "session",
+    "SessionOptions": "session_types",
 }
 
 
@@ -64,15 +64,10 @@ def load(
         UnsupportedError: it asks for what is not possible, or with ``strict`` for a fallback.
         MissingExtraError: the package onnx is not installed.
     """
-    from sepconv.io.files import open_source
+    from sepconv.onnx.files import read_source
     from sepconv.onnx.model import OnnxModel
     from sepconv.onnx.reader import read_onnx
 
-    opened = open_source(source)
-    folder, name = None, "model"
-    if not isinstance(source, bytes):
-        path = Path(source)
-        name = path.stem
-        folder = path.resolve().parent if external_data else None
-    graph, _ = read_onnx(opened.data, name=name, folder=folder)
+    data, name, folder = read_source(source)
+    graph, _ = read_onnx(data, name=name, folder=folder if external_data else None)
     return OnnxModel(graph, outputs=outputs, convention=convention, strict=strict, passes=passes)

@@ -1,0 +1,32 @@
+"""The bytes of a model, given as such or by path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sepconv.errors import ModelFormatError
+
+
+def read_source(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | None]:
+    """(bytes, name, folder); a model given as bytes lies in no folder.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
+        ModelFormatError: it is empty, or no regular file. TypeError: it is neither path nor bytes.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), "model", None
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"path must be a str, an os.PathLike or bytes, not {type(source).__name__}")
+    path = Path(source)
+    mode = path.stat().st_mode  # asked before opening: to open a pipe would wait for its writer
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
+    if not stat.S_ISREG(mode):
+        raise ModelFormatError(f"{str(path)!r} is not a regular file")
+    data = path.read_bytes()
+    if not data:
+        raise ModelFormatError(f"{str(path)!r} is empty")
+    return data, path.stem, path.resolve().parent

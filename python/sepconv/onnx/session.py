@@ -1,0 +1,239 @@
+"""``InferenceSession`` as onnxruntime has it: a program changes one import, ``import sepconv as onnxruntime``."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sepconv.onnx.files import read_source
+from sepconv.onnx.ir import Array, Info
+from sepconv.onnx.model import OnnxModel
+from sepconv.onnx.passes import PASSES
+from sepconv.onnx.reader import read_onnx
+from sepconv.onnx.session_types import (
+    CPU,
+    GraphOptimizationLevel,
+    ModelMetadata,
+    NodeArg,
+    OrtValue,
+    RunOptions,
+    SessionOptions,
+    check_device,
+    type_name,
+)
+
+
+class InferenceSession:
+    """A model to run. ``model`` is the :class:`~sepconv.onnx.model.OnnxModel` behind it, which explains itself.
+
+    Args:
+        path_or_bytes: an ONNX file, or its bytes.
+        sess_options: threads and whether passes run.
+        providers: names, or (name, options). Only the CPU's is there; a warning tells of others.
+
+    Raises as :func:`sepconv.load`. ``external_data`` of the model's folder is taken only with the session option
+    ``sepconv.external_data`` set to "1".
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        sess_options: SessionOptions | None = None,
+        providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        provider_options: Sequence[Mapping[str, Any]] | None = None,
+        **_: Any,
+    ) -> None:
+        self._options = sess_options if sess_options is not None else SessionOptions()
+        data, name, folder = read_source(path_or_bytes)
+        external = self._options.config_entries.get("sepconv.external_data") == "1"
+        graph, proto = read_onnx(data, name=name, folder=folder if external else None)
+        # Below ORT_ENABLE_BASIC nothing is rewritten.
+        level = GraphOptimizationLevel(self._options.graph_optimization_level)
+        self._infos = {port.name: port.info for port in graph.inputs}
+        self._infos.update({name: graph.info(name) for name in graph.outputs})
+        self.model = OnnxModel(graph, passes=() if level == GraphOptimizationLevel.ORT_DISABLE_ALL else PASSES)
+        self._metadata = ModelMetadata(
+            producer_name=proto.producer_name,
+            graph_name=proto.graph.name,
+            domain=proto.domain,
+            description=proto.doc_string,
+            graph_description=proto.graph.doc_string,
+            version=int(proto.model_version),
+            custom_metadata_map={entry.key: entry.value for entry in proto.metadata_props},
+        )
+        self._model_path = None if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
+        self.set_providers(providers, provider_options)
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: RunOptions | None = None
+    ) -> list[Any]:
+        """The outputs of these names (None: all, in the file's order) for inputs by name.
+
+        Raises ValueError for a name that does not exist or a shape that does not fit, TypeError for a wrong type.
+        """
+        names = [port.name for port in self.model.outputs]
+        wanted = names if output_names is None or not len(output_names) else list(output_names)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"output_names has {name!r}, must be of {names}")
+        feeds = {name: self._array(name, value) for name, value in input_feed.items()}
+        missing = [port.name for port in self.model.inputs if port.name not in feeds]
+        if missing:
+            raise ValueError(f"required inputs {missing} are missing from input_feed, which has {list(feeds)}")
+        threads = int(self._options.intra_op_num_threads)
+        results = dict(zip(names, self.model.run(feeds, threads=threads or None), strict=True))
+        return [results[name] for name in wanted]
+
+    def _array(self, name: str, value: Any) -> Any:
+        if isinstance(value, OrtValue):
+            return value.numpy()
+        info = self._infos.get(name)
+        if isinstance(value, list | tuple) and info is not None and info.dtype is not None:
+            return np.asarray(value, info.dtype)
+        return value
+
+    def run_with_ort_values(
+        self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, OrtValue], run_options: RunOptions | None = None
+    ) -> list[OrtValue]:
+        return [OrtValue(array) for array in self.run(output_names, input_dict_ort_values, run_options)]
+
+    def get_inputs(self) -> list[NodeArg]:
+        return [self._argument(port.name) for port in self.model.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        return [self._argument(port.name) for port in self.model.outputs]
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """None: initializers are constants here."""
+        return []
+
+    def _argument(self, name: str) -> NodeArg:
+        info: Info = self._infos[name]
+        return NodeArg(name, list(info.shape or ()), type_name(info.dtype))
+
+    def get_modelmeta(self) -> ModelMetadata:
+        return self._metadata
+
+    def get_session_options(self) -> SessionOptions:
+        return self._options
+
+    def get_providers(self) -> list[str]:
+        return [CPU]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {CPU: {}}
+
+    def set_providers(
+        self,
+        providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        provider_options: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        names = [entry if isinstance(entry, str) else entry[0] for entry in providers or ()]
+        others = [name for name in names if name != CPU]
+        if others:
+            warnings.warn(f"providers {others} are not available; the model runs on {CPU}", UserWarning, stacklevel=3)
+
+    def disable_fallback(self) -> None:
+        """Accepted: there is one provider."""
+
+    def enable_fallback(self) -> None:
+        """Accepted: there is one provider."""
+
+    def io_binding(self) -> IOBinding:
+        return IOBinding(self)
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
+        iobinding.run()
+
+
+class IOBinding:
+    """Inputs and outputs bound to memory before a run, all of it the CPU's."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array | None] = {}
+        self._results: list[Array] = []
+
+    def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
+        self._inputs[name] = arr_on_cpu
+
+    def bind_input(
+        self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int], buffer_ptr: int
+    ) -> None:
+        """Read ``shape`` elements at an address, which must stay valid until the run is over."""
+        check_device(device_type, device_id)
+        self._inputs[name] = _at_address(buffer_ptr, shape, element_type)
+
+    def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
+        self._inputs[name] = ortvalue.numpy()
+
+    def bind_output(
+        self,
+        name: str,
+        device_type: str = "cpu",
+        device_id: int = 0,
+        element_type: Any = None,
+        shape: Sequence[int] | None = None,
+        buffer_ptr: int | None = None,
+    ) -> None:
+        """Give an output; with an address, write it there."""
+        check_device(device_type, device_id)
+        self._outputs[name] = None
+        if buffer_ptr is not None:
+            if shape is None:
+                raise ValueError("shape is None, must be given with buffer_ptr")
+            self._outputs[name] = _at_address(buffer_ptr, shape, element_type or np.float32)
+
+    def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
+        self._outputs[name] = ortvalue.numpy()
+
+    def synchronize_inputs(self) -> None:
+        """Nothing to wait for."""
+
+    def synchronize_outputs(self) -> None:
+        """Nothing to wait for."""
+
+    def clear_binding_inputs(self) -> None:
+        self._inputs.clear()
+
+    def clear_binding_outputs(self) -> None:
+        self._outputs.clear()
+        self._results = []
+
+    def run(self) -> None:
+        names = list(self._outputs) or None
+        self._results = self._session.run(names, self._inputs)
+        for index, target in enumerate(self._outputs.values()):
+            if target is not None:
+                if target.shape != self._results[index].shape or target.dtype != self._results[index].dtype:
+                    raise ValueError(
+                        f"the memory bound to an output is {target.dtype} {target.shape}, must be "
+                        f"{self._results[index].dtype} {self._results[index].shape}"
+                    )
+                target[...] = self._results[index]
+                self._results[index] = target
+
+    def get_outputs(self) -> list[OrtValue]:
+        return [OrtValue(array) for array in self._results]
+
+    def copy_outputs_to_cpu(self) -> list[Array]:
+        return list(self._results)
+
+
+def _at_address(address: int, shape: Sequence[int], element_type: Any) -> Array:
+    import onnx
+
+    if isinstance(element_type, int) and not isinstance(element_type, bool):
+        element_type = onnx.helper.tensor_dtype_to_np_dtype(element_type)
+    dtype = np.dtype(element_type)
+    size = int(np.prod(tuple(shape), dtype=np.int64)) * dtype.itemsize
+    if address == 0 or size < 0:
+        raise ValueError(f"buffer_ptr is {address} for the shape {tuple(shape)}, must point at that many elements")
+    memory = (ctypes.c_char * size).from_address(address)
+    return np.frombuffer(memory, dtype).reshape(tuple(shape))

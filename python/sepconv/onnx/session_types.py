@@ -1,0 +1,178 @@
+"""The small classes around :class:`sepconv.onnx.session.InferenceSession`, named and shaped as onnxruntime's."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sepconv.onnx.ir import Array
+
+CPU = "CPUExecutionProvider"
+
+# What onnxruntime calls the types of tensors.
+_TYPE_NAMES = {
+    "float32": "float", "float64": "double", "float16": "float16", "int8": "int8", "uint8": "uint8", "int16": "int16",
+    "uint16": "uint16", "int32": "int32", "uint32": "uint32", "int64": "int64", "uint64": "uint64", "bool": "bool",
+}  # fmt: skip
+
+
+class GraphOptimizationLevel(enum.IntEnum):
+    """Below ORT_ENABLE_BASIC no pass runs; above, all do."""
+
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
+    ORT_ENABLE_LAYOUT = 3
+    ORT_ENABLE_ALL = 99
+
+
+class ExecutionMode(enum.IntEnum):
+    """Accepted; nodes run one after the other, each on all threads."""
+
+    ORT_SEQUENTIAL = 0
+    ORT_PARALLEL = 1
+
+
+@dataclass
+class SessionOptions:
+    """``intra_op_num_threads`` (0: :func:`sepconv.num_threads`) and ``graph_optimization_level`` have an effect.
+
+    The rest is taken so that programs need no change.
+    """
+
+    intra_op_num_threads: int = 0
+    inter_op_num_threads: int = 0
+    graph_optimization_level: GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL
+    execution_mode: ExecutionMode = ExecutionMode.ORT_SEQUENTIAL
+    enable_cpu_mem_arena: bool = True
+    enable_mem_pattern: bool = True
+    enable_mem_reuse: bool = True
+    enable_profiling: bool = False
+    log_severity_level: int = -1
+    log_verbosity_level: int = 0
+    logid: str = ""
+    optimized_model_filepath: str = ""
+    use_deterministic_compute: bool = True
+    config_entries: dict[str, str] = field(default_factory=dict)
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        self.config_entries[key] = value
+
+    def get_session_config_entry(self, key: str) -> str:
+        return self.config_entries[key]
+
+
+@dataclass
+class RunOptions:
+    """Accepted; nothing in it has an effect."""
+
+    log_severity_level: int = -1
+    log_verbosity_level: int = 0
+    logid: str = ""
+    terminate: bool = False
+    only_execute_path_to_fetches: bool = False
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output: its name, its shape with names or None for open sizes, and its type, "tensor(float)"."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What the file says about itself."""
+
+    producer_name: str
+    graph_name: str
+    domain: str
+    description: str
+    graph_description: str
+    version: int
+    custom_metadata_map: dict[str, str]
+
+
+class OrtValue:
+    """An array, as onnxruntime wraps it."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    @staticmethod
+    def ortvalue_from_numpy(array: Array, device_type: str = "cpu", device_id: int = 0) -> OrtValue:
+        _check_device(device_type, device_id)
+        return OrtValue(np.ascontiguousarray(array))
+
+    @staticmethod
+    def ortvalue_from_shape_and_type(
+        shape: Sequence[int], element_type: Any = np.float32, device_type: str = "cpu", device_id: int = 0
+    ) -> OrtValue:
+        _check_device(device_type, device_id)
+        return OrtValue(np.zeros(tuple(shape), element_type))
+
+    def numpy(self) -> Array:
+        return self._array
+
+    def shape(self) -> list[int]:
+        return list(self._array.shape)
+
+    def data_type(self) -> str:
+        return type_name(self._array.dtype)
+
+    def element_type(self) -> int:
+        import onnx
+
+        return int(onnx.helper.np_dtype_to_tensor_dtype(self._array.dtype))
+
+    def data_ptr(self) -> int:
+        return int(self._array.ctypes.data)
+
+    def device_name(self) -> str:
+        return "cpu"
+
+    def is_tensor(self) -> bool:
+        return True
+
+    def has_value(self) -> bool:
+        return True
+
+    def update_inplace(self, array: Array) -> None:
+        self._array[...] = array
+
+
+def type_name(dtype: np.dtype[Any] | None) -> str:
+    """What onnxruntime calls a tensor of this type."""
+    if dtype is None:
+        return "unknown"
+    return f"tensor({'string' if dtype.hasobject else _TYPE_NAMES.get(dtype.name, dtype.name)})"
+
+
+def _check_device(device_type: str, device_id: int) -> None:
+    if device_type.lower() != "cpu" or device_id != 0:
+        raise ValueError(f"device is {device_type!r} {device_id}, must be 'cpu' 0")
+
+
+def get_available_providers() -> list[str]:
+    return [CPU]
+
+
+def get_all_providers() -> list[str]:
+    return [CPU]
+
+
+def get_device() -> str:
+    return "CPU"
+
+
+def set_default_logger_severity(severity: int) -> None:
+    """Accepted: sepconv logs nothing."""
+
+
+check_device = _check_device
