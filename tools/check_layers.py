@@ -22,8 +22,9 @@ CPP_LAYERS: dict[str, set[str]] = {
     "runtime": {"base", "cpu/topology.h"},
     "ops": {"base", "cpu", TABLE, "pack", "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
+    "nd": {"base", TABLE, "pack", "runtime"},
     "ref": {"base"},
-    "bind": {"base", "cpu", "runtime", "ops", "graph", "ref"},
+    "bind": {"base", "cpu", "runtime", "ops", "graph", "nd", "ref"},
 }
 
 # Standard headers for code that is compiled once an ISA: whatever else of std:: got in could be merged with the
@@ -41,6 +42,7 @@ PYTHON_LAYERS: list[set[str]] = [
     {"compile", "cost", "images", "lowering", "ops", "plot"},
     {"export", "verify"},
     {"model"},
+    {"onnx"},
     {"io"},
     {"models"},
     {"__init__"},
@@ -137,7 +139,7 @@ def _import_problem(module: str, name: str, *, at_import: bool) -> str | None:
     rank = PYTHON_RANK.get(target, PYTHON_RANK["__init__"])  # `from sepconv import load` reads __init__
     if rank >= PYTHON_RANK[module]:
         return f"{module} must not import {name}, which stands above or beside it"
-    if target == "_core" and at_import and module not in {"compile", "model", "ops", "torch", "verify"}:
+    if target == "_core" and at_import and module not in {"compile", "model", "onnx", "ops", "torch", "verify"}:
         return "_core is imported lazily, so that descriptions of networks work without it"
     return None
 

@@ -123,7 +123,7 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
         nd::max_pool_integers(static_cast<const std::uint8_t*>(x.data()), planes, w.g, reinterpret_cast<std::uint8_t*>(to), threads);
       }
     });
-    return std::move(y);
+    return y;
   }
   if (type != nd::Type::f32) fail("pooling needs float32 (a maximum also int8 or uint8)");
   if (kind != "max" && kind != "average" && kind != "average_padded") fail("kind must be max, average or average_padded");
@@ -137,7 +137,7 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
     nd::pool(pooling, static_cast<const float*>(x.data()), planes, w.g, w.end, reinterpret_cast<float*>(to), places, threads);
   });
   if (indices) return py::make_tuple(y, *indices);
-  return std::move(y);
+  return y;
 }
 
 }  // namespace

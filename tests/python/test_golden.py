@@ -17,6 +17,7 @@ import sepconv
 from sepconv import _core
 from sepconv.compile import compile_graph
 from sepconv.graph import Input, Softmax
+from sepconv.io import load_tflite
 from sepconv.models import efficientnet_lite0, mobilenet_v2
 
 pytestmark = pytest.mark.golden
@@ -38,8 +39,8 @@ class Golden:
 def tflite_model(data: Path, name: str) -> sepconv.Model:
     """The network up to its logits."""
     path = data / "models" / f"{name}.tflite"
-    (softmax,) = (layer for layer in sepconv.load(path).layers if isinstance(layer, Softmax))
-    return sepconv.load(path, outputs=softmax.inputs)
+    (softmax,) = (layer for layer in load_tflite(path).layers if isinstance(layer, Softmax))
+    return load_tflite(path, outputs=softmax.inputs)
 
 
 def torchvision_model(data: Path, name: str) -> sepconv.Model:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from . import nd as nd
 from . import ref as ref
 
 __version__: str

@@ -1,4 +1,4 @@
-"""What a benchmark runs: a network by its name with width and resolution, a TFLite file, or one operator."""
+"""What a benchmark runs: a network by its name with width and resolution, a file's, or one operator."""
 
 from __future__ import annotations
 
@@ -71,11 +71,18 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
         return Network(name, tuple(layers))
     path = Path(model)
     if not path.exists():
-        raise ValueError(f"MODEL is {model!r}, must be a .tflite file or a name such as {', '.join(DEFAULT_MODELS)}")
+        raise ValueError(
+            f"MODEL is {model!r}, must be a .tflite or .onnx file or a name such as {', '.join(DEFAULT_MODELS)}"
+        )
     if weights is not None:
         raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")
     from sepconv.io import read_tflite
+    from sepconv.io.files import identify, open_file
 
+    if identify(open_file(path).data) == "onnx":
+        from sepconv.onnx.whole import read_onnx_layers
+
+        return Network(path.stem, tuple(read_onnx_layers(path)[0]))
     return Network(path.stem, tuple(read_tflite(path)))
 
 

@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add = parser.add_argument
     add(
         "models", nargs="*", metavar="MODEL",
-        help="mobilenet_v1_1.0_224 (alpha, resolution), mobilenet_v2_..., efficientnet_lite0, or a .tflite file "
+        help="mobilenet_v1_1.0_224 (alpha, resolution), mobilenet_v2_..., efficientnet_lite0, a .tflite or .onnx file "
         "(default: the four networks of BENCHMARKS.md)",
     )  # fmt: skip
     add(

@@ -71,7 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--model",
         default=engine.DEFAULT_MODEL,
         metavar="NAME|FILE",
-        help=f"a .tflite file or one of {', '.join(engine.MODEL_NAMES)} (default: %(default)s)",
+        help=f"a .tflite or .onnx file or one of {', '.join(engine.MODEL_NAMES)} (default: %(default)s)",
     )
     parser.add_argument("--weights", metavar="FILE", help="trained weights for a model given by name")
     parser.add_argument(

@@ -81,11 +81,23 @@ def open_model(model: str, weights: str | None) -> Classifier:
             f"NAME being one of {', '.join(MODEL_NAMES)}"
         )
     if not path.exists():
-        raise ValueError(f"--model is {model!r}, must be a .tflite file or one of {', '.join(MODEL_NAMES)}")
+        raise ValueError(f"--model is {model!r}, must be a .tflite or .onnx file or one of {', '.join(MODEL_NAMES)}")
     if weights is not None:
         raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
-    loaded: Classifier = sepconv.load(path)
+    if _is_onnx(path):
+        from sepconv.model import Model
+        from sepconv.onnx.whole import read_onnx_layers
+
+        layers, outputs = read_onnx_layers(path)
+        return Model(layers, name=path.stem, outputs=outputs)
+    loaded: Classifier = sepconv.io.load_tflite(path)
     return loaded
+
+
+def _is_onnx(path: Path) -> bool:
+    from sepconv.io.files import identify, open_file
+
+    return identify(open_file(path).data) == "onnx"
 
 
 def _default_weights(model: str) -> Path:

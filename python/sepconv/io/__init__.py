@@ -1,4 +1,4 @@
-"""Files in: networks from TFLite files, weights from torch checkpoints, safetensors files and NumPy archives.
+"""Files in: networks from TFLite and ONNX files, weights from torch checkpoints, safetensors files and NumPy archives.
 
 Which format a file has is told by its content, never by its name. No reader trusts its file: SECURITY.md.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from sepconv.io.tflite import read_tflite
     from sepconv.io.torch_checkpoint import read_torch_checkpoint
     from sepconv.model import Model
+    from sepconv.onnx.model import OnnxModel
 
-__all__ = ["load", "read_safetensors", "read_tflite", "read_torch_checkpoint", "read_weights"]
+__all__ = ["load", "load_tflite", "read_safetensors", "read_tflite", "read_torch_checkpoint", "read_weights"]
 
 # A reader is imported when a file of its format is met.
 _READERS = {"read_safetensors": "safetensors", "read_tflite": "tflite", "read_torch_checkpoint": "torch_checkpoint"}
@@ -42,21 +43,50 @@ _WEIGHTS_ONLY = {
 
 
 def load(
-    path: str | os.PathLike[str], outputs: Sequence[str] | None = None, convention: Convention | None = None
-) -> Model:
-    """A network from a TFLite file, named after the file.
+    path: str | os.PathLike[str],
+    outputs: Sequence[str] | None = None,
+    convention: Convention | None = None,
+    *,
+    strict: bool = False,
+    external_data: bool = False,
+    passes: Iterable[str] | None = None,
+) -> Model | OnnxModel:
+    """A network from a TFLite or ONNX file, named after the file.
 
     Args:
-        outputs: names of the layers whose values the model gives, in place of the file's own outputs: the layer before
-            a softmax gives logits. ``model.layers`` lists the names.
-        convention: what the network expects of a photograph, and what its outputs mean; TFLite files do not say.
+        outputs: names of the layers (ONNX: values) that the model gives, in place of the file's own outputs: the layer
+            before a softmax gives logits. ``model.layers`` lists the names.
+        convention: what the network expects of a photograph, and what its outputs mean; the files do not say.
+        strict, external_data, passes: of ONNX files alone, see :func:`sepconv.onnx.load`.
+
+    Returns:
+        A :class:`sepconv.Model`; of an ONNX file a :class:`sepconv.onnx.OnnxModel`, which takes arrays as the file has
+        them: images are NCHW.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
-        ModelFormatError: the file is damaged, or not a TFLite file.
+        ModelFormatError: the file is damaged, or of neither format.
         UnsupportedError: it uses an operator, a type or an option that sepconv lacks; the message names it.
         ValueError: ``outputs`` names a layer that does not exist.
+        MissingExtraError: an ONNX file, and the package onnx is not installed.
     """
+    source = open_file(path)
+    kind = identify(source.data)
+    if kind == "onnx":
+        from sepconv.onnx import load as load_onnx
+
+        return load_onnx(
+            path, outputs=outputs, convention=convention, strict=strict, external_data=external_data, passes=passes
+        )
+    if strict or external_data or passes is not None:
+        raise TypeError(f"strict, external_data and passes are for ONNX files, which {source.name} is not")
+    return load_tflite(path, outputs, convention)
+
+
+def load_tflite(
+    path: str | os.PathLike[str], outputs: Sequence[str] | None = None, convention: Convention | None = None
+) -> Model:
+    """As :func:`load`, for a TFLite file alone."""
     source = open_file(path)
     kind = identify(source.data)
     if kind in _WEIGHTS_ONLY:
@@ -65,7 +95,8 @@ def load(
             "function of sepconv.models"
         )
     if kind != "tflite":
-        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {describe(source.data)}")
+        what = "an ONNX file" if kind == "onnx" else describe(source.data)
+        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {what}")
     from sepconv.io.tflite import read_tflite_network
     from sepconv.model import Model  # here: reading files does not need the compiled core
 

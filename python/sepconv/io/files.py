@@ -13,9 +13,12 @@ from typing import Literal
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.mapping import map_file
 
-FileFormat = Literal["tflite", "safetensors", "zip", "pickle", "unknown"]
+FileFormat = Literal["tflite", "onnx", "safetensors", "zip", "pickle", "unknown"]
 
 TFLITE_IDENTIFIER = b"TFL3"
+# An ONNX file has no signature. It begins with its IR version (field 1, a small number), and goes on with one of the
+# other fields of a ModelProto that have a length: 2 to 4, 6 to 8, 14, 20, 25.
+ONNX_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA)
 ZIP_SIGNATURE = b"PK\x03\x04"
 
 # First bytes of formats that are often handed over by mistake; they only make the error message better.
@@ -86,6 +89,8 @@ def identify(data: memoryview) -> FileFormat:
         return "safetensors"
     if len(data) > 2 and data[0] == 0x80 and 2 <= data[1] <= 5:
         return "pickle"
+    if len(data) > 8 and data[0] == 0x08 and 1 <= data[1] < 64 and data[2] in ONNX_FIELDS:
+        return "onnx"
     return "unknown"
 
 

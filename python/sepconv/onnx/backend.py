@@ -44,7 +44,9 @@ class SepconvBackend(_base.Backend):  # type: ignore[name-defined,misc]
         return SepconvRep(OnnxModel(read_model(model), **known))
 
     @classmethod
-    def run_node(cls, node: Any, inputs: Sequence[Any], device: str = "CPU", outputs_info: Any = None, **options: Any) -> tuple[Any, ...]:
+    def run_node(
+        cls, node: Any, inputs: Sequence[Any], device: str = "CPU", outputs_info: Any = None, **options: Any
+    ) -> tuple[Any, ...]:
         import onnx
 
         helper = onnx.helper

@@ -15,7 +15,9 @@ from sepconv.onnx.tensors import MAX_ELEMENTS
 
 MAX_ROUNDS = 16
 FOLDED_BYTES = 1 << 30  # of all that is folded in one go: a small file could ask for any amount
-_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 
 
 def infer(graph: Graph, *, fold: bool = True) -> list[str]:
@@ -43,7 +45,9 @@ def infer(graph: Graph, *, fold: bool = True) -> list[str]:
     for name, info in graph.infos.items():
         shape = info.static
         if shape is not None and math.prod(shape) > MAX_ELEMENTS:
-            raise UnsupportedError(f"{name!r} would have the shape {list(shape)}; at most {MAX_ELEMENTS} elements are possible")
+            raise UnsupportedError(
+                f"{name!r} would have the shape {list(shape)}; at most {MAX_ELEMENTS} elements are possible"
+            )
     return notes
 
 
@@ -53,7 +57,7 @@ def _infer_shapes(graph: Graph) -> None:
     model = shape_model(graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # noqa: BLE001 - inference is a help: a node that is wrong says so when it runs
+    except Exception:
         return
     found = infos_of([*inferred.graph.value_info, *inferred.graph.output])
     for name, info in found.items():
@@ -66,8 +70,14 @@ def _narrower(known: Info, found: Info) -> Info:
         return Info(found.dtype or known.dtype, known.shape)
     if known.shape is None or len(known.shape) != len(found.shape):
         return Info(found.dtype or known.dtype, found.shape)
-    dims = tuple(new if isinstance(new, int) or new is not None else old for old, new in zip(known.shape, found.shape, strict=True))
-    dims = tuple(old if isinstance(old, int) and not isinstance(new, int) else new for old, new in zip(known.shape, dims, strict=True))
+    dims = tuple(
+        new if isinstance(new, int) or new is not None else old
+        for old, new in zip(known.shape, found.shape, strict=True)
+    )
+    dims = tuple(
+        old if isinstance(old, int) and not isinstance(new, int) else new
+        for old, new in zip(known.shape, dims, strict=True)
+    )
     return Info(found.dtype or known.dtype, dims)
 
 
@@ -86,7 +96,9 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
     if node.is_op("ConstantOfShape"):  # a view of one element: weights of a skeleton model take no memory
         sizes = [int(size) for size in graph.constants[node.inputs[0]].reshape(-1)]
         if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
-            raise UnsupportedError(f"node {node.name!r} gives the shape {sizes}; at most {MAX_ELEMENTS} elements are possible")
+            raise UnsupportedError(
+                f"node {node.name!r} gives the shape {sizes}; at most {MAX_ELEMENTS} elements are possible"
+            )
         value = node.attribute("value", np.zeros(1, np.float32))
         graph.constants[node.outputs[0]] = np.broadcast_to(value.reshape(()), sizes)
         return 0
@@ -95,7 +107,14 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
     if node.op != "Constant":
         if any(shape is None for shape in shapes):
             # Not known before it runs: only what cannot grow.
-            if sum(array.size for array in inputs if array is not None) > 1024 or node.op in ("Expand", "Tile", "Range", "Pad", "Resize", "Upsample"):
+            if sum(array.size for array in inputs if array is not None) > 1024 or node.op in (
+                "Expand",
+                "Tile",
+                "Range",
+                "Pad",
+                "Resize",
+                "Upsample",
+            ):
                 return None
         elif sum(16 * math.prod(shape) for shape in shapes if shape is not None) > budget:
             return None
@@ -115,7 +134,7 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
         if results is None:
             values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name}
             results = Reference(node, graph)(values)
-    except Exception:  # noqa: BLE001 - it says what is wrong when it runs, if it ever does
+    except Exception:
         return None
     if len(results) != len(node.outputs) or not all(isinstance(result, np.ndarray) for result in results):
         return None

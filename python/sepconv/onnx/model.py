@@ -131,13 +131,19 @@ class OnnxModel:
         dynamic = any(port.info.static is None for port in graph.inputs)
         if dynamic:
             graph.inputs = [
-                Input(port.name, Info(port.info.dtype, tuple(shapes[port.name])) if port.info.dtype is not None else port.info)
+                Input(
+                    port.name,
+                    Info(port.info.dtype, tuple(shapes[port.name])) if port.info.dtype is not None else port.info,
+                )
                 for port in graph.inputs
             ]
             for port in graph.inputs:
                 graph.infos[port.name] = port.info
             # What was inferred for open sizes stays only where nothing better is found.
-            graph.infos = {name: Info(i.dtype, None) if name not in shapes and i.static is None else i for name, i in graph.infos.items()}
+            graph.infos = {
+                name: Info(i.dtype, None) if name not in shapes and i.static is None else i
+                for name, i in graph.infos.items()
+            }
             infer(graph)
             remove_dead_code(graph)
         return Program(graph, self._caches, self._note_fallback, plans=self._plans)

@@ -76,12 +76,15 @@ def _obstacle(graph: Graph, node: Node) -> str | None:
     lowering = Lowering(graph)
     try:
         lowering.add(node)
-        expected = layer_shape(lowering.shape(node.outputs[0]))
+        expected = {name: layer_shape(lowering.shape(name)) for name in node.outputs if name}
         shapes = infer_shapes(lowering.layers)
     except (NotInPlanError, ValueError, TypeError, SepconvError) as error:
         return str(error)
-    name = lowering.layer(node.outputs[0])
-    return None if shapes[name] == expected else f"shape {expected} is declared, {shapes[name]} computed"
+    for name, shape in expected.items():
+        found = shapes[lowering.layer(name)]
+        if found != shape:
+            return f"shape {shape} is declared, {found} computed"
+    return None
 
 
 def _components(graph: Graph, able: set[int]) -> list[list[Node]]:
@@ -126,7 +129,7 @@ def _is_worth_it(graph: Graph, region: Region) -> bool:
         return False
     region.inputs = lowering.inputs
     inside = {id(node) for node in region.nodes}
-    written = {node.outputs[0] for node in region.nodes}
+    written = {name for node in region.nodes for name in node.outputs if name}
     read = {name for node in graph.nodes if id(node) not in inside for name in node.reads()} | set(graph.outputs)
     region.outputs = sorted(written & read)
     aliases = {layer.name for layer in lowering.layers if isinstance(layer, Input)}

@@ -15,7 +15,7 @@ from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Node
 from sepconv.onnx.lowering import layer_shape
 from sepconv.onnx.ops import Call, NotNativeError, find
-from sepconv.onnx.ops.registry import dense
+from sepconv.onnx.ops.registry import MAX_RANK, dense
 from sepconv.onnx.partition import Region, lower, partition
 
 
@@ -65,7 +65,9 @@ def _from_nhwc(x: Array, shape: tuple[int, ...], threads: int) -> Array:
 class NodeStep:
     """One node, on our kernels where they do it."""
 
-    def __init__(self, node: Node, graph: Graph, cache: dict[str, Any], on_fallback: Callable[[Node, str], None]) -> None:
+    def __init__(
+        self, node: Node, graph: Graph, cache: dict[str, Any], on_fallback: Callable[[Node, str], None]
+    ) -> None:
         self.node = node
         self.inputs, self.outputs = list(node.reads()), node.outputs
         self._graph = graph
@@ -93,6 +95,8 @@ class NodeStep:
             inputs = [values[name] if name else None for name in self.node.inputs]
             call = Call(self.node, inputs, threads, self._constant, self._cache)
             try:
+                if any(isinstance(x, np.ndarray) and x.ndim > MAX_RANK for x in inputs):
+                    raise NotNativeError(f"an input has more than {MAX_RANK} axes")
                 return self.operator.run(call)
             except NotNativeError as error:
                 self.reason = str(error)
@@ -123,7 +127,12 @@ class Program:
     """Steps and what they need. Safe to run from many threads at once."""
 
     def __init__(
-        self, graph: Graph, caches: Mapping[str, dict[str, Any]], on_fallback: Callable[[Node, str], None], *, plans: bool = True
+        self,
+        graph: Graph,
+        caches: Mapping[str, dict[str, Any]],
+        on_fallback: Callable[[Node, str], None],
+        *,
+        plans: bool = True,
     ) -> None:
         self.graph = graph
         items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
@@ -172,11 +181,13 @@ def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
     )
 
 
-
-
 def owned(array: Any) -> Any:
     """An output that shares no memory with constants or inputs: a caller may write to it."""
-    if isinstance(array, np.ndarray) and not array.dtype.hasobject and (array.base is not None or not array.flags.writeable):
+    if (
+        isinstance(array, np.ndarray)
+        and not array.dtype.hasobject
+        and (array.base is not None or not array.flags.writeable)
+    ):
         copy = np.empty(array.shape, array.dtype)
         _core.nd.copy(copy, array, 1)
         return copy

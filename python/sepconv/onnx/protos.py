@@ -100,8 +100,8 @@ def _value(name: str, info: Info) -> Any:
 
 def infos_of(values: Iterable[Any]) -> dict[str, Info]:
     """What ValueInfoProtos say."""
-    import onnx
     import numpy as np
+    import onnx
 
     found = {}
     for value in values:

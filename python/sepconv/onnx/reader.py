@@ -1,4 +1,4 @@
-"""An ONNX file as a :class:`~sepconv.onnx.ir.Graph`. The package ``onnx`` parses the protobuf; all else is checked here.
+"""An ONNX file as a :class:`~sepconv.onnx.ir.Graph`. The package ``onnx`` parses the protobuf, the rest is ours.
 
 Files need not be trusted: SECURITY.md says what that means.
 """
@@ -67,7 +67,7 @@ class _Reader:
         newest = self.onnx.defs.onnx_opset_version()
         if opset is not None and not 1 <= opset <= newest:
             raise UnsupportedError(
-                f"opset {opset}; {FIRST_OPSET} to {LAST_OPSET} are known to work, and the package onnx has those up to {newest}"
+                f"opset {opset}; {FIRST_OPSET} to {LAST_OPSET} are known to work; this package onnx ends at {newest}"
             )
         self.functions = {(_domain(f.domain), f.name): f for f in model.functions}
         for function in model.functions:
@@ -132,7 +132,9 @@ class _Reader:
         for dim in tensor.shape.dim:
             if dim.HasField("dim_value"):
                 # Some exporters write -1 (or 0, of an input) for an open size.
-                dims.append(int(dim.dim_value) if dim.dim_value > 0 or (dim.dim_value == 0 and tensor.elem_type) else None)
+                dims.append(
+                    int(dim.dim_value) if dim.dim_value > 0 or (dim.dim_value == 0 and tensor.elem_type) else None
+                )
             else:
                 dims.append(dim.dim_param or None)
         check_shape(tuple(dim for dim in dims if isinstance(dim, int)), what)
@@ -222,7 +224,10 @@ class _Reader:
                     self._check_nested(inner, depth + 1)
 
     def _refuse_external(self, attribute: Any, where: str) -> None:
-        sparse = [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []), *attribute.sparse_tensors]
+        sparse = [
+            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+            *attribute.sparse_tensors,
+        ]
         tensors = [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
         for tensor in [*tensors, *(part for one in sparse for part in (one.values, one.indices))]:
             self._refuse_external_tensor(tensor, where)

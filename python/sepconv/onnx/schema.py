@@ -31,7 +31,9 @@ def check_node(proto: Any, domain: str, version: int, what: str) -> None:
         if int(attribute.type) != int(expected.type.value):
             kinds = onnx.AttributeProto.AttributeType
             was = kinds.Name(attribute.type) if attribute.type in kinds.values() else attribute.type
-            raise ModelFormatError(f"{what}: attribute {attribute.name!r} is of type {was}, must be {expected.type.name}")
+            raise ModelFormatError(
+                f"{what}: attribute {attribute.name!r} is of type {was}, must be {expected.type.name}"
+            )
     for name, expected in schema.attributes.items():
         if expected.required and name not in seen:
             raise ModelFormatError(f"{what} lacks the attribute {name!r}")

@@ -98,7 +98,10 @@ class InferenceSession:
         return value
 
     def run_with_ort_values(
-        self, output_names: Sequence[str] | None, input_dict_ort_values: Mapping[str, OrtValue], run_options: RunOptions | None = None
+        self,
+        output_names: Sequence[str] | None,
+        input_dict_ort_values: Mapping[str, OrtValue],
+        run_options: RunOptions | None = None,
     ) -> list[OrtValue]:
         return [OrtValue(array) for array in self.run(output_names, input_dict_ort_values, run_options)]
 

@@ -54,7 +54,7 @@ class Tensors:
             dtype = np.dtype(_PLAIN[kind])
             if len(tensor.raw_data) != count * dtype.itemsize:
                 raise ModelFormatError(
-                    f"{what} has {len(tensor.raw_data)} bytes; its shape {list(shape)} asks for {count * dtype.itemsize}"
+                    f"{what} has {len(tensor.raw_data)} bytes; {list(shape)} asks for {count * dtype.itemsize}"
                 )
             values = np.frombuffer(tensor.raw_data, dtype=np.uint8 if kind == "BOOL" else dtype)
             if kind == "BOOL":
@@ -85,16 +85,22 @@ class Tensors:
 
     def _external(self, tensor: Any, kind: str, shape: tuple[int, ...], what: str) -> Array:
         if self._folder is None:
-            raise UnsupportedError(f"{what} lies in another file; external_data=True allows files of the model's folder")
+            raise UnsupportedError(
+                f"{what} lies in another file; external_data=True allows files of the model's folder"
+            )
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if kind not in _PLAIN:
-            raise UnsupportedError(f"{what} lies in another file and is of type {kind}, must be one of {', '.join(_PLAIN)}")
+            raise UnsupportedError(
+                f"{what} lies in another file and is of type {kind}, must be one of {', '.join(_PLAIN)}"
+            )
         dtype = np.dtype(_PLAIN[kind])
         length = math.prod(shape) * dtype.itemsize
         offset = _number(entries.get("offset", "0"), f"{what}: offset")
         declared = _number(entries.get("length", str(length)), f"{what}: length")
         if declared != length:
-            raise ModelFormatError(f"{what} has a length of {declared} bytes; its shape {list(shape)} asks for {length}")
+            raise ModelFormatError(
+                f"{what} has a length of {declared} bytes; its shape {list(shape)} asks for {length}"
+            )
         data = _read_inside(self._folder, entries.get("location", ""), offset, length, what)
         values = np.frombuffer(data, dtype=np.uint8 if kind == "BOOL" else dtype)
         return (values != 0 if kind == "BOOL" else values).reshape(shape)
@@ -125,7 +131,9 @@ def _read_inside(folder: Path, location: str, offset: int, length: int, what: st
     for part in parts:
         path = path / part
         if path.is_symlink():
-            raise ModelFormatError(f"{what} lies in {location[:80]!r}, which is a symbolic link; links are not followed")
+            raise ModelFormatError(
+                f"{what} lies in {location[:80]!r}, which is a symbolic link; links are not followed"
+            )
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:

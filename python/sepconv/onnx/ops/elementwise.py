@@ -208,8 +208,8 @@ def mean(call: Call) -> list[Array]:
 
 @native("Where", types=ANY, typed=3)
 def where(call: Call) -> list[Array]:
-    condition, a, b = np.broadcast_arrays(call[0], call[1], call[2])
-    return [nd.select(*(dense(x, call.threads) for x in (condition, a, b)), call.threads)]
+    condition, a, b = (dense(x, call.threads) for x in np.broadcast_arrays(call[0], call[1], call[2]))
+    return [nd.select(condition, a, b, call.threads)]
 
 
 def _castable(node: Node, infos: list[Info]) -> str | None:
@@ -250,7 +250,6 @@ def batch_normalization(call: Call) -> list[Array]:
 
     scale, shift = call.cached("affine", (1, 2, 3, 4), affine)
     return [nd.binary("add", nd.binary("mul", call.dense(0), scale, call.threads), shift, call.threads)]
-
 
 
 def trains(node: Node) -> bool:

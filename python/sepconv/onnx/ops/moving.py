@@ -82,7 +82,12 @@ def size_(call: Call) -> list[Array]:
     return [np.array(call[0].size, np.int64)]
 
 
-@native("Constant", typed=0, kernel="view", check=lambda node, _: _constant_problem(node))
+def _constant_problem(node: Node, _: list[Info]) -> str | None:
+    known = {"value", "value_float", "value_floats", "value_int", "value_ints"}
+    return None if len(node.attributes) == 1 and set(node.attributes) <= known else "it holds no plain tensor"
+
+
+@native("Constant", typed=0, kernel="view", check=_constant_problem)
 def constant(call: Call) -> list[Array]:
     ((name, value),) = call.node.attributes.items()
     match name:
@@ -93,11 +98,6 @@ def constant(call: Call) -> list[Array]:
         case "value_int" | "value_ints":
             return [np.array(value, np.int64)]
     raise NotNativeError(f"its attribute is {name}")
-
-
-def _constant_problem(node: Node) -> str | None:
-    known = {"value", "value_float", "value_floats", "value_int", "value_ints"}
-    return None if len(node.attributes) == 1 and set(node.attributes) <= known else "it holds no plain tensor"
 
 
 @native("ConstantOfShape", typed=0)
@@ -253,7 +253,12 @@ def channel_shuffle(call: Call) -> list[Array]:
 # --- By tables of places
 
 
-@native("Pad", types=ANY, check=lambda node, infos: _pad_problem(node, infos), kernel="nd gather")
+def _pad_problem(node: Node, infos: list[Info]) -> str | None:
+    mode = node.attribute("mode", "constant")
+    return None if mode in ("constant", "edge", "reflect", "wrap") else f"its mode is {mode}"
+
+
+@native("Pad", types=ANY, check=_pad_problem, kernel="nd gather")
 def pad(call: Call) -> list[Array]:
     x = call[0]
     if x.ndim == 0:
@@ -295,11 +300,6 @@ def _places(size: int, before: int, after: int, mode: str) -> list[int]:
         period = max(2 * (size - 1), 1)
         places = np.abs((places + size - 1) % period - (size - 1)) if size > 1 else places * 0
     return [int(place) for place in places]
-
-
-def _pad_problem(node: Node, infos: list[Info]) -> str | None:
-    mode = node.attribute("mode", "constant")
-    return None if mode in ("constant", "edge", "reflect", "wrap") else f"its mode is {mode}"
 
 
 @native("Gather", types=ANY, kernel="nd gather")

@@ -85,15 +85,22 @@ class Operator:
 
     def problem(self, node: Node, infos: list[Info]) -> str | None:
         """Why our kernels do not run this node, as far as that is known before it runs."""
+        if any(len(info.shape or ()) > MAX_RANK for info in infos):
+            return f"an input has more than {MAX_RANK} axes"
         for info in infos[: self.typed]:
             if info.dtype is None:
                 continue
-            if (self.types and info.dtype.name not in self.types) or info.dtype.hasobject or info.dtype.itemsize not in _SIZES:
+            if (
+                (self.types and info.dtype.name not in self.types)
+                or info.dtype.hasobject
+                or info.dtype.itemsize not in _SIZES
+            ):
                 return f"its input is {info.dtype}"
         return self.check(node, infos) if self.check is not None else None
 
 
 _SIZES = (1, 2, 4, 8, 16)
+MAX_RANK = 10  # of the core's arrays
 OPERATORS: dict[tuple[str, str], Operator] = {}
 R = TypeVar("R", bound=Run)
 

@@ -54,7 +54,10 @@ def resize(call: Call) -> list[Array]:
     outside = call.attribute("extrapolation_value", 0.0)
     coordinates = [_coordinates(axis, transform) for axis in axes]
     cut = transform == "tf_crop_and_resize"
-    beyond = [(c < 0) | (c > axis.size - 1) if cut else np.zeros(len(c), bool) for c, axis in zip(coordinates, axes, strict=True)]
+    beyond = [
+        (c < 0) | (c > axis.size - 1) if cut else np.zeros(len(c), bool)
+        for c, axis in zip(coordinates, axes, strict=True)
+    ]
     if mode == "nearest":
         tables: list[list[int]] = [[] for _ in axes]
         for index, axis in enumerate(axes):

@@ -36,9 +36,7 @@ def conv(call: Call) -> list[Array]:
     if x.shape[0] == 0:
         return [np.empty((0, outputs, *space.out), np.float32)]
     packed = call.cached("groups", (1, 2), pack)
-    y = nd.conv(
-        x, packed, space.out, space.kernel, space.stride, space.begin, space.end, space.dilation, call.threads
-    )
+    y = nd.conv(x, packed, space.out, space.kernel, space.stride, space.begin, space.end, space.dilation, call.threads)
     return [activated(call, y)]
 
 

@@ -43,6 +43,11 @@ def _groups(uses: Uses, node: Node) -> tuple[str, int] | None:
     if len(before) < 3 or len(after) != len(before) or before != after or len(split) not in (4, 5):
         return None
     groups, inner = split[1], split[2]
-    if not isinstance(groups, int) or not isinstance(inner, int) or before[1] != groups * inner or before[0] != split[0]:
+    if (
+        not isinstance(groups, int)
+        or not isinstance(inner, int)
+        or before[1] != groups * inner
+        or before[0] != split[0]
+    ):
         return None
     return (first.inputs[0], groups)

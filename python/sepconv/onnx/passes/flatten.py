@@ -36,6 +36,8 @@ def _flattens(graph: Graph, node: Node) -> bool:
         return False
     rows, columns = (int(size) for size in target.reshape(-1))
     rest = shape[1:]
-    whole = math.prod(dim for dim in rest if isinstance(dim, int)) if all(isinstance(dim, int) for dim in rest) else None
+    whole = (
+        math.prod(dim for dim in rest if isinstance(dim, int)) if all(isinstance(dim, int) for dim in rest) else None
+    )
     keeps = rows == 0 or (isinstance(shape[0], int) and rows == shape[0])
     return (keeps and columns in (-1, whole)) or (rows == -1 and whole is not None and columns == whole)

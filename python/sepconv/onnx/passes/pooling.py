@@ -13,12 +13,26 @@ def run(graph: Graph) -> str:
         if not node.is_op("ReduceMean") or not _is_spatial(graph, node):
             continue
         count += 1
-        pool = Node("GlobalAveragePool", node.inputs[:1], list(node.outputs), name=node.name, origin=node.origin, opset=node.opset)
+        pool = Node(
+            "GlobalAveragePool",
+            node.inputs[:1],
+            list(node.outputs),
+            name=node.name,
+            origin=node.origin,
+            opset=node.opset,
+        )
         nodes[-1] = pool
         if not node.attribute("keepdims", 1):
             pool.outputs = [f"{node.outputs[0]}/pooled"]
             nodes.append(
-                Node("Flatten", pool.outputs[:], list(node.outputs), {"axis": 1}, name=f"{node.name}/flat", opset=node.opset)
+                Node(
+                    "Flatten",
+                    pool.outputs[:],
+                    list(node.outputs),
+                    {"axis": 1},
+                    name=f"{node.name}/flat",
+                    opset=node.opset,
+                )
             )
             pooled, known = graph.info(node.outputs[0]), graph.info(node.inputs[0]).shape or ()
             graph.infos[pool.outputs[0]] = type(pooled)(pooled.dtype, (*known[:2], *(1,) * (len(known) - 2)))

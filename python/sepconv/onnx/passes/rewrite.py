@@ -44,7 +44,9 @@ def output_channels(graph: Graph, node: Node) -> int | None:
             return int(weight.shape[0])
         case "ConvTranspose":
             return int(weight.shape[1]) * int(node.attribute("group", 1))
-        case "Gemm" if weight.ndim == 2 and not node.attribute("transA", 0) and float(node.attribute("alpha", 1.0)) == 1.0:
+        case "Gemm" if (
+            weight.ndim == 2 and not node.attribute("transA", 0) and float(node.attribute("alpha", 1.0)) == 1.0
+        ):
             return int(weight.shape[0 if node.attribute("transB", 0) else 1])
     return None
 

@@ -1,0 +1,114 @@
+"""From nodes of our graph to the layer list, for the regions of a model that become one plan.
+
+A value is [n, c, h, w], [n, c, w] or [n, c] in the file and (h, w, c), (1, w, c) or (1, 1, c) as a layer's result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sepconv.graph import Input, Layer, Shape
+from sepconv.onnx.ir import Array, Graph, Node
+
+
+class NotInPlanError(Exception):
+    """The layer list does not say this; the message tells what."""
+
+
+def layer_shape(shape: Sequence[int]) -> Shape:
+    """(h, w, c) of a value of this shape."""
+    if not 2 <= len(shape) <= 4:
+        raise NotInPlanError(f"rank {len(shape)}")
+    c, *space = shape[1:]
+    h, w = (1, 1, *space)[-2:]
+    return h, w, c
+
+
+class Lowering:
+    """Layers while nodes are added one after the other; a value that none of them wrote becomes an Input."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layers: list[Layer] = []
+        self.inputs: list[str] = []
+        self.batch: int | None = None
+        self._names: dict[str, str] = {}  # the layer that holds a value
+        self._shapes: dict[str, Shape] = {}
+
+    def add(self, node: Node) -> None:
+        """Raises NotInPlanError, or ValueError where the node itself is wrong."""
+        lower = _LOWERINGS.get((node.domain, node.op))
+        if lower is None:
+            raise NotInPlanError(f"no layer for {node.op}")
+        if any(node.outputs[1:]) and node.op != "Split":
+            raise NotInPlanError("more than one output")
+        if any(self.graph.info(name).dtype != np.float32 for name in (node.inputs[0], node.outputs[0])):
+            raise NotInPlanError("not float32")
+        lower(self, node)
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        shape = self.graph.shape(value)
+        if shape is None:
+            raise NotInPlanError(f"the shape of {value!r} is not known")
+        layer_shape(shape)
+        if math.prod(shape) == 0:
+            raise NotInPlanError("an empty value")
+        if self.batch is None:
+            self.batch = shape[0]
+        if shape[0] != self.batch:
+            raise NotInPlanError(f"a batch of {shape[0]} beside one of {self.batch}")
+        return shape
+
+    def layer(self, value: str) -> str:
+        """The name of the layer whose result a value is."""
+        if value in self.graph.constants:
+            raise NotInPlanError(f"{value!r} is constant")
+        if value not in self._names:
+            shape = layer_shape(self.shape(value))
+            self.layers.append(Input(name=value, shape=shape))
+            self.inputs.append(value)
+            self._names[value] = value
+        return self._names[value]
+
+    def constant(self, value: str) -> Array:
+        array = self.graph.constant(value)
+        if array is None:
+            raise NotInPlanError(f"{value!r} is not constant")
+        return array
+
+    def emit(
+        self, node: Node, make: Callable[..., Layer], *, name: str = "", inputs: Sequence[str] = (), **arguments: Any
+    ) -> str:
+        """Append a layer, named after the node's result, that reads these layers (none: the first input's)."""
+        name = name or node.outputs[0]
+        reads = tuple(inputs) or (self.layer(node.inputs[0]),)
+        self.layers.append(make(name=name, inputs=reads, **arguments))
+        self._names.setdefault(name, name)
+        return name
+
+    def alias(self, node: Node, source: str | None = None) -> None:
+        """The node's result is another value's."""
+        self._names[node.outputs[0]] = self.layer(source or node.inputs[0])
+
+    def finish(self, node: Node) -> None:
+        shape = self.shape(node.outputs[0])
+        if layer_shape(shape)[2] != shape[1]:
+            raise NotInPlanError("a shape that does not fit")
+
+
+Lower = Callable[[Lowering, Node], None]
+L = TypeVar("L", bound=Lower)
+_LOWERINGS: dict[tuple[str, str], Lower] = {}
+
+
+def lowers(*names: str, domain: str = "") -> Callable[[L], L]:
+    def register(lower: L) -> L:
+        for name in names:
+            _LOWERINGS[domain, name] = lower
+        return lower
+
+    return register

@@ -1,0 +1,212 @@
+"""Each pass by itself: what it finds, what it must leave, and that results stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
+
+from onnx_models import Builder, assert_agrees, loaded, normal, reference
+
+from sepconv.onnx.passes import PASSES, run_passes
+from sepconv.onnx.reader import read_model
+
+SHAPE = {"x": [2, 6, 9, 10]}
+
+
+def ops(proto: Any, *passes: str) -> list[str]:
+    """The operators that are left after these passes."""
+    graph, _ = run_passes(read_model(proto), passes)
+    return [f"{node.op}{'+' + node.activation if node.activation != 'none' else ''}" for node in graph.nodes]
+
+
+def check(b: Builder, y: str, *passes: str, opset: int = 18, inputs: Any = None) -> list[str]:
+    """The operators left; the model's results stay, with all passes, with these, and with none."""
+    shapes = inputs or SHAPE
+    proto = b.model(shapes, [y], opset=opset)
+    data = [normal(*shape, seed=i) for i, shape in enumerate(shapes.values())]
+    assert_agrees(proto, *data)
+    np.testing.assert_allclose(loaded(proto, passes=passes)(*data), reference(proto, *data)[0], rtol=1e-4, atol=1e-5)
+    return ops(proto, *passes)
+
+
+def test_constants() -> None:
+    b = Builder()
+    shape = b.node(
+        "Concat", b.node("Slice", b.node("Shape", "x"), b.integers(0), b.integers(1)), b.integers(-1), axis=0
+    )
+    filled = b.node("ConstantOfShape", b.integers(540))
+    y = b.node("Add", b.node("Reshape", "x", shape), b.node("Exp", filled))
+    assert check(b, y, "constants") == ["Reshape", "Add"]
+
+
+def test_identities() -> None:
+    b = Builder()
+    y = b.node("Identity", b.node("Dropout", b.node("Cast", "x", to=1)))
+    y = b.node("Transpose", b.node("Mul", y, b.constant(1.0)), perm=[0, 1, 2, 3])
+    y = b.node("Cast", b.node("Mul", b.node("Relu", y), b.constant(2.0)), to=6)
+    assert check(b, y, "identities") == ["Relu", "Mul", "Cast"]
+    b = Builder()  # one more axis is a change
+    assert check(b, b.node("Add", "x", b.constant(np.zeros((1, 1, 1, 1, 1)))), "identities") == ["Add"]
+
+
+def test_batch_norm() -> None:
+    b = Builder()
+    y = b.batch_norm(b.conv("x", 6, 8, bias=False), 8)
+    transposed = b.node("ConvTranspose", y, b.weight(8, 6, 2, 2), strides=[2, 2])
+    y = b.batch_norm(transposed, 6)
+    assert check(b, y, "batch_norm") == ["Conv", "ConvTranspose"]
+    b = Builder()
+    shared = b.conv("x", 6, 6)  # read twice: it must stay as it is
+    assert check(b, b.node("Add", shared, b.batch_norm(shared, 6)), "batch_norm") == [
+        "Conv",
+        "BatchNormalization",
+        "Add",
+    ]
+
+
+def test_scale() -> None:
+    b = Builder()
+    y = b.node("Mul", b.conv("x", 6, 8), b.weight(8, 1, 1))
+    y = b.node("Sub", y, b.weight(1, 8, 1, 1))
+    y = b.node("Div", b.node("Add", b.weight(8, 1, 1), y), b.constant(0.7))
+    assert check(b, y, "scale") == ["Conv"]
+    b = Builder()
+    y = b.node("Add", b.node("MatMul", "x", b.weight(7, 5)), b.weight(5))
+    y = b.node("Mul", y, b.weight(5))
+    assert check(b, y, "constants", "scale", inputs={"x": [3, 7]}) == ["Gemm"]
+    b = Builder()
+    y = b.node("Mul", b.conv("x", 6, 10), b.weight(10))  # along the width, which is 10 as well
+    assert check(b, y, "scale") == ["Conv", "Mul"]
+    b = Builder()
+    y = b.node("Div", b.weight(8, 1, 1), b.conv("x", 6, 8))
+    assert ops(b.model(SHAPE, [y]), "scale") == ["Conv", "Div"]
+
+
+def test_pad() -> None:
+    b = Builder()
+    y = b.conv(b.node("Pad", "x", b.integers(0, 0, 1, 2, 0, 0, 0, 1)), 6, 8, pads=[1, 0, 1, 0])
+    assert check(b, y, "pad") == ["Conv"]
+    for pads, value, mode in (
+        ((0, 1, 0, 0, 0, 1, 0, 0), 0, "constant"),
+        ((0, 0, 1, 1, 0, 0, 1, 1), 1, "constant"),
+        ((0, 0, 1, 1, 0, 0, 1, 1), 0, "reflect"),
+    ):
+        b = Builder()
+        y = b.conv(b.node("Pad", "x", b.integers(*pads), b.constant(value), mode=mode), 6 + pads[1] * 2, 8)
+        assert check(b, y, "pad") == ["Pad", "Conv"]
+
+
+def test_flatten() -> None:
+    for flat in (("Flatten",), ("Reshape", (2, -1)), ("Reshape", (0, -1)), ("Reshape", (-1, 540))):
+        b = Builder()
+        x = b.node("Flatten", "x") if len(flat) == 1 else b.node("Reshape", "x", b.integers(*flat[1]))
+        assert check(b, b.node("Gemm", x, b.weight(540, 4, scale=0.05)), "flatten", "dead_code") == ["Gemm"]
+    b = Builder()
+    y = b.node("MatMul", b.node("Reshape", "x", b.integers(4, 270)), b.weight(270, 3, scale=0.05))
+    assert check(b, y, "flatten", "dead_code") == ["Reshape", "MatMul"]
+
+
+def test_activations_in_several_nodes() -> None:
+    three, zero, six, sixth = 3.0, 0.0, 6.0, 1 / 6
+
+    def gate(b: Builder) -> Any:
+        return b.node("Clip", b.node("Add", "x", b.constant(three)), b.constant(zero), b.constant(six))
+
+    def hard_sigmoid(b: Builder) -> Any:
+        return b.node("Mul", b.constant(sixth), gate(b))
+
+    def gelu(b: Builder) -> Any:
+        erf = b.node("Erf", b.node("Div", "x", b.constant(np.sqrt(2))))
+        return b.node("Mul", b.node("Mul", "x", b.node("Add", erf, b.constant(1.0))), b.constant(0.5))
+
+    cases: dict[str, list[Callable[[Builder], Any]]] = {
+        "HardSwish": [
+            lambda b: b.node("Div", b.node("Mul", "x", gate(b)), b.constant(six)),
+            lambda b: b.node("Mul", hard_sigmoid(b), "x"),
+            lambda b: b.node("Mul", "x", b.node("HardSigmoid", "x", alpha=sixth, beta=0.5)),
+        ],
+        "Activation": [
+            hard_sigmoid,
+            lambda b: b.node("Mul", "x", b.node("Sigmoid", "x")),
+            lambda b: b.node("Clip", "x", b.constant(zero), b.constant(six)),
+            lambda b: b.node("Clip", "x", b.constant(zero)),
+        ],
+        "Mish": [lambda b: b.node("Mul", b.node("Tanh", b.node("Softplus", "x")), "x")],
+        "Gelu": [gelu],
+    }
+    for name, builds in cases.items():
+        for build in builds:
+            b = Builder()
+            assert check(b, build(b), "hard_swish", "dead_code") == [name]
+    b = Builder()
+    b.node("Identity", "x")
+    other = b.node("Mul", "x", b.node("HardSigmoid", "x", alpha=0.2, beta=0.5))
+    assert check(b, other, "hard_swish", "dead_code") == ["HardSigmoid", "Mul"]
+
+
+@pytest.mark.parametrize("name", ("Relu", "Sigmoid", "HardSwish", "HardSigmoid"))
+def test_activation(name: str) -> None:
+    b = Builder()
+    y = b.node(name, b.conv("x", 6, 8))
+    kind = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid"}[name]
+    assert check(b, y, "activation") == [f"Conv+{kind}"]
+    b = Builder()
+    sums = b.conv("x", 6, 6)
+    assert check(b, b.node("Add", sums, b.node(name, sums)), "activation") == ["Conv", name, "Add"]
+
+
+def test_pooling_and_squeeze_excite() -> None:
+    b = Builder()
+    x = b.conv("x", 6, 6)
+    gate = b.node("Sigmoid", b.conv(b.node("ReduceMean", x, b.integers(-1, -2)), 6, 6, 1))
+    proto = b.model(SHAPE, [b.node("Mul", gate, x)])
+    model = assert_agrees(proto, normal(*SHAPE["x"]))
+    assert ("squeeze_excite", "1 block(s) found") in model.notes
+    assert ops(proto, "pooling")[1] == "GlobalAveragePool"
+    b = Builder()
+    assert check(b, b.node("ReduceMean", "x", b.integers(2, 3), keepdims=0), "pooling") == [
+        "GlobalAveragePool",
+        "Flatten",
+    ]
+    b = Builder()
+    assert check(b, b.node("ReduceMean", "x", b.integers(1, 2)), "pooling") == ["ReduceMean"]
+
+
+def test_channel_shuffle() -> None:
+    b = Builder()
+    split = b.node("Reshape", b.conv("x", 6, 6), b.integers(2, 3, 2, 9, 10))
+    y = b.node("Reshape", b.node("Transpose", split, perm=[0, 2, 1, 3, 4]), b.integers(2, 6, 9, 10))
+    assert check(b, y, "channel_shuffle", "dead_code") == ["Conv", "ChannelShuffle"]
+    b = Builder()
+    split = b.node("Reshape", "x", b.integers(2, 3, 2, 10, 9))  # another height and width on the way
+    y = b.node("Reshape", b.node("Transpose", split, perm=[0, 2, 1, 3, 4]), b.integers(2, 6, 9, 10))
+    assert check(b, y, "channel_shuffle", "dead_code") == ["ChannelShuffle"]  # pixels move as a whole all the same
+    b = Builder()
+    split = b.node("Reshape", "x", b.integers(2, 3, 2, 9, 10))
+    y = b.node("Reshape", b.node("Transpose", split, perm=[0, 2, 1, 4, 3]), b.integers(2, 6, 9, 10))
+    assert check(b, y, "channel_shuffle", "dead_code") == ["Reshape", "Transpose", "Reshape"]
+
+
+def test_dead_code() -> None:
+    b = Builder()
+    b.node("Exp", b.conv("x", 6, 8))
+    assert check(b, b.node("Relu", "x"), "dead_code") == ["Relu"]
+
+
+def test_each_can_be_left_out() -> None:
+    from onnx_models import small_network
+
+    proto = small_network()
+    x = normal(1, 3, 16, 16)
+    want = reference(proto, x)[0]
+    for left_out in PASSES:
+        model = loaded(proto, passes=[name for name in PASSES if name != left_out])
+        np.testing.assert_allclose(model(x), want, rtol=1e-4, atol=1e-6)
+        assert left_out not in dict(model.notes)
+    for alone in PASSES:
+        np.testing.assert_allclose(loaded(proto, passes=[alone])(x), want, rtol=1e-4, atol=1e-6)
