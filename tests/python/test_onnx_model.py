@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
+pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
-from onnx_models import Builder, assert_agrees, loaded, normal, reference, small_network  # noqa: E402
+import onnx
+from onnx_models import Builder, assert_agrees, loaded, normal, reference, small_network
 
-import sepconv  # noqa: E402
-from sepconv.errors import UnsupportedError  # noqa: E402
-from sepconv.export.onnx import to_onnx  # noqa: E402
-from sepconv.models import mobilenet_v1, mobilenet_v2  # noqa: E402
-from sepconv.onnx.program import FallbackWarning, NodeStep, PlanStep, Program  # noqa: E402
+import sepconv
+from sepconv.errors import UnsupportedError
+from sepconv.export.onnx import to_onnx
+from sepconv.models import mobilenet_v1, mobilenet_v2
+from sepconv.onnx.program import FallbackWarning, NodeStep, PlanStep, Program
 
 
 def program(model: Any) -> Program:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
+pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
+
+import onnx
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "conformance.py"
 
