@@ -36,6 +36,8 @@ constexpr Isa kIsas[] = {
 #if defined(__x86_64__) || defined(_M_X64)
     {"avx2", has_avx2, avx2_table},
     {"avx512", has_avx512, avx512_table},
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    {"neon", [] { return true; }, neon_table},  // part of every AArch64 system's calling convention
 #endif
 };
 

@@ -11,7 +11,7 @@
 namespace sepconv {
 
 // The ISAs that were built and that this CPU and OS run, the best last: "scalar", "avx2" (with FMA),
-// "avx512" (F, BW, DQ, VL).
+// "avx512" (F, BW, DQ, VL); "neon" on 64-bit Arm.
 std::vector<std::string> supported_isas();
 
 // The table everything runs on: chosen at the first call, from the environment variable SEPCONV_ISA or else the best.

@@ -1,71 +1,132 @@
 // Depthwise convolution of one plane (V channels), a row of Tile output columns at a time.
 //
-// Registers: acc[Tile], the taps of the row at hand (all K·K of them where registers allow, hoisted by the compiler), one
-// input vector. Loop order: output rows, tiles of columns, input rows, input columns, taps: each input vector is loaded
-// once a row and feeds every tap that meets it. Of a tile's input columns only the first and last K/2 can lie outside:
-// they come through pointers of their own, turned to a vector of zeros there, so that padding costs no branch.
-// Each output is one chain of multiply-adds in order of (row, column) of the taps, whatever the tile.
+// Registers: acc[Tile], kLoads input vectors, bias and all taps where registers allow (3x3 with 32 of them), else the taps
+// of the row at hand. Loop order: output rows, tiles of columns, input rows, input columns, taps: each input vector is
+// loaded once a row and feeds every tap that meets it. Of a tile's input columns only the first and last K/2 can lie
+// outside: where some do, these come through pointers of their own, turned to a vector of zeros there, so that padding
+// costs no branch. Each output is one chain of multiply-adds in order of (row, column) of the taps, whatever the tile.
 #include "kernels/table.h"
 
 namespace sepconv::SEPCONV_ISA {
 
-template <int K, int Stride, int Tile>
-SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const float* const* rows, int x, float* out, vf lo, vf hi) {
+// Keeps an address in a register of its own. Else GCC adds the offset of every column to every row.
+SEPCONV_INLINE const float* anchor(const float* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
+// The bias (0) and taps (from 1 on) of a plane: held in registers, or loaded where they are used.
+template <int K>
+class DepthwiseTaps {
+ public:
+  [[gnu::always_inline]] explicit DepthwiseTaps(const float* w) : w_(w) {
+#pragma GCC unroll 10
+    for (int i = 0; i < kHeld; ++i) held_[i] = load(w + i * kLanes);
+  }
+  [[gnu::always_inline]] vf operator[](int i) const { return i < kHeld ? held_[i] : load(w_ + i * kLanes); }
+
+ private:
+  static constexpr int kHeld = K == 3 && kRegisters >= 32 ? 1 + K * K : 1;
+  const float* w_;
+  vf held_[kHeld];
+};
+
+// A tile whose first tap's column is `first`. Edge: columns may lie outside.
+template <int K, int Stride, int Tile, bool Edge>
+SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const DepthwiseTaps<K>& taps, const float* const (&rows)[K],
+                                   int first, float* out, vf lo, vf hi, bool swish) {
   constexpr int kColumns = (Tile - 1) * Stride + K;
   constexpr int kEdge = K / 2;
-  const int first = x * Stride - d.pad_left;
   vf acc[Tile];
-  const vf bias = load(d.w);
-#pragma GCC unroll 7
+  const vf bias = taps[0];
+#pragma GCC unroll 14
   for (int i = 0; i < Tile; ++i) acc[i] = bias;
 #pragma GCC unroll 7
   for (int r = 0; r < K; ++r) {
-    const float* const row = rows[r] + static_cast<std::ptrdiff_t>(first) * kLanes;
+    const float* const row = anchor(rows[r] + static_cast<std::ptrdiff_t>(first) * kLanes);
     vf w[K];
 #pragma GCC unroll 7
-    for (int s = 0; s < K; ++s) w[s] = load(d.w + (1 + r * K + s) * kLanes);
-#pragma GCC unroll 19
-    for (int i = 0; i < kColumns; ++i) {
+    for (int s = 0; s < K; ++s) w[s] = taps[1 + r * K + s];
+    const auto column = [&](int i) {
       const float* p = row + i * kLanes;
-      if (i < kEdge) p = first + i < 0 ? d.zeros : p;
-      if (i >= kColumns - kEdge) p = first + i >= d.in_w ? d.zeros : p;
-      const vf v = load_once(p);
+      if (Edge && i < kEdge) p = first + i < 0 ? d.zeros : p;
+      if (Edge && i >= kColumns - kEdge) p = first + i >= d.in_w ? d.zeros : p;
+      return load_once(p);
+    };
+    const auto multiply = [&](int i, vf v) {
 #pragma GCC unroll 7
       for (int s = 0; s < K; ++s) {
         const int o = i - s;
         if (o >= 0 && o % Stride == 0 && o / Stride < Tile) acc[o / Stride] = fmadd(v, w[s], acc[o / Stride]);
       }
+    };
+    constexpr int kSingle = kColumns % kLoads;
+    if constexpr (kSingle != 0) multiply(0, column(0));
+#pragma GCC unroll 33
+    for (int i = kSingle; i < kColumns; i += kLoads) {
+      vf v[kLoads];
+#pragma GCC unroll 2
+      for (int j = 0; j < kLoads; ++j) v[j] = column(i + j);
+#pragma GCC unroll 2
+      for (int j = 0; j < kLoads; ++j) multiply(i + j, v[j]);
     }
   }
-  if (d.hard_swish) {
-#pragma GCC unroll 7
+  if (swish) [[unlikely]] {
+#pragma GCC unroll 14
     for (int i = 0; i < Tile; ++i) store(out + i * kLanes, hard_swish(acc[i]));
     return;
   }
-#pragma GCC unroll 7
-  for (int i = 0; i < Tile; ++i) store(out + i * kLanes, min(hi, max(lo, acc[i])));
+#pragma GCC unroll 14
+  for (int i = 0; i < Tile; ++i) store(out + i * kLanes, clamp(acc[i], lo, hi));
+}
+
+// The `width` < Tile columns that are left of a row, in one tile.
+template <int K, int Stride, int Tile>
+SEPCONV_INLINE void depthwise_tail(const DepthwiseRows& d, const DepthwiseTaps<K>& taps, const float* const (&rows)[K],
+                                   int width, int first, float* out, vf lo, vf hi, bool swish) {
+  if constexpr (Tile > 1) {
+    if (width == Tile - 1) {
+      depthwise_tile<K, Stride, Tile - 1, true>(d, taps, rows, first, out, lo, hi, swish);
+    } else {
+      depthwise_tail<K, Stride, Tile - 1>(d, taps, rows, width, first, out, lo, hi, swish);
+    }
+  }
 }
 
 // Widest tile first; the remainder in one narrower tile.
 template <int K, int Stride>
 void depthwise(const DepthwiseRows& d) {
-  constexpr int kTile = kRegisters >= 32 ? 7 : K == 3 ? 7 : 4;
+  // Wide where vectors are short: bias, addresses and the loop take a smaller part.
+  constexpr int kTile = kRegisters >= 32 ? (kLanes == 4 ? 14 : 7) : K == 3 ? 7 : 4;
+  constexpr int kColumns = (kTile - 1) * Stride + K, kStep = kTile * Stride;
   const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
+  const DepthwiseTaps<K> taps(d.w);
+  // Tiles [inner, inner_end) see no column outside.
+  const int tiles = d.out_w / kTile, room = d.in_w + d.pad_left - kColumns;
+  const int inner = d.pad_left > 0, fitting = room < 0 ? 0 : room / kStep + 1;
+  const int inner_end = fitting < tiles ? fitting : tiles;
+  const bool swish = d.hard_swish;
   for (int y = 0; y < d.out_rows; ++y) {
-    const float* const* rows = d.rows + static_cast<std::ptrdiff_t>(y) * d.row_step;
+    const float* rows[K];
+#pragma GCC unroll 7
+    for (int r = 0; r < K; ++r) rows[r] = d.rows[static_cast<std::ptrdiff_t>(y) * d.row_step + r];
     float* out = d.out + y * d.out_step;
-    int x = 0;
-    for (; x + kTile <= d.out_w; x += kTile) depthwise_tile<K, Stride, kTile>(d, rows, x, out + x * kLanes, lo, hi);
-    float* const tail = out + x * kLanes;
-    switch (d.out_w - x) {
-      case 1: depthwise_tile<K, Stride, 1>(d, rows, x, tail, lo, hi); break;
-      case 2: depthwise_tile<K, Stride, 2>(d, rows, x, tail, lo, hi); break;
-      case 3: depthwise_tile<K, Stride, 3>(d, rows, x, tail, lo, hi); break;
-      case 4: depthwise_tile<K, Stride, 4>(d, rows, x, tail, lo, hi); break;
-      case 5: depthwise_tile<K, Stride, 5>(d, rows, x, tail, lo, hi); break;
-      case 6: depthwise_tile<K, Stride, 6>(d, rows, x, tail, lo, hi); break;
-      default: break;
+    int first = -d.pad_left;
+    const auto advance = [&] {
+      first += kStep;
+      out += kTile * kLanes;
+    };
+    for (int t = 0; t < tiles; ++t, advance()) {
+      if (t == inner && t < inner_end) {
+        for (int n = inner_end - t; n > 0; --n, advance()) {
+          depthwise_tile<K, Stride, kTile, false>(d, taps, rows, first, out, lo, hi, swish);
+        }
+        t = inner_end;
+        if (t == tiles) break;
+      }
+      depthwise_tile<K, Stride, kTile, true>(d, taps, rows, first, out, lo, hi, swish);
     }
+    depthwise_tail<K, Stride, kTile>(d, taps, rows, d.out_w - tiles * kTile, first, out, lo, hi, swish);
   }
 }
 
@@ -85,7 +146,7 @@ SEPCONV_INLINE void depthwise_any(const DepthwiseRows& d) {
           acc = fmadd(load(inside ? rows[r] + static_cast<std::ptrdiff_t>(column) * kLanes : d.zeros), load(w), acc);
         }
       }
-      const vf v = d.hard_swish ? hard_swish(acc) : min(hi, max(lo, acc));
+      const vf v = d.hard_swish ? hard_swish(acc) : clamp(acc, lo, hi);
       store(d.out + y * d.out_step + static_cast<std::ptrdiff_t>(x) * kLanes, v);
     }
   }

@@ -10,7 +10,7 @@ SEPCONV_INLINE constexpr void fill_gemm(GemmKernel (&row)[kMaxGemmRows]) {
 }
 
 SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
-  constexpr int kRows = kRegisters >= 32 ? 14 : kLanes == 8 ? 6 : 4;
+  constexpr int kRows = kRegisters >= 32 ? (kScalars > 1 ? 11 : 14) : kLanes == 8 ? 6 : 4;
   KernelTable t{};
   t.isa = isa;
   t.vector = kLanes;

@@ -1,20 +1,34 @@
 // GEMM tile: Rows × Vectors·V outputs of clamp(bias + A·B + residual), one pass over k.
 //
-// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16), Vectors weights, one broadcast
-// of A.
-// Loop order: segments of k, then k, then rows, then vectors. A k step reads Vectors·V packed weights, which stream, and
-// one float a row: the rows of a plane lie V floats apart, so V steps use up one cache line a row. Two k steps go together:
-// the hardware's prefetch then runs two ahead on the weights, and does not lag where they come from L2 (6 % of all time).
+// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16, 11×2 or 22×1 of NEON's 32), the
+// weights of a step, kLoads rows' scalars of A.
+// Loop order: segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. Each k reads Vectors·V packed
+// weights, which stream, and one float a row: the rows of a plane lie V floats apart, so V k use up one cache line a row. At
+// least two k go together: the hardware's prefetch then runs two ahead on the weights, and does not lag where they come from
+// L2 (6 % of all time).
 // Each output is one chain of multiply-adds in order of k, whatever the tile: the same bits for every tiling.
 #include "kernels/table.h"
 
 namespace sepconv::SEPCONV_ISA {
 
+// Some rows' part of a step: their scalars from the I-th on, each times the weights of that k.
+template <int Rows, int Vectors, int I = 0>
+SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows], const vf (&w)[kScalars][Vectors], vf (*acc)[Vectors]) {
+#pragma GCC unroll 2
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd_scalar<I>(x[i], w[I][j], acc[i][j]);
+  }
+  if constexpr (I + 1 < kScalars) multiply_rows<Rows, Vectors, I + 1>(x, w, acc);
+}
+
 template <int Rows, int Vectors, bool Strided>
 void gemm(const GemmTile& t) {
+  constexpr int kBases = Strided ? (Rows + 6) / 7 : 1;
   const std::ptrdiff_t step = Strided ? t.a_step : kLanes;
   const float* b = t.b;
   const char* ahead = static_cast<const char*>(t.prefetch);
+  const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
   vf acc[Rows][Vectors];
 #pragma GCC unroll 2
   for (int j = 0; j < Vectors; ++j) {
@@ -24,39 +38,68 @@ void gemm(const GemmTile& t) {
     for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
   }
 
+  // One step: the kScalars k from the k-th on.
+  const auto multiply = [&](const float* const (&base)[kBases], int k) __attribute__((always_inline)) {
+    vf w[kScalars][Vectors];
+#pragma GCC unroll 4
+    for (int i = 0; i < kScalars; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) w[i][j] = load(b + ((k + i) * Vectors + j) * kLanes);
+    }
+    __builtin_prefetch(ahead, 0, 2);
+    ahead += ahead_step;
+    const auto row = [&](int i) __attribute__((always_inline)) {
+      return load_scalars(Strided ? base[i / 7] + i % 7 * step + k : base[0] + i * step + k);
+    };
+    constexpr int kFirst = Rows % kLoads;
+    if constexpr (kFirst != 0) multiply_rows<1>({row(0)}, w, acc);
+#pragma GCC unroll 28
+    for (int i = kFirst; i < Rows; i += kLoads) {
+      scalars x[kLoads];
+#pragma GCC unroll 2
+      for (int r = 0; r < kLoads; ++r) x[r] = row(i + r);
+      multiply_rows<kLoads>(x, w, acc + i);
+    }
+  };
+  constexpr int kTogether = kScalars > 1 ? kScalars : 2;
   const Segment* const end = t.segments + t.segment_count;
   for (const Segment* s = t.segments; s != end; ++s) {
     const float* a = t.a + s->offset;
     // A base pointer for every seven rows: fewer multiples of a run-time step must stay in registers.
-    const float* base[(Rows + 6) / 7];
+    const float* base[kBases];
 #pragma GCC unroll 4
-    for (int i = 0; i < (Rows + 6) / 7; ++i) base[i] = a + 7 * i * step;
-    const auto multiply_add = [&](int k) __attribute__((always_inline)) {
-      vf w[Vectors];
-#pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) w[j] = load(b + (k * Vectors + j) * kLanes);
-      __builtin_prefetch(ahead, 0, 2);
-      ahead += t.prefetch_step;
-#pragma GCC unroll 28
-      for (int i = 0; i < Rows; ++i) {
-        const vf x = broadcast(Strided ? base[i / 7][i % 7 * step + k] : base[0][i * step + k]);
-#pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd(x, w[j], acc[i][j]);
-      }
-    };
+    for (int i = 0; i < kBases; ++i) base[i] = a + 7 * i * step;
     const auto advance = [&](int k) __attribute__((always_inline)) {
       b += k * Vectors * kLanes;
 #pragma GCC unroll 4
       for (const float*& pointer : base) pointer += k;
     };
     int k = s->count;
-    for (; k >= 2; k -= 2, advance(2)) {
-      multiply_add(0);
-      multiply_add(1);
+    if (!Strided && kScalars == kLanes) {
+      if (k == kScalars) [[likely]] {  // a whole plane is one step
+        multiply(base, 0);
+        advance(kScalars);
+        continue;
+      }
     }
-    if (k > 0) {
-      multiply_add(0);
-      advance(1);
+    for (; k >= kTogether; k -= kTogether, advance(kTogether)) {
+#pragma GCC unroll 2
+      for (int i = 0; i < kTogether; i += kScalars) multiply(base, i);
+    }
+    for (; k > 0; --k, advance(1)) {
+      if constexpr (kScalars == 1) {
+        multiply(base, 0);
+      } else {  // k that fill no step
+        vf w[Vectors];
+#pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j) w[j] = load(b + j * kLanes);
+#pragma GCC unroll 28
+        for (int i = 0; i < Rows; ++i) {
+          const vf x = broadcast(Strided ? base[i / 7][i % 7 * step] : base[0][i * step]);
+#pragma GCC unroll 2
+          for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd(x, w[j], acc[i][j]);
+        }
+      }
     }
   }
 
@@ -79,7 +122,7 @@ void gemm(const GemmTile& t) {
 #pragma GCC unroll 28
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) store(t.c + j * t.c_plane + i * kLanes, min(hi, max(lo, acc[i][j])));
+    for (int j = 0; j < Vectors; ++j) store(t.c + j * t.c_plane + i * kLanes, clamp(acc[i][j], lo, hi));
   }
 }
 

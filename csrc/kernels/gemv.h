@@ -38,7 +38,7 @@ SEPCONV_INLINE void gemv_panels(const GemvTask& t) {
   for (int p = 0; p < Panels; ++p) {
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
-      const vf v = t.hard_swish ? hard_swish(acc[p][j]) : min(hi, max(lo, acc[p][j]));
+      const vf v = t.hard_swish ? hard_swish(acc[p][j]) : clamp(acc[p][j], lo, hi);
       store(t.c + (2 * p + j) * t.c_plane, v);
     }
   }

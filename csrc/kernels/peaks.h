@@ -3,23 +3,23 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// acc[12]: more chains than any CPU has multiply-adds in flight (two pipes of latency 4 or 5). With a factor of one half and
+// More chains than any CPU has multiply-adds in flight: two pipes of latency 4 or 5, four on some of Arm's. With a factor of one half and
 // a term of one each converges to 2: nothing overflows or goes denormal. Returns a sum of all, so that none is dropped.
 SEPCONV_INLINE float fma_peak(std::int64_t iterations, float factor, float term) {
-  constexpr int kChains = 12;
+  constexpr int kChains = kRegisters >= 32 ? 16 : 12;
   const vf factors = broadcast(factor), terms = broadcast(term);
   vf acc[kChains];
-#pragma GCC unroll 12
+#pragma GCC unroll 16
   for (int i = 0; i < kChains; ++i) acc[i] = broadcast(static_cast<float>(i));
   for (std::int64_t n = 0; n < iterations; ++n) {
 #pragma GCC unroll 4
     for (int step = 0; step < kFmaPerIteration / kChains; ++step) {
-#pragma GCC unroll 12
+#pragma GCC unroll 16
       for (int i = 0; i < kChains; ++i) acc[i] = fmadd(acc[i], factors, terms);
     }
   }
   vf sum = acc[0];
-#pragma GCC unroll 12
+#pragma GCC unroll 16
   for (int i = 1; i < kChains; ++i) sum = add(sum, acc[i]);
   float lanes[kLanes];
   store(lanes, sum);

@@ -38,7 +38,7 @@ struct GemmTile {
   std::ptrdiff_t c_plane;
   float lo, hi;               // -inf, +inf for none; NaN passes through
   bool hard_swish = false;    // in place of the clamp
-  const void* prefetch;       // what to bring into L2 meanwhile: a line each k, prefetch_step bytes further each time; any address
+  const void* prefetch;       // what to bring into L2 meanwhile: a line each step, prefetch_step bytes further each k; any address
   std::ptrdiff_t prefetch_step;
 };
 using GemmKernel = void (*)(const GemmTile&);
@@ -140,6 +140,8 @@ const KernelTable& scalar_table();
 #if defined(__x86_64__) || defined(_M_X64)
 const KernelTable& avx2_table();
 const KernelTable& avx512_table();
+#elif defined(__aarch64__) || defined(_M_ARM64)
+const KernelTable& neon_table();
 #endif
 
 }  // namespace sepconv

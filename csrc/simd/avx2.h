@@ -13,6 +13,7 @@ using vf = __m256;
 using vi = __m256i;
 inline constexpr int kLanes = 8;
 inline constexpr int kRegisters = 16;
+inline constexpr int kLoads = 1;
 
 SEPCONV_INLINE vf load(const float* p) { return _mm256_loadu_ps(p); }
 SEPCONV_INLINE void store(float* p, vf v) { _mm256_storeu_ps(p, v); }
@@ -29,6 +30,7 @@ SEPCONV_INLINE vf mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 SEPCONV_INLINE vf div(vf a, vf b) { return _mm256_div_ps(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return _mm256_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm256_max_ps(a, b); }
+SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
 SEPCONV_INLINE vi load_lanes(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
@@ -45,6 +47,16 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   const vf first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
   const vf second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return _mm256_mul_ps(_mm256_mul_ps(p, first), second);
+}
+
+// A broadcast comes with the load.
+using scalars = vf;
+inline constexpr int kScalars = 1;
+SEPCONV_INLINE scalars load_scalars(const float* p) { return broadcast(*p); }
+template <int I>
+SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
+  static_assert(I == 0);
+  return fmadd(a, b, c);
 }
 
 }  // namespace sepconv::avx2

@@ -2,9 +2,12 @@
 //   load_once  a load that stays one: GCC would repeat it as the memory operand of each multiply-add
 //   min, max   return the second operand when either is NaN, so max(lo, x) lets a NaN x through
 //   max_nan    NaN when either is NaN
+//   clamp      min(hi, max(lo, x)) for bounds that are numbers: NaN comes through. Of two zeros it may give either.
 //   fmadd      a*b + c
 //   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
 //   ldexp      p · 2^n for integral n in [-252, 254]
+//   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads
+//   scalars    kScalars floats from memory, factors for vectors: load_scalars, then fmadd_scalar<i>(a, b, c) = a[i]*b + c
 #pragma once
 
 #include <immintrin.h>
@@ -19,6 +22,7 @@ using vf = __m512;
 using vi = __m512i;
 inline constexpr int kLanes = 16;
 inline constexpr int kRegisters = 32;
+inline constexpr int kLoads = 1;
 
 SEPCONV_INLINE vf load(const float* p) { return _mm512_loadu_ps(p); }
 SEPCONV_INLINE void store(float* p, vf v) { _mm512_storeu_ps(p, v); }
@@ -35,6 +39,7 @@ SEPCONV_INLINE vf mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 SEPCONV_INLINE vf div(vf a, vf b) { return _mm512_div_ps(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm512_max_ps(a, b); }
+SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) {
   return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
 }
@@ -44,5 +49,15 @@ SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
 }
 SEPCONV_INLINE vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SEPCONV_INLINE vf ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+
+// A broadcast comes with the load.
+using scalars = vf;
+inline constexpr int kScalars = 1;
+SEPCONV_INLINE scalars load_scalars(const float* p) { return broadcast(*p); }
+template <int I>
+SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
+  static_assert(I == 0);
+  return fmadd(a, b, c);
+}
 
 }  // namespace sepconv::avx512

@@ -13,6 +13,7 @@ typedef float vf __attribute__((vector_size(16)));
 typedef int vi __attribute__((vector_size(16)));
 inline constexpr int kLanes = 4;
 inline constexpr int kRegisters = 16;
+inline constexpr int kLoads = 1;
 
 SEPCONV_INLINE vf load(const float* p) {
   vf v;
@@ -29,6 +30,7 @@ SEPCONV_INLINE vf mul(vf a, vf b) { return a * b; }
 SEPCONV_INLINE vf div(vf a, vf b) { return a / b; }
 SEPCONV_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
 SEPCONV_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return a == a ? max(a, b) : a; }
 
 SEPCONV_INLINE vi load_lanes(const std::int32_t* p) {
@@ -62,6 +64,15 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   std::memcpy(&f, &first, sizeof f);
   std::memcpy(&s, &second, sizeof s);
   return p * f * s;
+}
+
+using scalars = vf;
+inline constexpr int kScalars = 1;
+SEPCONV_INLINE scalars load_scalars(const float* p) { return broadcast(*p); }
+template <int I>
+SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
+  static_assert(I == 0);
+  return fmadd(a, b, c);
 }
 
 }  // namespace sepconv::scalar

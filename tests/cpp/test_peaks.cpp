@@ -13,8 +13,11 @@ namespace {
 class Peaks : public ::testing::TestWithParam<KernelId> {};
 INSTANTIATE_TEST_SUITE_P(Kernels, Peaks, ::testing::ValuesIn(on_each_isa({"peaks_f32"})), test_name);
 
-// acc/2 + 1 goes to 2 in each of the twelve chains.
-TEST_P(Peaks, MultiplyAddsConverge) { EXPECT_EQ(GetParam().table().fma_peak_f32(100, 0.5f, 1.0f), 24.0f); }
+// acc/2 + 1 goes to 2 in each chain: twelve, or sixteen where there are 32 registers.
+TEST_P(Peaks, MultiplyAddsConverge) {
+  const float sum = GetParam().table().fma_peak_f32(100, 0.5f, 1.0f);
+  EXPECT_TRUE(sum == 24.0f || sum == 32.0f) << sum;
+}
 
 TEST_P(Peaks, ReadsAllAndNoMore) {
   const KernelTable& table = GetParam().table();

@@ -1,0 +1,24 @@
+// The kernels compiled for neon. No std:: containers or algorithms here: see docs/add-an-isa.md.
+#include "simd/neon.h"
+
+#define SEPCONV_ISA neon
+#include "kernels/hard_swish.h"
+#include "kernels/gemm.h"
+#include "kernels/gemv.h"
+#include "kernels/depthwise.h"
+#include "kernels/pool.h"
+#include "kernels/elementwise.h"
+#include "kernels/channels.h"
+#include "kernels/nd_elementwise.h"
+#include "kernels/peaks.h"
+#include "kernels/fill_table.h"
+
+namespace sepconv {
+
+namespace {
+constexpr KernelTable kTable = neon::make_table("neon");
+}
+
+const KernelTable& neon_table() { return kTable; }
+
+}  // namespace sepconv

@@ -1,0 +1,51 @@
+// The vocabulary of simd/avx512.h for AArch64 Advanced SIMD: 4 floats.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "base/inline.h"
+
+namespace sepconv::neon {
+
+using vf = float32x4_t;
+inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 32;
+inline constexpr int kLoads = 2;  // ldp
+
+SEPCONV_INLINE vf load(const float* p) { return vld1q_f32(p); }
+SEPCONV_INLINE void store(float* p, vf v) { vst1q_f32(p, v); }
+SEPCONV_INLINE vf load_once(const float* p) { return load(p); }
+SEPCONV_INLINE vf broadcast(float x) { return vdupq_n_f32(x); }
+SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+SEPCONV_INLINE vf add(vf a, vf b) { return vaddq_f32(a, b); }
+SEPCONV_INLINE vf sub(vf a, vf b) { return vsubq_f32(a, b); }
+SEPCONV_INLINE vf mul(vf a, vf b) { return vmulq_f32(a, b); }
+SEPCONV_INLINE vf div(vf a, vf b) { return vdivq_f32(a, b); }
+SEPCONV_INLINE vf min(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+SEPCONV_INLINE vf max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+// Two instructions where min and max take four: these let NaN through, and take -0 for less than 0.
+SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return vminq_f32(hi, vmaxq_f32(lo, x)); }
+SEPCONV_INLINE vf max_nan(vf a, vf b) { return vmaxq_f32(a, b); }
+SEPCONV_INLINE vf round(vf a) { return vrndnq_f32(a); }
+
+// In two factors, so that neither leaves the exponent's range.
+SEPCONV_INLINE vf ldexp(vf p, vf n) {
+  const int32x4_t whole = vcvtnq_s32_f32(n);
+  const int32x4_t half = vshrq_n_s32(whole, 1);
+  const int32x4_t rest = vsubq_s32(whole, half);
+  const int32x4_t bias = vdupq_n_s32(127);
+  const vf first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+  const vf second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
+  return vmulq_f32(vmulq_f32(p, first), second);
+}
+
+// A multiply-add takes its factor from any lane of a register, so one load brings four.
+using scalars = float32x4_t;
+inline constexpr int kScalars = 4;
+SEPCONV_INLINE scalars load_scalars(const float* p) { return vld1q_f32(p); }
+template <int I>
+SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
+  return vfmaq_laneq_f32(c, b, a, I);
+}
+
+}  // namespace sepconv::neon
