@@ -14,7 +14,7 @@ from pathlib import Path
 
 WHEEL_LIMIT = 2_000_000  # bytes
 # All that a kernel may call. In particular not fmaf: without FMA instructions it is a very slow library call.
-ISA_MAY_CALL = {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail", "memcpy", "memmove", "memset"}
+ISA_MAY_CALL = {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail", "__stack_chk_guard", "memcpy", "memmove", "memset"}
 SYMBOL = re.compile(r"^(?P<name>\S+) (?P<type>[A-Za-z])(?: |$)")
 
 
@@ -22,19 +22,19 @@ def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def symbols(path: Path, *options: str) -> list[tuple[str, str]]:
+def symbols(path: Path, *options: str, prefix: str = "") -> list[tuple[str, str]]:
     """Return (mangled name, nm's letter) of each symbol."""
-    lines = run("nm", "--format=posix", *options, str(path)).splitlines()
+    lines = run(f"{prefix}nm", "--format=posix", *options, str(path)).splitlines()
     return [(match["name"], match["type"]) for match in map(SYMBOL.match, lines) if match]
 
 
-def check_isa_object(path: Path) -> Iterator[str]:
+def check_isa_object(path: Path, prefix: str = "") -> Iterator[str]:
     """Yield the problems of one object of csrc/isa/: it must keep its instructions to itself."""
     isa = path.name.split(".")[0]
     # A function or variable in namespace sepconv::<isa>, or local to one that is.
     own = re.compile(rf"_Z(?:GV|TV|TI|TS)?Z*N[KVRO]*7sepconv{len(isa)}{isa}(?=[0-9EICLS])")
     table = f"_ZN7sepconv{len(isa) + 6}{isa}_tableEv"
-    for name, kind in symbols(path):
+    for name, kind in symbols(path, prefix=prefix):
         if kind == "U":
             if name not in ISA_MAY_CALL:
                 yield f"{path.name}: calls {name}; a kernel may call {', '.join(sorted(ISA_MAY_CALL))}"
@@ -42,9 +42,11 @@ def check_isa_object(path: Path) -> Iterator[str]:
             yield f"{path.name}: weak symbol {name} outside sepconv::{isa}; the linker may merge it into baseline code"
         elif kind.isupper() and name != table and not own.match(name):
             yield f"{path.name}: global symbol {name} is neither {isa}_table() nor in sepconv::{isa}"
-    if table not in {name for name, _ in symbols(path, "--defined-only")}:
+    if table not in {name for name, _ in symbols(path, "--defined-only", prefix=prefix)}:
         yield f"{path.name}: does not define {isa}_table()"
-    for section in re.findall(r"\s(\.(?:init_array|ctors|preinit_array)\S*)", run("readelf", "-SW", str(path))):
+    for section in re.findall(
+        r"\s(\.(?:init_array|ctors|preinit_array)\S*)", run(f"{prefix}readelf", "-SW", str(path))
+    ):
         yield f"{path.name}: section {section}: code that runs before the ISA is chosen"
 
 
@@ -83,12 +85,13 @@ def main() -> int:
     parser.add_argument("--objects", type=Path, required=True, help="the CMake build folder")
     parser.add_argument("--extension", type=Path)
     parser.add_argument("--wheel", type=Path)
+    parser.add_argument("--prefix", default="", help="of binutils, such as aarch64-linux-gnu-")
     arguments = parser.parse_args()
 
     objects = sorted(arguments.objects.glob("CMakeFiles/sepconv_core.dir/csrc/isa/*.o"))
     if not objects:
         parser.error(f"--objects {arguments.objects} holds no object of csrc/isa/; must be a CMake build folder")
-    problems = [problem for path in objects for problem in check_isa_object(path)]
+    problems = [problem for path in objects for problem in check_isa_object(path, arguments.prefix)]
     if arguments.extension:
         problems += check_extension(arguments.extension)
     if arguments.wheel:

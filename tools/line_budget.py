@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = {".h", ".cpp", ".py", ".pyi", ".cmake", ".toml", ".md"}
-NAMES = {"CMakeLists.txt", "run"}
+NAMES = {"CMakeLists.txt", "aarch64", "run"}
 FILE_LIMIT = 400
 
 BUDGET = {
@@ -32,7 +32,7 @@ BUDGET = {
     "bench": 600,
     "tools": 1200,
     "cmake": 150,
-    ".ci": 250,
+    ".ci": 400,
     "docs": 1300,
 }
 # What a newcomer reads in an afternoon to follow one kernel from its interface to its caller.

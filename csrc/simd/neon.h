@@ -3,11 +3,14 @@
 
 #include <arm_neon.h>
 
+#include <cstdint>
+
 #include "base/inline.h"
 
 namespace sepconv::neon {
 
 using vf = float32x4_t;
+using vi = int32x4_t;
 inline constexpr int kLanes = 4;
 inline constexpr int kRegisters = 32;
 inline constexpr int kLoads = 2;  // ldp
@@ -30,13 +33,22 @@ SEPCONV_INLINE vf round(vf a) { return vrndnq_f32(a); }
 
 // In two factors, so that neither leaves the exponent's range.
 SEPCONV_INLINE vf ldexp(vf p, vf n) {
-  const int32x4_t whole = vcvtnq_s32_f32(n);
-  const int32x4_t half = vshrq_n_s32(whole, 1);
-  const int32x4_t rest = vsubq_s32(whole, half);
-  const int32x4_t bias = vdupq_n_s32(127);
+  const vi whole = vcvtnq_s32_f32(n);
+  const vi half = vshrq_n_s32(whole, 1);
+  const vi rest = vsubq_s32(whole, half);
+  const vi bias = vdupq_n_s32(127);
   const vf first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
   const vf second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
   return vmulq_f32(vmulq_f32(p, first), second);
+}
+
+// Each lane's number becomes those of its four bytes: 4l … 4l+3. Of -1 they lie outside, where the table lookup keeps old's.
+SEPCONV_INLINE vi load_lanes(const std::int32_t* p) {
+  return vmlaq_n_s32(vdupq_n_s32(0x03020100), vld1q_s32(p), 0x04040404);
+}
+SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
+  return vreinterpretq_f32_u8(
+      vqtbx1q_u8(vreinterpretq_u8_f32(old), vreinterpretq_u8_f32(v), vreinterpretq_u8_s32(lanes)));
 }
 
 // A multiply-add takes its factor from any lane of a register, so one load brings four.

@@ -31,7 +31,17 @@ OTHER_LANGUAGES = {"cmake", "cpp", "json", "text"}  # sh, shell, console, py: wo
 HAVE_ENGINE = importlib.util.find_spec("sepconv._core") is not None
 
 # What a line of a "checked: development" block may start with, environment variables aside.
-DEVELOPMENT_PROGRAMS = {"cmake", "mypy", "pip", "python", "python3", "ruff", "sepconv_bench", "sepconv_tests"}
+DEVELOPMENT_PROGRAMS = {
+    "cmake",
+    "mypy",
+    "pip",
+    "python",
+    "python3",
+    "qemu-aarch64",
+    "ruff",
+    "sepconv_bench",
+    "sepconv_tests",
+}
 
 
 @dataclass(frozen=True)
