@@ -35,6 +35,8 @@ FLOORS = {
         "depthwise_3x3_s2_f32": 55.0,
         "depthwise_5x5_s1_f32": 55.0,
         "depthwise_5x5_s2_f32": 55.0,
+        "depthwise_7x7_s1_f32": 55.0,
+        "depthwise_7x7_s2_f32": 55.0,
     }
 }
 

@@ -34,7 +34,7 @@ class DepthwiseTaps {
 // A tile whose first tap's column is `first`. Edge: columns may lie outside.
 template <int K, int Stride, int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const DepthwiseTaps<K>& taps, const float* const (&rows)[K],
-                                   int first, float* out, vf lo, vf hi, bool swish) {
+                                   int first, float* out, vf lo, vf hi) {
   constexpr int kColumns = (Tile - 1) * Stride + K;
   constexpr int kEdge = K / 2;
   vf acc[Tile];
@@ -71,11 +71,6 @@ SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const DepthwiseTaps<K
       for (int j = 0; j < kLoads; ++j) multiply(i + j, v[j]);
     }
   }
-  if (swish) [[unlikely]] {
-#pragma GCC unroll 14
-    for (int i = 0; i < Tile; ++i) store(out + i * kLanes, hard_swish(acc[i]));
-    return;
-  }
 #pragma GCC unroll 14
   for (int i = 0; i < Tile; ++i) store(out + i * kLanes, clamp(acc[i], lo, hi));
 }
@@ -83,12 +78,12 @@ SEPCONV_INLINE void depthwise_tile(const DepthwiseRows& d, const DepthwiseTaps<K
 // The `width` < Tile columns that are left of a row, in one tile.
 template <int K, int Stride, int Tile>
 SEPCONV_INLINE void depthwise_tail(const DepthwiseRows& d, const DepthwiseTaps<K>& taps, const float* const (&rows)[K],
-                                   int width, int first, float* out, vf lo, vf hi, bool swish) {
+                                   int width, int first, float* out, vf lo, vf hi) {
   if constexpr (Tile > 1) {
     if (width == Tile - 1) {
-      depthwise_tile<K, Stride, Tile - 1, true>(d, taps, rows, first, out, lo, hi, swish);
+      depthwise_tile<K, Stride, Tile - 1, true>(d, taps, rows, first, out, lo, hi);
     } else {
-      depthwise_tail<K, Stride, Tile - 1>(d, taps, rows, width, first, out, lo, hi, swish);
+      depthwise_tail<K, Stride, Tile - 1>(d, taps, rows, width, first, out, lo, hi);
     }
   }
 }
@@ -99,13 +94,13 @@ void depthwise(const DepthwiseRows& d) {
   // Wide where vectors are short: bias, addresses and the loop take a smaller part.
   constexpr int kTile = kRegisters >= 32 ? (kLanes == 4 ? 14 : 7) : K == 3 ? 7 : 4;
   constexpr int kColumns = (kTile - 1) * Stride + K, kStep = kTile * Stride;
-  const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
+  const float infinity = __builtin_inff();
+  const vf lo = broadcast(d.hard_swish ? -infinity : d.lo), hi = broadcast(d.hard_swish ? infinity : d.hi);
   const DepthwiseTaps<K> taps(d.w);
   // Tiles [inner, inner_end) see no column outside.
   const int tiles = d.out_w / kTile, room = d.in_w + d.pad_left - kColumns;
   const int inner = d.pad_left > 0, fitting = room < 0 ? 0 : room / kStep + 1;
   const int inner_end = fitting < tiles ? fitting : tiles;
-  const bool swish = d.hard_swish;
   for (int y = 0; y < d.out_rows; ++y) {
     const float* rows[K];
 #pragma GCC unroll 7
@@ -119,14 +114,18 @@ void depthwise(const DepthwiseRows& d) {
     for (int t = 0; t < tiles; ++t, advance()) {
       if (t == inner && t < inner_end) {
         for (int n = inner_end - t; n > 0; --n, advance()) {
-          depthwise_tile<K, Stride, kTile, false>(d, taps, rows, first, out, lo, hi, swish);
+          depthwise_tile<K, Stride, kTile, false>(d, taps, rows, first, out, lo, hi);
         }
         t = inner_end;
         if (t == tiles) break;
       }
-      depthwise_tile<K, Stride, kTile, true>(d, taps, rows, first, out, lo, hi, swish);
+      depthwise_tile<K, Stride, kTile, true>(d, taps, rows, first, out, lo, hi);
     }
-    depthwise_tail<K, Stride, kTile>(d, taps, rows, d.out_w - tiles * kTile, first, out, lo, hi, swish);
+    depthwise_tail<K, Stride, kTile>(d, taps, rows, d.out_w - tiles * kTile, first, out, lo, hi);
+    if (d.hard_swish) {  // on the finished row: its constants would take registers from the tiles
+      float* const row = d.out + y * d.out_step;
+      for (int x = 0; x < d.out_w * kLanes; x += kLanes) store(row + x, hard_swish(load(row + x)));
+    }
   }
 }
 
