@@ -28,7 +28,7 @@ from sepconv.models import (
 )
 from sepconv.models.catalog import FAMILIES, named_layers
 
-# Layers; our millions of multiply-adds and our parameters; the millions of multiply-adds and of parameters as published,
+# Layers; our millions of multiply-adds and our parameters; the millions of multiply-adds and of parameters published,
 # each with how far it lies from ours at most: a share for the former (0.5 % and less is the rounding of three digits).
 FIGURES: list[tuple[str, list[Layer], float, int, tuple[float, float], tuple[float, float]]] = [
     # arXiv 1905.02244, table 3 (219, 155, 56, 44); TensorFlow's own list of checkpoints has 217 for Large. 5.48 M and
@@ -55,8 +55,8 @@ FIGURES: list[tuple[str, list[Layer], float, int, tuple[float, float], tuple[flo
         (65, 0.20),
         (2.0, 0.05),
     ),
-    # arXiv 2404.10518, table 6, in G with one digit: 0.2, and 1.0 at 256x256. The network that timm publishes as Conv-M,
-    # which is this one, has 9.7 M parameters and 1.1 G multiply-adds there; the paper prints 9.2 and 1.0.
+    # arXiv 2404.10518, table 6, in G with one digit: 0.2, and 1.0 at 256x256. The network that timm publishes as
+    # Conv-M, which is this one, has 9.7 M parameters and 1.1 G multiply-adds there; the paper prints 9.2 and 1.0.
     ("V4 Conv-S", mobilenet_v4_conv_layers("small"), 186.01, 3_774_024, (200, 0.08), (3.8, 0.05)),
     ("V4 Conv-M", mobilenet_v4_conv_layers("medium", resolution=256), 1080.24, 9_715_512, (1000, 0.09), (9.2, 0.55)),
     # TensorFlow's EfficientNet-Lite list, whose profiler counts the work of batch norms and activations too.

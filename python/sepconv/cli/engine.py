@@ -74,6 +74,11 @@ def open_model(model: str, weights: str | None) -> Classifier:
         builder = getattr(sepconv.models, model)
         named: Classifier = builder(weights=path)
         return named
+    if model in sepconv.models.pretrained_names():
+        if weights is not None:
+            raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
+        trained: Classifier = sepconv.models.load_pretrained(model)
+        return trained
     path = Path(model)
     if path.suffix in (".pth", ".pt", ".safetensors"):
         raise ValueError(
@@ -81,7 +86,10 @@ def open_model(model: str, weights: str | None) -> Classifier:
             f"NAME being one of {', '.join(MODEL_NAMES)}"
         )
     if not path.exists():
-        raise ValueError(f"--model is {model!r}, must be a .tflite or .onnx file or one of {', '.join(MODEL_NAMES)}")
+        raise ValueError(
+            f"--model is {model!r}, must be a .tflite or .onnx file or one of {', '.join(MODEL_NAMES)}, "
+            "or the name of weights on the hub (sepconv.models.pretrained_names())"
+        )
     if weights is not None:
         raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
     if _is_onnx(path):

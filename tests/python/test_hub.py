@@ -1,0 +1,201 @@
+"""load_pretrained against a local server that lays files out as the Hugging Face hub does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hub_server import Hub, serve
+from test_family_weights import CLASSES, V3_SMALL, Arrays, timm_v3
+
+from sepconv import models
+from sepconv.errors import ModelFormatError
+from sepconv.models import DownloadError, load_pretrained, pretrained_names
+from sepconv.models.catalog import FAMILIES
+from sepconv.models.hub import ALIASES, PINS, PRETRAINED
+
+pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+
+NAME = "mobilenetv3_small_100.lamb_in1k"
+REPOSITORY = f"timm/{NAME}"
+CONFIG: dict[str, Any] = {
+    "architecture": "mobilenetv3_small_100",
+    "num_classes": CLASSES,
+    "pretrained_cfg": {
+        "num_classes": CLASSES, "input_size": [3, 64, 64], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+        "crop_pct": 0.95, "interpolation": "bicubic",
+    },
+}  # fmt: skip
+
+
+def safetensors(arrays: Arrays) -> bytes:
+    header: dict[str, Any] = {}
+    data = b""
+    for name, array in arrays.items():
+        values = np.ascontiguousarray(array, dtype=np.int64 if array.dtype.kind == "i" else np.float32)
+        header[name] = {
+            "dtype": "I64" if values.dtype.kind == "i" else "F32",
+            "shape": list(values.shape),
+            "data_offsets": [len(data), len(data) + values.nbytes],
+        }
+        data += values.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+ARRAYS = timm_v3(V3_SMALL, 576, 1024)
+WEIGHTS = safetensors(ARRAYS)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    served = Hub(REPOSITORY, {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": WEIGHTS})
+    with serve(served) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.delenv("SEPCONV_PINS", raising=False)
+        yield served
+
+
+def fetched(hub: Hub) -> list[str]:
+    return [path for method, path, _ in hub.requests if method == "GET"]
+
+
+def test_loads_what_the_repository_holds(hub: Hub, tmp_path: Path) -> None:
+    model = load_pretrained(NAME, cache_dir=tmp_path)
+    assert model.name == NAME
+    expected = models.mobilenet_v3_small(resolution=64, classes=CLASSES, weights=ARRAYS)
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3), dtype=np.float32)
+    assert model(x).tobytes() == expected(x).tobytes()
+    convention = model.convention
+    assert convention is not None
+    assert (convention.crop_fraction, convention.interpolation) == (0.95, "bicubic")
+    assert convention.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert convention.std == pytest.approx((58.395, 57.12, 57.375))
+
+
+def test_records_commit_and_digests_and_keeps_to_them(hub: Hub, tmp_path: Path) -> None:
+    load_pretrained(NAME, cache_dir=tmp_path)
+    pins = json.loads((tmp_path / PINS).read_text())
+    assert pins[REPOSITORY]["revision"] == hub.commit
+    assert pins[REPOSITORY]["files"]["model.safetensors"] == hub.etag("model.safetensors")
+    first, hub.requests[:] = hub.commit, []
+    # What is pushed later is another commit, which the name does not mean here.
+    hub.commit = "f" * 40
+    load_pretrained(NAME, cache_dir=tmp_path)
+    assert not fetched(hub)
+    assert json.loads((tmp_path / PINS).read_text())[REPOSITORY]["revision"] == first
+    # Unless it is asked for, and then the pin stays.
+    load_pretrained(NAME, revision="main", cache_dir=tmp_path)
+    assert json.loads((tmp_path / PINS).read_text()) == pins
+
+
+def test_needs_no_network_once_fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_pretrained(NAME, cache_dir=tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    assert load_pretrained(NAME, cache_dir=tmp_path).name == NAME
+
+
+def test_says_so_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between its attempts
+    message = rf"config.json of {REPOSITORY} at main is not in .*, and the hub cannot be reached"
+    with pytest.raises(DownloadError, match=message):
+        load_pretrained(NAME, cache_dir=tmp_path)
+
+
+def test_resumes_where_a_connection_broke(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 16)  # what it writes at a time
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    hub.cut = len(WEIGHTS) // 2
+    try:
+        load_pretrained(NAME, cache_dir=tmp_path)
+    except DownloadError:  # huggingface_hub may leave it to the next call
+        load_pretrained(NAME, cache_dir=tmp_path)
+    starts = [asked for method, path, asked in hub.requests if method == "GET" and path.startswith("/cdn/") and asked]
+    assert any(int(asked.removeprefix("bytes=").split("-")[0]) > 0 for asked in starts)
+
+
+def test_refuses_other_bytes_than_the_hub_states(hub: Hub, tmp_path: Path) -> None:
+    hub.served["model.safetensors"] = WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1])
+    with pytest.raises(
+        DownloadError, match=r"model.safetensors of .* has the digest [0-9a-f]{64}, must have the hub's"
+    ):
+        load_pretrained(NAME, cache_dir=tmp_path)
+    assert not (tmp_path / PINS).exists()
+
+
+def test_refuses_other_bytes_than_are_pinned(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pins = tmp_path / "pins.json"
+    pins.write_text(json.dumps({REPOSITORY: {"revision": hub.commit, "files": {"model.safetensors": "0" * 64}}}))
+    with pytest.raises(
+        DownloadError, match=f"has the SHA-256 {hub.etag('model.safetensors')}, must have the pinned 000"
+    ):
+        load_pretrained(NAME, cache_dir=tmp_path, pins=pins)
+    monkeypatch.setenv("SEPCONV_PINS", str(pins))
+    with pytest.raises(DownloadError, match="must have the pinned"):
+        load_pretrained(NAME, cache_dir=tmp_path)
+    for text, message in (("[]", "must hold an object"), ("{", "is no JSON")):
+        pins.write_text(text)
+        with pytest.raises(ModelFormatError, match=message):
+            load_pretrained(NAME, cache_dir=tmp_path)
+    monkeypatch.setenv("SEPCONV_PINS", str(tmp_path / "nothing.json"))
+    with pytest.raises(DownloadError, match=r"nothing\.json"):
+        load_pretrained(NAME, cache_dir=tmp_path)
+
+
+def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"the hub has no config\.json of .* at nowhere"):
+        load_pretrained(NAME, revision="nowhere", cache_dir=tmp_path)
+    with pytest.raises(DownloadError, match=r"the hub has no config\.json of timm/mnasnet"):
+        load_pretrained("mnasnet_100.rmsp_in1k", cache_dir=tmp_path)
+    del hub.files["model.safetensors"]
+    with pytest.raises(DownloadError, match=r"the hub has no model\.safetensors"):
+        load_pretrained(NAME, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"name was 'resnet50', must be one of .*mobilenet_v1_100\.ra4"):
+        load_pretrained("resnet50")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"input_size": [1, 64, 64]}, r"input_size is \[1, 64, 64\]"),
+        ({"mean": None}, "pretrained_cfg"),
+        ({"std": [0.2, 0.2]}, "pretrained_cfg"),
+        ({"interpolation": "lanczos"}, "interpolation is 'lanczos'"),
+        ({"num_classes": 11}, "do not fit this model"),
+    ],
+)
+def test_a_config_that_does_not_fit(changes: dict[str, Any], message: str, hub: Hub, tmp_path: Path) -> None:
+    hub.files["config.json"] = json.dumps({"pretrained_cfg": {**CONFIG["pretrained_cfg"], **changes}}).encode()
+    with pytest.raises(ModelFormatError, match=message):
+        load_pretrained(NAME, cache_dir=tmp_path)
+
+
+def test_the_command_classifies(hub: Hub, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 70, 3)).astype(np.uint8)).save(tmp_path / "x.png")
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    arguments = ["classify", str(tmp_path / "x.png"), "--model", NAME, "--repeat", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sepconv", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["model"], result["input"], len(result["top"])) == (NAME, [64, 64, 3], 5)
+
+
+def test_every_name_is_of_a_family() -> None:
+    assert {*PRETRAINED, *ALIASES} == {*pretrained_names()}
+    for name, entry in PRETRAINED.items():
+        assert entry.family in FAMILIES
+        assert entry.repository == f"timm/{name}"
+    assert PRETRAINED[ALIASES["mobilenet_v1_100.ra4"]].family == "mobilenet_v1"
