@@ -151,6 +151,11 @@ def conditions(document: Document) -> str:
 
 RUNS = {
     "networks": Run("bench --threads 1,2", render_comparisons, "docs/bench.svg"),
+    "family": Run(
+        "bench mobilenet_v3_large_1.0_224 mobilenet_v3_small_1.0_224 efficientnet_lite4 --threads 1,2 --rounds 12 "
+        "--contenders onnxruntime,openvino,litert,ncnn",
+        render_comparisons,
+    ),
     "batch": Run("bench mobilenet_v1_1.0_224 --batch 8 --threads 1,2 --rounds 20 --burst 150", render_comparisons),
     "avx2": Run("bench --isa avx2 --contenders openvino,torch", render_comparisons),
     "start": Run(
@@ -170,7 +175,10 @@ RUNS = {
     "peaks": Run("peaks --threads 1,2", render_peaks),
 }
 # Tables that show another run's results in another way.
-VIEWS: dict[str, tuple[str, Callable[[Document], str]]] = {"summary": ("networks", render_summary)}
+VIEWS: dict[str, tuple[str, Callable[[Document], str]]] = {
+    "summary": ("networks", render_summary),
+    "family-summary": ("family", render_summary),
+}
 
 
 def measure(name: str) -> None:
