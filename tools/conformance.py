@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "conformance.md"
-MIN_CASES = 900  # selected and passing
-MIN_NATIVE = 800  # of those, wholly in our kernels
+MIN_CASES = 950  # selected and passing
+MIN_NATIVE = 900  # of those, wholly in our kernels
 MUST_PASS = (
     "test_Conv2d_depthwise_cpu",
     "test_Conv2d_depthwise_padded_cpu",
@@ -244,7 +244,12 @@ def main() -> int:
     problems = list(suite.problems())
     text = page(suite)
     if arguments.check:
-        if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+        import onnx
+
+        written = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+        if written and f"onnx {onnx.__version__} " not in written:
+            print(f"{PAGE.name} is of another version than onnx {onnx.__version__}: not compared")
+        elif written != text:
             problems.append(f"{PAGE.name} is out of date: python tools/conformance.py")
     elif not problems:
         PAGE.write_text(text, encoding="utf-8")

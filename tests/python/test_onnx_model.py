@@ -115,17 +115,17 @@ def test_same_bits_at_any_number_of_threads_and_from_many_at_once() -> None:
 
 def test_a_node_without_a_kernel_is_named_warned_of_and_refused() -> None:
     b = Builder()
-    proto = b.model({"x": [1, 3, 8, 8]}, [b.node("LRN", b.conv("x", 3, 4), size=3)])
-    with pytest.warns(FallbackWarning, match=r"1 node\(s\) run on the slow reference .*: LRN"):
+    proto = b.model({"x": [1, 3, 8, 8]}, [b.node("LpNormalization", b.conv("x", 3, 4), axis=1)])
+    with pytest.warns(FallbackWarning, match=r"1 node\(s\) run on the slow reference .*: LpNormalization"):
         model = loaded(proto)
     assert not model.native
-    assert "LRN1: LRN: sepconv has no kernel for it" in model.explain()
+    assert "LpNormalization1: LpNormalization: sepconv has no kernel for it" in model.explain()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # once is enough
         np.testing.assert_allclose(
             model(normal(1, 3, 8, 8)), reference(proto, normal(1, 3, 8, 8))[0], rtol=1e-4, atol=1e-5
         )
-    with pytest.raises(UnsupportedError, match=r"node 'LRN1' .* would run on the package onnx"):
+    with pytest.raises(UnsupportedError, match=r"node 'LpNormalization1' .* would run on the package onnx"):
         loaded(proto, strict=True)
     assert [type(step) for step in program(model).steps] == [PlanStep, NodeStep]
 

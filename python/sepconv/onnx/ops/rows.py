@@ -100,3 +100,42 @@ def _grouped(call: Call, x: Array, groups: int, *, per_group: bool) -> Array:
     split = normal.reshape(n, groups if per_group else c, -1)
     scaled = binary_of("mul", split, call[1].reshape(1, -1, 1), call.threads)
     return binary_of("add", scaled, call[2].reshape(1, -1, 1), call.threads).reshape(n, c, *space)
+
+
+@native("ArgMax", "ArgMin")
+def arg_extreme(call: Call) -> list[Array]:
+    x = call[0]
+    axis = normal_axis(int(call.attribute("axis", 0)), x.ndim)
+    size = x.shape[axis]
+    if x.size == 0:
+        raise NotNativeError("it looks among nothing")
+    last = np.moveaxis(x, axis, -1)
+    backwards = bool(call.attribute("select_last_index", 0))
+    rows = dense(last[..., ::-1] if backwards else last, call.threads).reshape(1, -1, size)
+    if call.node.op == "ArgMin":
+        rows = nd.unary("neg", rows, 0.0, 0.0, call.threads)
+    # The greatest of one window over the whole row; its place is told within the array, row after row.
+    _, places = nd.pool("max", rows, [1], [size], [1], [0], [0], [1], True, call.threads)
+    places = nd.binary("mod", places.reshape(-1), np.full((), size, np.int64), call.threads)
+    if backwards:
+        places = nd.binary("sub", np.full((), size - 1, np.int64), places, call.threads)
+    shape = [1 if a == axis else n for a, n in enumerate(x.shape) if call.attribute("keepdims", 1) or a != axis]
+    return [places.reshape(shape)]
+
+
+@native("LRN")
+def lrn(call: Call) -> list[Array]:
+    """x / (bias + alpha·mean of x² over the `size` channels around)^beta; channels outside count as 0."""
+    x, size = call.dense(0), int(call.attribute("size"))
+    n, c, *space = x.shape
+    if size < 1 or x.size == 0:
+        raise NotNativeError(f"its size is {size}")
+    squares = nd.binary("mul", x, x, call.threads).reshape(1, n, c, math.prod(space))
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    window = ([c, math.prod(space)], [size, 1], [1, 1], [before, 0], [after, 0], [1, 1])
+    mean = nd.pool("average_padded", squares, *window, False, call.threads).reshape(x.shape)
+    scale = nd.unary(
+        "affine", mean, float(call.attribute("alpha", 1e-4)), float(call.attribute("bias", 1.0)), call.threads
+    )
+    power = nd.binary("pow", scale, np.full((), call.attribute("beta", 0.75), np.float32), call.threads)
+    return [nd.binary("div", x, power, call.threads)]
