@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -61,6 +62,10 @@ def test_running_a_model_needs_no_extras() -> None:
 def test_every_public_name_exists() -> None:
     assert sorted(sepconv.__all__) == dir(sepconv)
     for name in sepconv.__all__:
+        if name == "torch" and importlib.util.find_spec("torch") is None:
+            with pytest.raises(ImportError, match=r"pip install 'sepconv\[torch\]'"):
+                getattr(sepconv, name)
+            continue
         assert getattr(sepconv, name) is not None
     for module in ("sepconv.io", "sepconv.models"):
         names = importlib.import_module(module)
