@@ -21,10 +21,11 @@ CPP_LAYERS: dict[str, set[str]] = {
     "pack": {"base", TABLE},
     "runtime": {"base", "cpu/topology.h"},
     "ops": {"base", "cpu", TABLE, "pack", "runtime"},
+    "grad": {"base", "cpu", TABLE, "pack", "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
     "nd": {"base", TABLE, "pack", "runtime"},
     "ref": {"base"},
-    "bind": {"base", "cpu", "runtime", "ops", "graph", "nd", "ref"},
+    "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "ref"},
 }
 
 # Standard headers for code that is compiled once an ISA: whatever else of std:: got in could be merged with the

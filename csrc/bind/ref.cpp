@@ -3,6 +3,7 @@
 #include "ref/channels.h"
 #include "ref/conv.h"
 #include "ref/elementwise.h"
+#include "ref/grad.h"
 #include "ref/pool.h"
 
 namespace sepconv::bind {
@@ -55,6 +56,13 @@ py::tuple conv(const Array& x, const Array& weight, const Array& bias, const Pai
   return py::make_tuple(to_array(y), to_array(y.shape, magnitude));
 }
 
+py::tuple grad(const ref::ConvGrad& g, const std::vector<py::ssize_t>& weight_shape) {
+  Array weight(weight_shape), bias(static_cast<py::ssize_t>(g.bias.size()));
+  std::copy(g.weights.begin(), g.weights.end(), weight.mutable_data());
+  std::copy(g.bias.begin(), g.bias.end(), bias.mutable_data());
+  return py::make_tuple(to_array(g.x), weight, bias);
+}
+
 }  // namespace
 
 void add_ref(py::module_& module) {
@@ -63,6 +71,26 @@ void add_ref(py::module_& module) {
   m.def("conv2d", &conv<&ref::conv2d>, arg("x"), arg("weight"), arg("bias"), arg("stride"), arg("padding"), arg("dilation"));
   m.def("depthwise_conv2d", &conv<&ref::depthwise_conv2d>, arg("x"), arg("weight"), arg("bias"), arg("stride"),
         arg("padding"), arg("dilation"));
+  // Each returns the gradients with respect to (x, weight, bias).
+  m.def("depthwise_grad",
+        [](const Array& x, const Array& weight, const Array& dy, const Pair& stride, const PaddingPairs& padding,
+           const Pair& dilation) {
+          if (weight.ndim() != 4) throw std::invalid_argument("weight must have 4 dimensions");
+          const Pair kernel{static_cast<int>(weight.shape(0)), static_cast<int>(weight.shape(1))};
+          const Window window = to_window(kernel, stride, padding, dilation);
+          const ref::ConvGrad g = interruptible(
+              [&] { return ref::depthwise_grad(to_tensor(x), values(weight), to_tensor(dy), window, kPoll); });
+          return grad(g, {weight.shape(0), weight.shape(1), weight.shape(2), weight.shape(3)});
+        },
+        arg("x"), arg("weight"), arg("dy"), arg("stride"), arg("padding"), arg("dilation"));
+  m.def("pointwise_grad",
+        [](const Array& x, const Array& weight, const Array& dy) {
+          if (weight.ndim() != 2) throw std::invalid_argument("weight must have 2 dimensions");
+          const ref::ConvGrad g =
+              interruptible([&] { return ref::pointwise_grad(to_tensor(x), values(weight), to_tensor(dy), kPoll); });
+          return grad(g, {weight.shape(0), weight.shape(1)});
+        },
+        arg("x"), arg("weight"), arg("dy"));
   m.def("average_pool2d",
         [](const Array& x, const Pair& kernel, const Pair& stride, const PaddingPairs& padding, bool include_padding) {
           return to_array(interruptible([&] {

@@ -6,6 +6,7 @@
 #include "kernels/gemm.h"
 #include "kernels/gemv.h"
 #include "kernels/depthwise.h"
+#include "kernels/depthwise_grad.h"
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"
 #include "kernels/channels.h"

@@ -29,6 +29,9 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.depthwise_7x7_s1_f32 = depthwise<7, 1>;
   t.depthwise_7x7_s2_f32 = depthwise<7, 2>;
   t.depthwise_any_f32 = [](const DepthwiseRows& d) { depthwise_any(d); };
+  t.depthwise_grad_3x3_f32 = depthwise_grad<3>;
+  t.depthwise_grad_5x5_f32 = depthwise_grad<5>;
+  t.depthwise_grad_any_f32 = [](const DepthwiseGradRows& d) { depthwise_grad_any(d); };
   t.average_pool_f32 = pool<false>;
   t.max_pool_f32 = pool<true>;
   t.global_average_f32 = [](const float* in, std::int64_t n, float* out) { global_average(in, n, out); };

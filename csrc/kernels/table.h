@@ -73,6 +73,19 @@ struct DepthwiseRows {
 };
 using DepthwiseKernel = void (*)(const DepthwiseRows&);
 
+// Rows of one plane of the gradient of a depthwise convolution's weights.
+struct DepthwiseGradRows {
+  const float* dy;            // gradient of output pixel x of row y: dy[y*dy_row + x*dy_step + lane]
+  std::ptrdiff_t dy_row, dy_step;
+  const float* x;             // input that tap (0, 0) of output pixel (0, 0) meets; a plane with zeros around the image
+  std::ptrdiff_t x_row;
+  int out_w, out_rows;
+  int stride_h, stride_w;
+  float* sums;                // bias[V], then [kh][kw][V]: what is found is added
+  int kh, kw, dilation_h, dilation_w;  // read by depthwise_grad_any alone
+};
+using DepthwiseGradKernel = void (*)(const DepthwiseGradRows&);
+
 // One output row of one plane of a pooling. Columns and rows outside take no part.
 struct PoolRow {
   const float* const* rows;   // the row_count input rows that lie inside
@@ -109,6 +122,8 @@ struct KernelTable {
   DepthwiseKernel depthwise_3x3_s1_f32, depthwise_3x3_s2_f32, depthwise_5x5_s1_f32, depthwise_5x5_s2_f32,
       depthwise_7x7_s1_f32, depthwise_7x7_s2_f32;
   DepthwiseKernel depthwise_any_f32;   // called one output row at a time
+
+  DepthwiseGradKernel depthwise_grad_3x3_f32, depthwise_grad_5x5_f32, depthwise_grad_any_f32;
 
   PoolKernel average_pool_f32, max_pool_f32;
   // out[V] = mean over n vectors of a plane.

@@ -1,6 +1,7 @@
 """The compiled core. Not a public interface: use the names of ``sepconv``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,26 @@ def num_threads() -> int: ...
 def measure_fma(isa: str, threads: int, seconds: float) -> list[float]: ...
 def measure_read(isa: str, bytes: int, threads: int, seconds: float) -> list[float]: ...
 def l2_bytes() -> int: ...
+
+# Gradients: x and dy NHWC, contiguous; weights as torch holds them. needs: of x, of weight and bias; else None.
+def depthwise_grad(
+    x: _Float32,
+    weight: _Float32,
+    dy: _Float32,
+    stride: _Pair,
+    padding: _Padding,
+    dilation: _Pair,
+    needs: tuple[bool, bool],
+    threads: int,
+) -> tuple[_Float32 | None, _Float32 | None, _Float32 | None]: ...
+
+# x [pixels, C], weight [N, C], dy [pixels, N].
+def pointwise_grad(
+    x: _Float32, weight: _Float32, dy: _Float32, needs: tuple[bool, bool], threads: int
+) -> tuple[_Float32 | None, _Float32 | None, _Float32 | None]: ...
+
+# For arrays of float32 or of float64.
+def activation_grad(activation: str, value: NDArray[Any], dy: NDArray[Any], threads: int) -> NDArray[Any]: ...
 
 class Graph:
     def __init__(self, isa: str | None = None) -> None: ...

@@ -104,9 +104,9 @@ class Convolve(Operator):
     weight: Weight
     bias: Weight | None
     stride: Pair
-    padding: Pair | str
+    padding: Pair | Padding | str
     dilation: Pair
-    groups: int
+    groups: int | None  # None: as many as there are channels
     heavy = True
 
     @property
@@ -128,7 +128,7 @@ class Convolve(Operator):
         }
         if self.groups == 1:
             return to.add(graph.Conv2d(weight=weight.transpose(2, 3, 1, 0), **common), x[0])
-        _check(per_group == 1 and self.groups == channels, f"groups is {self.groups} for {channels} channels")
+        _check(per_group == 1 and self.groups in (channels, None), f"groups is {self.groups} for {channels} channels")
         _check(outputs % channels == 0, f"its {outputs} outputs are no multiple of its {channels} channels")
         spread = weight.reshape(channels, outputs // channels, kh, kw).transpose(2, 3, 0, 1)
         return to.add(graph.DepthwiseConv2d(weight=spread, **common), x[0])
@@ -139,7 +139,46 @@ class Convolve(Operator):
         if isinstance(self.padding, str):  # "same": torch puts the odd pixel behind
             total = [(k - 1) * d for k, d in zip(kernel, self.dilation, strict=True)]
             return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
-        return (self.padding[0],) * 2, (self.padding[1],) * 2
+        vertical, horizontal = self.padding
+        if isinstance(vertical, int) and isinstance(horizontal, int):
+            return (vertical, vertical), (horizontal, horizontal)
+        return self.padding  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Separable(Operator):
+    """Depthwise, activation, pointwise, residual (a second input), activation: torch.ops.sepconv.separable_conv2d."""
+
+    depthwise: Convolve
+    middle_activation: graph.ActivationName
+    pointwise: Convolve
+    activation: graph.ActivationName
+    heavy = True
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return (*self.depthwise.weights, *self.pointwise.weights)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        value = x[0]
+        stages = (self.depthwise, "depthwise", self.middle_activation), (self.pointwise, "pointwise", "none")
+        for convolution, stage, activation in stages:
+            value = self._named(f"{node.name}.{stage}", convolution.lower(node, to, value), to)
+            value = self._activated(f"{node.name}.{stage}.activation", activation, value, to)
+        if len(x) == 2:
+            _check(not x[1].flat, "its residual is not [n, c, h, w]")
+            value = to.add(graph.Add(name=f"{node.name}.add", inputs=(value.layer, x[1].layer)), value, x[1])
+        return self._activated(f"{node.name}.activation", self.activation, value, to)
+
+    def _named(self, name: str, value: Value, to: Builder) -> Value:
+        place = to.place(value)
+        to.layers[place] = dataclasses.replace(to.layers[place], name=name)
+        return dataclasses.replace(value, layer=name)
+
+    def _activated(self, name: str, activation: Any, value: Value, to: Builder) -> Value:
+        if activation == "none":
+            return value
+        return to.add(graph.Activation(name=name, inputs=(value.layer,), activation=activation), value)
 
 
 @dataclass(frozen=True)

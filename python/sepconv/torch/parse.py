@@ -15,6 +15,7 @@ from torch import nn
 from torch.fx import Node
 from torch.nn import functional
 
+from sepconv.torch import library  # noqa: F401 - registers torch.ops.sepconv
 from sepconv.torch.operators import (
     Activate,
     Convolve,
@@ -27,6 +28,7 @@ from sepconv.torch.operators import (
     Pool,
     PoolTo,
     Same,
+    Separable,
     SoftMax,
     Sum,
     Unsupported,
@@ -51,7 +53,7 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) ->
     else:
         arguments, make = _of_function(node)
     for name, value in arguments.items():
-        if name not in TENSORS:
+        if name not in TENSORS and name != "residual":
             arguments[name] = torch.fx.map_arg(value, scalar)
     for name in ("input", "other"):
         if name in arguments and not isinstance(arguments[name], Node):
@@ -62,7 +64,10 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) ->
     return made
 
 
-TENSORS = ("input", "other", "weight", "bias", "running_mean", "running_var")
+TENSORS = (
+    *("input", "other", "weight", "bias", "running_mean", "running_var"),
+    *("depthwise_weight", "depthwise_bias", "pointwise_weight", "pointwise_bias"),
+)
 
 
 def _unshared(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) -> bool:
@@ -140,6 +145,27 @@ def _convolve(a: Arguments) -> Operator:
         dilation=_pair(a.get("dilation", 1), "dilation"),
         groups=a.get("groups", 1),
     )
+
+
+def _own(a: Arguments) -> Operator:
+    """Of the operators in torch.ops.sepconv."""
+    pointwise = "padding" not in a
+    top, bottom, left, right = a.get("padding", (0, 0, 0, 0))
+    stride, dilation = (_pair(a.get(name, (1, 1)), name) for name in ("stride", "dilation"))
+    padding = ((top, bottom), (left, right))
+    return Convolve(
+        (a["input"],), a["weight"], a.get("bias"), stride, padding, dilation, groups=1 if pointwise else None
+    )
+
+
+def _separable(a: Arguments) -> Operator:
+    window = {name: a[name] for name in ("input", "stride", "padding", "dilation")}
+    first = _own({**window, "weight": a["depthwise_weight"], "bias": a.get("depthwise_bias")})
+    second = _own({"input": a["input"], "weight": a["pointwise_weight"], "bias": a.get("pointwise_bias")})
+    if not isinstance(first, Convolve) or not isinstance(second, Convolve):
+        raise Unsupported("it has arguments that sepconv does not know")
+    inputs = (a["input"],) if a.get("residual") is None else (a["input"], a["residual"])
+    return Separable(inputs, first, a["middle_activation"], second, a["activation"])
 
 
 def _normalize(a: Arguments) -> Operator:
@@ -294,6 +320,19 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     functional.dropout: ("input p training inplace", _dropout),
     functional.dropout2d: ("input p training inplace", _dropout),
 }
+_OWN_WINDOW = "stride padding dilation"
+_OWN: dict[str, tuple[str, Maker]] = {
+    "depthwise_conv2d": (f"input weight bias {_OWN_WINDOW}", _own),
+    "pointwise_conv2d": ("input weight bias", _own),
+    "separable_conv2d": (
+        "input depthwise_weight depthwise_bias pointwise_weight pointwise_bias residual "
+        f"{_OWN_WINDOW} middle_activation activation",
+        _separable,
+    ),
+}
+for _name, _entry in _OWN.items():
+    _packet = getattr(torch.ops.sepconv, _name)
+    FUNCTIONS.update({_packet: _entry, _packet.default: _entry})
 METHODS: dict[Any, tuple[str, Maker]] = {
     "relu": ("input", _activate("relu")),
     "relu_": ("input inplace!", _activate("relu")),

@@ -1,0 +1,160 @@
+// Gradients. What the arrays must look like is checked here; the operators in grad/ take it for granted.
+#include "bind/bind.h"
+#include "bind/gil.h"
+#include "cpu/features.h"
+#include "grad/grad.h"
+#include "runtime/thread_pool.h"
+
+namespace sepconv::bind {
+namespace {
+
+constexpr int kMaxSize = 1 << 20;
+
+template <class T>
+using Packed = py::array_t<T, py::array::c_style>;
+using Floats = Packed<float>;
+
+std::string text(const std::vector<py::ssize_t>& shape) {
+  std::string s = "(";
+  for (const py::ssize_t n : shape) s += (s.size() > 1 ? ", " : "") + std::to_string(n);
+  return s + ")";
+}
+
+template <class T>
+void check_shape(const char* name, const Packed<T>& array, const std::vector<py::ssize_t>& must) {
+  const std::vector<py::ssize_t> was(array.shape(), array.shape() + array.ndim());
+  if (was != must) throw std::invalid_argument(std::string(name) + " had shape " + text(was) + ", must have " + text(must));
+}
+
+int size_of(const char* name, py::ssize_t n) {
+  if (n < 1 || n > kMaxSize) {
+    throw std::invalid_argument(std::string("a dimension of ") + name + " is " + std::to_string(n) + ", must be between 1 and " +
+                                std::to_string(kMaxSize));
+  }
+  return static_cast<int>(n);
+}
+
+void check_threads(int threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between 1 and " +
+                                std::to_string(kMaxThreads));
+  }
+}
+
+void check_window(const Window& w, const Shape& in) {
+  const int least = std::min({w.stride_h, w.stride_w, w.dilation_h, w.dilation_w});
+  const Padding& p = w.padding;
+  if (least < 1 || std::min({p.top, p.bottom, p.left, p.right}) < 0) {
+    throw std::invalid_argument("stride, dilation or padding is too small, must be at least 1, 1 and 0");
+  }
+  const int most = std::max({w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, p.top, p.bottom, p.left, p.right});
+  const std::int64_t h = std::int64_t{w.kh - 1} * w.dilation_h + 1, width = std::int64_t{w.kw - 1} * w.dilation_w + 1;
+  if (most > kMaxSize || h > in.h + p.top + p.bottom || width > in.w + p.left + p.right) {
+    throw std::invalid_argument("the window does not fit the padded input");
+  }
+}
+
+// x [n, h, w, C], weight [C*M, 1, kh, kw], dy [n, oh, ow, C*M]; `needs`: of x, of weight and bias.
+py::tuple depthwise(const Floats& x, const Floats& weight, const Floats& dy, const Pair& stride, const PaddingPairs& padding,
+                    const Pair& dilation, const std::array<bool, 2>& needs, int threads) {
+  check_threads(threads);
+  if (x.ndim() != 4 || weight.ndim() != 4) throw std::invalid_argument("x and weight must have 4 dimensions");
+  DepthwiseGrad task{};
+  task.images = x.shape(0);
+  task.in = {size_of("x", x.shape(1)), size_of("x", x.shape(2)), size_of("x", x.shape(3))};
+  const int outputs = size_of("weight", weight.shape(0));
+  task.window = to_window({size_of("weight", weight.shape(2)), size_of("weight", weight.shape(3))}, stride, padding, dilation);
+  if (outputs % task.in.c != 0) throw std::invalid_argument("weight's first dimension must be a multiple of x's channels");
+  task.multiplier = outputs / task.in.c;
+  check_shape("weight", weight, {outputs, 1, task.window.kh, task.window.kw});
+  check_window(task.window, task.in);
+  check_shape("dy", dy, {x.shape(0), task.window.out_h(task.in.h), task.window.out_w(task.in.w), outputs});
+  py::object dx = py::none(), dweight = py::none(), dbias = py::none();
+  if (needs[0]) {
+    Floats array(std::vector<py::ssize_t>(x.shape(), x.shape() + 4));
+    task.dx = array.mutable_data();
+    dx = array;
+  }
+  if (needs[1]) {
+    Floats array(std::vector<py::ssize_t>(weight.shape(), weight.shape() + 4)), bias(outputs);
+    task.dweights = array.mutable_data();
+    task.dbias = bias.mutable_data();
+    dweight = array;
+    dbias = bias;
+  }
+  task.x = x.data();
+  task.weights = weight.data();
+  task.dy = dy.data();
+  without_gil([&] {
+    depthwise_grad(task, threads, kernels());
+    return true;
+  });
+  return py::make_tuple(dx, dweight, dbias);
+}
+
+// x [pixels, C], weight [N, C], dy [pixels, N]; `needs` as above.
+py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs, int threads) {
+  check_threads(threads);
+  if (x.ndim() != 2 || weight.ndim() != 2) throw std::invalid_argument("x and weight must have 2 dimensions");
+  PointwiseGrad task{};
+  task.pixels = x.shape(0);
+  task.channels = size_of("x", x.shape(1));
+  task.outputs = size_of("weight", weight.shape(0));
+  check_shape("weight", weight, {task.outputs, task.channels});
+  check_shape("dy", dy, {x.shape(0), task.outputs});
+  py::object dx = py::none(), dweight = py::none(), dbias = py::none();
+  if (needs[0]) {
+    Floats array(std::vector<py::ssize_t>{x.shape(0), x.shape(1)});
+    task.dx = array.mutable_data();
+    dx = array;
+  }
+  if (needs[1]) {
+    Floats array(std::vector<py::ssize_t>{task.outputs, task.channels}), bias(task.outputs);
+    task.dweights = array.mutable_data();
+    task.dbias = bias.mutable_data();
+    dweight = array;
+    dbias = bias;
+  }
+  task.x = x.data();
+  task.weights = weight.data();
+  task.dy = dy.data();
+  without_gil([&] {
+    pointwise_grad(task, threads, kernels());
+    return true;
+  });
+  return py::make_tuple(dx, dweight, dbias);
+}
+
+template <class T>
+Packed<T> activation(const std::string& name, const Packed<T>& value, const Packed<T>& dy, int threads) {
+  check_threads(threads);
+  const std::vector<py::ssize_t> shape(value.shape(), value.shape() + value.ndim());
+  check_shape("dy", dy, shape);
+  Packed<T> out(shape);
+  const T* const from = value.data();
+  const T* const gradient = dy.data();
+  T* const to = out.mutable_data();
+  const py::ssize_t size = out.size();
+  const Activation kind = to_activation(name);
+  without_gil([&] {
+    activation_grad(kind, from, gradient, to, size, threads);
+    return true;
+  });
+  return out;
+}
+
+}  // namespace
+
+void add_grad(py::module_& module) {
+  using py::arg;
+  module.def("depthwise_grad", &depthwise, arg("x").noconvert(), arg("weight").noconvert(), arg("dy").noconvert(),
+             arg("stride"), arg("padding"), arg("dilation"), arg("needs"), arg("threads"));
+  module.def("pointwise_grad", &pointwise, arg("x").noconvert(), arg("weight").noconvert(), arg("dy").noconvert(),
+             arg("needs"), arg("threads"));
+  module.def("activation_grad", &activation<float>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),
+             arg("threads"));
+  module.def("activation_grad", &activation<double>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),
+             arg("threads"));
+}
+
+}  // namespace sepconv::bind

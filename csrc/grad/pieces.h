@@ -1,0 +1,58 @@
+// Pieces of work for a few threads, each done by whoever comes first.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "base/fp_env.h"
+#include "runtime/thread_pool.h"
+
+namespace sepconv {
+
+// Calls work(piece, thread) for each piece in [0, pieces), denormals off, on at most `threads` threads. `work` must not throw.
+template <class Work>
+void for_pieces(std::int64_t pieces, int threads, const Work& work) {
+  struct Job {
+    const Work& work;
+    std::int64_t pieces;
+    std::atomic<std::int64_t> next{0};
+  } job{work, pieces};
+  run_parallel(
+      static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(pieces, 1))),
+      [](void* arg, int thread, int) {
+        const FlushDenormals flush;
+        Job& j = *static_cast<Job*>(arg);
+        for (std::int64_t piece; (piece = j.next.fetch_add(1)) < j.pieces;) j.work(piece, thread);
+      },
+      &job);
+}
+
+// The part of `count` things that piece `i` of `pieces` has.
+struct Range {
+  std::int64_t begin, end;
+  Range(std::int64_t count, std::int64_t pieces, std::int64_t i) : begin(count * i / pieces), end(count * (i + 1) / pieces) {}
+};
+
+// to[i] = from[i] for the `lanes` of a vector of V floats that are there, 0 for the rest.
+template <int V>
+void copy_lanes(const float* from, int lanes, float* to) {
+  if (lanes == V) {
+    __builtin_memcpy(to, from, V * sizeof(float));
+  } else {
+    for (int i = 0; i < V; ++i) to[i] = i < lanes ? from[i] : 0.0f;
+  }
+}
+
+// `count` vectors, `from_step` and `to_step` floats apart. V, the ISA's, is one of 4, 8, 16.
+inline void copy_vectors(const float* from, std::ptrdiff_t from_step, int lanes, float* to, std::ptrdiff_t to_step,
+                         std::int64_t count, int v) {
+  const auto copy = [&]<int V>() {
+    for (std::int64_t i = 0; i < count; ++i, from += from_step, to += to_step) copy_lanes<V>(from, lanes, to);
+  };
+  if (v == 16) copy.template operator()<16>();
+  else if (v == 8) copy.template operator()<8>();
+  else copy.template operator()<4>();
+}
+
+}  // namespace sepconv

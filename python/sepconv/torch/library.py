@@ -1,0 +1,350 @@
+"""The operators ``torch.ops.sepconv.*``: schemas, what they do on the CPU, what shapes they give, their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sepconv.torch import arithmetic
+from sepconv.torch.arithmetic import CLAMPS, Array, Window
+
+Tensor = Any
+Results = tuple[Tensor, ...]
+
+_WINDOW = "int[2] stride, int[4] padding, int[2] dilation"
+_BLOCK = (
+    "Tensor x, Tensor depthwise_weight, Tensor? depthwise_bias, Tensor pointwise_weight, Tensor? pointwise_bias, "
+    f"Tensor? residual, {_WINDOW}, str middle_activation, str activation"
+)
+
+
+def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
+    def register(function: Callable[..., Any]) -> Any:
+        return torch.library.custom_op(f"sepconv::{name}", function, mutates_args=(), schema=schema, device_types="cpu")
+
+    return register
+
+
+# --- Between torch and numpy
+
+
+def _threads() -> int:
+    return int(torch.get_num_threads())
+
+
+def _computed(*tensors: Tensor | None) -> Any:
+    """The type to compute in: float64 for float64, float32 for the rest. TypeError where tensors differ or are none."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    kinds = {tensor.dtype for tensor in given}
+    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64, torch.float16, torch.bfloat16}:
+        names = ", ".join(sorted(str(kind) for kind in kinds))
+        raise TypeError(f"inputs were of {names}, must all be of one of float16, bfloat16, float32, float64")
+    return torch.float64 if torch.float64 in kinds else torch.float32
+
+
+def _image(tensor: Tensor, dtype: Any) -> Array:
+    """[n, c, h, w] as a contiguous NHWC array: in place where it is channels_last."""
+    array: Array = tensor.detach().to(dtype).permute(0, 2, 3, 1).contiguous().numpy()
+    return array
+
+
+def _array(tensor: Tensor | None, dtype: Any) -> Any:
+    return None if tensor is None else tensor.detach().to(dtype).contiguous().numpy()
+
+
+def _format(like: Tensor) -> Any:
+    """The memory format of results: channels_last where x is that and not contiguous."""
+    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _tensor(array: Array | None, like: Tensor, *, image: bool = False) -> Tensor:
+    """An array as a tensor of ``like``'s type, an NHWC image as [n, c, h, w] in its format; None as an empty tensor."""
+    if array is None:
+        return like.new_empty(0)
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
+    return tensor.permute(0, 3, 1, 2).contiguous(memory_format=_format(like)) if image else tensor
+
+
+def _window(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Window:
+    for name, values, least in (("stride", stride, 1), ("dilation", dilation, 1), ("padding", padding, 0)):
+        if min(values) < least:
+            raise ValueError(f"{name} was {list(values)}, must be at least {least}")
+    top, bottom, left, right = padding
+    return (stride[0], stride[1]), ((top, bottom), (left, right)), (dilation[0], dilation[1])
+
+
+def _empty(x: Tensor, shape: Sequence[Any]) -> Tensor:
+    return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=_format(x))
+
+
+def _check(x: Tensor, *weights: Tensor) -> None:
+    for name, tensor in (("x", x), *(("weight", weight) for weight in weights)):
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} had {tensor.dim()} dimensions, must have 4")
+
+
+def _positions(x: Tensor, weight: Tensor, window: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    """Height and width of a convolution's result, also of sizes that are symbols."""
+    stride, (top, bottom, left, right), dilation = window
+    kh, kw = weight.shape[2:]
+    height = (x.shape[2] + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    width = (x.shape[3] + left + right - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    return height, width
+
+
+def _needed(gradient: Tensor, needed: bool) -> Tensor | None:
+    return gradient if needed else None
+
+
+# --- Depthwise
+
+
+@_operator("depthwise_conv2d", f"(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}) -> Tensor")
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    _check(x, weight)
+    dtype = _computed(x, weight, bias)
+    if len(x) == 0:
+        return _depthwise_fake(x, weight, bias, stride, padding, dilation)
+    window = _window(stride, padding, dilation)
+    y = arithmetic.depthwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), window, "none", _threads())
+    return _tensor(y, x, image=True)
+
+
+@depthwise_conv2d.register_fake
+def _depthwise_fake(x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any) -> Tensor:
+    return _empty(x, (x.shape[0], weight.shape[0], *_positions(x, weight, (stride, padding, dilation))))
+
+
+@_operator(
+    "depthwise_conv2d_backward",
+    f"(Tensor dy, Tensor x, Tensor weight, {_WINDOW}, bool[2] needs) -> (Tensor, Tensor, Tensor)",
+)
+def depthwise_conv2d_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, needs: list[bool]
+) -> Results:
+    if len(x) == 0:
+        return torch.empty_like(x), torch.zeros_like(weight), weight.new_zeros(len(weight))
+    dtype = _computed(dy, x, weight)
+    arrays = _image(x, dtype), _array(weight, dtype), _image(dy, dtype)
+    window = _window(stride, padding, dilation)
+    dx, dweight, dbias = arithmetic.depthwise_grad(*arrays, window, (needs[0], needs[1]), _threads())
+    return _gradients(dx, dweight, dbias, x, needs)
+
+
+@depthwise_conv2d_backward.register_fake
+def _depthwise_backward_fake(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, needs: Any
+) -> Results:
+    return _gradients_fake(x, weight, needs)
+
+
+def _gradients(dx: Any, dweight: Any, dbias: Any, x: Tensor, needs: Sequence[bool]) -> Results:
+    """What is not needed is an empty tensor."""
+    return (
+        _tensor(dx if needs[0] else None, x, image=True),
+        _tensor(dweight if needs[1] else None, x),
+        _tensor(dbias if needs[1] else None, x),
+    )
+
+
+def _gradients_fake(x: Tensor, weight: Tensor, needs: Any) -> Results:
+    return (
+        _empty(x, x.shape) if needs[0] else x.new_empty(0),
+        torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if needs[1] else weight.new_empty(0),
+        weight.new_empty(weight.shape[0]) if needs[1] else weight.new_empty(0),
+    )
+
+
+def _depthwise_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    x, weight, _, *ctx.window = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _depthwise_derivative(ctx: Any, dy: Tensor) -> Any:
+    x, weight = ctx.saved_tensors
+    needs = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+    dx, dweight, dbias = torch.ops.sepconv.depthwise_conv2d_backward(dy, x, weight, *ctx.window, needs)
+    wanted = ctx.needs_input_grad
+    return _needed(dx, wanted[0]), _needed(dweight, wanted[1]), _needed(dbias, wanted[2]), None, None, None
+
+
+depthwise_conv2d.register_autograd(_depthwise_derivative, setup_context=_depthwise_context)
+
+
+# --- Pointwise
+
+
+@_operator("pointwise_conv2d", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    _check(x, weight)
+    dtype = _computed(x, weight, bias)
+    if len(x) == 0:
+        return _pointwise_fake(x, weight, bias)
+    y = arithmetic.pointwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), None, "none", _threads())
+    return _tensor(y, x, image=True)
+
+
+@pointwise_conv2d.register_fake
+def _pointwise_fake(x: Tensor, weight: Tensor, bias: Any) -> Tensor:
+    return _empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+
+
+@_operator(
+    "pointwise_conv2d_backward", "(Tensor dy, Tensor x, Tensor weight, bool[2] needs) -> (Tensor, Tensor, Tensor)"
+)
+def pointwise_conv2d_backward(dy: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> Results:
+    if len(x) == 0:
+        return torch.empty_like(x), torch.zeros_like(weight), weight.new_zeros(len(weight))
+    dtype = _computed(dy, x, weight)
+    arrays = _image(x, dtype), _array(weight, dtype), _image(dy, dtype)
+    dx, dweight, dbias = arithmetic.pointwise_grad(*arrays, (needs[0], needs[1]), _threads())
+    return _gradients(dx, dweight, dbias, x, needs)
+
+
+@pointwise_conv2d_backward.register_fake
+def _pointwise_backward_fake(dy: Tensor, x: Tensor, weight: Tensor, needs: Any) -> Results:
+    return _gradients_fake(x, weight, needs)
+
+
+def _pointwise_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _pointwise_derivative(ctx: Any, dy: Tensor) -> Any:
+    x, weight = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    needs = wanted[0], wanted[1] or wanted[2]
+    dx, dweight, dbias = torch.ops.sepconv.pointwise_conv2d_backward(dy, x, weight, needs)
+    return _needed(dx, wanted[0]), _needed(dweight, wanted[1]), _needed(dbias, wanted[2])
+
+
+pointwise_conv2d.register_autograd(_pointwise_derivative, setup_context=_pointwise_context)
+
+
+# --- Both, with activations and a residual
+
+
+@_operator("separable_conv2d", f"({_BLOCK}) -> Tensor")
+def separable_conv2d(
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_weight: Tensor,
+    pointwise_bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    middle_activation: str,
+    activation: str,
+) -> Tensor:
+    _check(x, depthwise_weight, pointwise_weight)
+    tensors = depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias
+    dtype = _computed(x, *tensors, residual)
+    window = stride, padding, dilation
+    if len(x) == 0:
+        return _separable_fake(x, *tensors, residual, *window, middle_activation, activation)
+    weights = [_array(tensor, dtype) for tensor in tensors]
+    addend = None if residual is None else _image(residual, dtype)
+    activations = middle_activation, activation
+    y = arithmetic.separable(_image(x, dtype), weights, addend, _window(*window), activations, _threads())
+    return _tensor(y, x, image=True)
+
+
+@separable_conv2d.register_fake
+def _separable_fake(x: Tensor, depthwise_weight: Tensor, _b: Any, pointwise_weight: Tensor, *rest: Any) -> Tensor:
+    positions = _positions(x, depthwise_weight, rest[2:5])
+    return _empty(x, (x.shape[0], pointwise_weight.shape[0], *positions))
+
+
+@_operator(
+    "separable_conv2d_backward",
+    f"(Tensor dy, Tensor y, {_BLOCK}, bool[4] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def separable_conv2d_backward(
+    dy: Tensor,
+    y: Tensor,
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_weight: Tensor,
+    pointwise_bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    middle_activation: str,
+    activation: str,
+    needs: list[bool],
+) -> Results:
+    """What lies between the two convolutions is computed again rather than kept from the forward pass.
+
+    needs: of x, of the depthwise weight and bias, of the pointwise weight and bias, of the residual.
+    """
+    if len(x) == 0:
+        weights = (depthwise_weight, pointwise_weight)
+        grads = [g for w in weights for g in (torch.zeros_like(w), w.new_zeros(len(w)))]
+        return torch.empty_like(x), *grads, x.new_empty(0) if residual is None else torch.empty_like(residual)
+    dtype, threads, window = (
+        _computed(dy, x, depthwise_weight, pointwise_weight),
+        _threads(),
+        (stride, padding, dilation),
+    )
+    image, gradient = _image(x, dtype), _image(dy, dtype)
+    filters, bias, matrix = (_array(t, dtype) for t in (depthwise_weight, depthwise_bias, pointwise_weight))
+    at = _window(*window)
+    middle = arithmetic.depthwise(image, filters, bias, at, middle_activation, threads)
+    if activation in CLAMPS:
+        value = _image(y, dtype)
+    else:
+        addend = None if residual is None else _image(residual, dtype)
+        value = arithmetic.pointwise(middle, matrix, _array(pointwise_bias, dtype), addend, "none", threads)
+    gradient = arithmetic.activation_grad(activation, value, gradient, threads)
+    through = needs[0] or needs[1]
+    dmiddle, dmatrix, dbias = arithmetic.pointwise_grad(middle, matrix, gradient, (through, needs[2]), threads)
+    dx = dfilters = dmiddle_bias = None
+    if through and dmiddle is not None:
+        if middle_activation not in CLAMPS:
+            middle = arithmetic.depthwise(image, filters, bias, at, "none", threads)
+        before = arithmetic.activation_grad(middle_activation, middle, dmiddle, threads)
+        dx, dfilters, dmiddle_bias = arithmetic.depthwise_grad(
+            image, filters, before, at, (needs[0], needs[1]), threads
+        )
+    of_residual = gradient.copy() if needs[3] else None  # without an activation it is dy's own memory
+    return (
+        *_gradients(dx, dfilters, dmiddle_bias, x, needs),
+        *_gradients(None, dmatrix, dbias, x, (False, needs[2]))[1:],
+        _tensor(of_residual, x, image=True),
+    )
+
+
+@separable_conv2d_backward.register_fake
+def _separable_backward_fake(
+    dy: Tensor, y: Tensor, x: Tensor, depthwise_weight: Tensor, _b: Any, pointwise_weight: Tensor, *rest: Any
+) -> Results:
+    needs = rest[-1]
+    dx, dfilters, dmiddle_bias = _gradients_fake(x, depthwise_weight, (needs[0], needs[1]))
+    _, dmatrix, dbias = _gradients_fake(x, pointwise_weight, (False, needs[2]))
+    return dx, dfilters, dmiddle_bias, dmatrix, dbias, _empty(x, y.shape) if needs[3] else x.new_empty(0)
+
+
+def _separable_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    ctx.options = inputs[6:]
+    ctx.save_for_backward(output, *inputs[:6])
+
+
+def _separable_derivative(ctx: Any, dy: Tensor) -> Any:
+    y, *tensors = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    needs = wanted[0], wanted[1] or wanted[2], wanted[3] or wanted[4], wanted[5]
+    gradients = torch.ops.sepconv.separable_conv2d_backward(dy, y, *tensors, *ctx.options, needs)
+    return *(_needed(g, want) for g, want in zip(gradients, wanted[:6], strict=True)), *(None for _ in ctx.options)
+
+
+separable_conv2d.register_autograd(_separable_derivative, setup_context=_separable_context)
