@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="a network so small gains nothing from more")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
     print("seed  sepconv  torch")
     results = run(options.epochs, options.seeds)
     for seed, (own, other) in enumerate(results):

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from sepconv import _core
 from sepconv.compile import compile_graph
-from sepconv.torch.operators import Builder, Operator, Unsupported, Value
+from sepconv.torch.operators import Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
 
 Tensor = Any  # torch.Tensor, which has no types here
@@ -87,7 +87,7 @@ class Region(torch.nn.Module):
         except Unsupported as reason:
             self.eager_runs[str(reason)] += 1
             return self.eager(*arguments)
-        inputs = [arguments[i] for i in self._activations]
+        inputs = self._given(arguments)
         first = next((x for x in inputs if x.dim() == 4), None)
         channels_last = (
             first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
@@ -108,7 +108,11 @@ class Region(torch.nn.Module):
 
     def plans(self) -> list[str]:
         """The sizes that plans are there for, as text."""
-        return [" + ".join("x".join(map(str, shape)) for shape in key[0]) for key in self._plans]
+        return [" + ".join("x".join(map(str, shape)) for shape in key[0] if shape) for key in self._plans]
+
+    def _given(self, arguments: tuple[Any, ...]) -> list[Tensor]:
+        """The activations; a residual may be None."""
+        return [arguments[i] for i in self._activations if arguments[i] is not None]
 
     # --- Which plan
 
@@ -140,7 +144,7 @@ class Region(torch.nn.Module):
 
     def _key(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """What a plan depends on. Unsupported where there can be none."""
-        inputs = [arguments[i] for i in self._activations]
+        inputs = self._given(arguments)
         weights = [arguments[i] for i in self._weights]
         if self.training:
             raise Unsupported("training mode")
@@ -162,7 +166,8 @@ class Region(torch.nn.Module):
             own = sum(map(_version, self._own))
         except RuntimeError:  # of tensors made in inference mode, which do not count changes
             own = sum(map(_version_of, self._own))
-        return tuple(tuple(x.shape[1:]) for x in inputs), versions, own, tuple(arguments[i] for i in self._scalars)
+        shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
+        return shapes, versions, own, tuple(arguments[i] for i in self._scalars)
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
         given = dict(zip(self._nodes, arguments, strict=True))
@@ -175,15 +180,21 @@ class Region(torch.nn.Module):
 
         builder = Builder(tensor)
         for i in self._activations:
+            if arguments[i] is None:
+                continue
             shape = tuple(arguments[i].shape[1:])
             c, h, w = shape if len(shape) == 3 else (shape[0], 1, 1)
             builder.input(self._nodes[i], (h, w, c), flat=len(shape) == 1)
         for node, made in self._parse(given.__getitem__).items():
-            builder.values[node] = made.lower(node, builder, *(builder.values[x] for x in made.inputs))
+            missing = [x for x in made.inputs if x not in builder.values]
+            if missing and (not isinstance(made, Separable) or made.inputs[0] in missing):
+                raise Unsupported(f"{missing[0].name} is None")
+            values = [builder.values[x] for x in made.inputs if x in builder.values]
+            builder.values[node] = made.lower(node, builder, *values)
         (result,) = next(node for node in self.eager.graph.nodes if node.op == "output").args
-        values = [builder.values[node] for node in ((result,) if isinstance(result, Node) else result)]
+        results = [builder.values[node] for node in ((result,) if isinstance(result, Node) else result)]
         names: list[str] = []
-        outputs = tuple(self._output(value, names) for value in values)
+        outputs = tuple(self._output(value, names) for value in results)
         try:
             plan = _core.Plan(compile_graph(builder.layers, names))
         except ValueError as error:
