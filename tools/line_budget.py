@@ -22,7 +22,7 @@ BUDGET = {
     "csrc/pack": 300,
     "csrc/runtime": 700,
     "csrc/ops": 2400,
-    "csrc/grad": 600,
+    "csrc/grad": 800,
     "csrc/graph": 2000,
     "csrc/ref": 900,
     "csrc/nd": 1300,
