@@ -2,6 +2,7 @@
 // that leaves them off changes the results of the program around it.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -9,6 +10,12 @@
 #endif
 
 namespace sepconv {
+
+// x, but the zero of its sign where it is denormal: by its bits, so that no mode and no compiler has a say.
+inline float without_denormal(float x) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits & 0x7f800000u) != 0 ? bits : bits & 0x80000000u);
+}
 
 // While it lives, this thread takes denormal floats for zero, in operands and results. The destructor puts the
 // control word back as it was, to the bit. It must end on the thread where it began.

@@ -8,14 +8,19 @@ namespace {
 constexpr int kStripPixels = 112;                 // eight tiles of AVX-512's GEMM
 constexpr std::int64_t kSmallWork = 50'000;       // multiply-adds not worth a piece of their own
 constexpr std::int64_t kLongWork = 200'000'000;   // multiply-adds between two looks at Ctrl-C, also on the scalar ISA
-constexpr std::int64_t kElementWork = 64;         // multiply-adds that moving an element or its exponential takes, at most
+// Multiply-adds that an element of the result takes at most, besides the operator's own: its exponential, or the first
+// touch of its page. All lanes count, since all are written.
+constexpr std::int64_t kElementWork = 64;
 constexpr int kPiecesPerThread = 4;               // so that a thread that lost its CPU holds up little
 constexpr int kCacheLine = 16;                    // floats
 
 }  // namespace
 
 Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream) : ops_(std::move(ops)) {
-  for (const RowOpPtr& op : ops_) op_scratch_ = std::max(op_scratch_, op->scratch_floats);
+  for (const RowOpPtr& op : ops_) {
+    op_scratch_ = std::max(op_scratch_, op->scratch_floats);
+    written_ += blocks_of(op->out.c, table) * std::int64_t{table.vector} * op->out.h * op->out.w;
+  }
   if (ops_.size() == 1) return;
 
   const int pixels = stream ? kStripPixels : INT_MAX / 2;
@@ -46,7 +51,7 @@ Chain::Grid Chain::grid(int threads) const {
   // Each piece of a chain computes rows anew, so it gets no more than there are threads.
   const std::int64_t fair = threads == 1 ? 1 : alone && !last.few_pieces ? threads * kPiecesPerThread : threads;
   const std::int64_t worth = std::max(macs, elements) / kSmallWork + 1;
-  const std::int64_t few = (macs + kElementWork * elements) / kLongWork + 1;
+  const std::int64_t few = (macs + kElementWork * written_) / kLongWork + 1;
   const std::int64_t wanted = std::max(few, std::min(fair, worth));
   const auto at_most = [&](int n) { return static_cast<int>(std::min<std::int64_t>(n, wanted)); };
   const bool by_channels = alone && (last.split == Split::channels || last.out.h < std::min<std::int64_t>(threads, wanted));

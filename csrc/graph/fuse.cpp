@@ -117,7 +117,7 @@ class Rewriter {
       for (int& input : node.inputs) {
         input = place[input];
         const Node& source = result[input];
-        if (source.kind == NodeKind::input && node.kind != NodeKind::conv) input = blocked(result, input);
+        if (source.kind == NodeKind::input && node.kind != NodeKind::conv) input = blocked(result, input, node.kind);
       }
       if (node.residual != -1) node.residual = place[node.residual];
       place[i] = static_cast<int>(result.size());
@@ -125,7 +125,7 @@ class Rewriter {
     }
     for (const int output : outputs_) {
       int source = place[output];
-      if (result[source].kind == NodeKind::input) source = blocked(result, source);
+      if (result[source].kind == NodeKind::input) source = blocked(result, source, NodeKind::to_nhwc);
       result.push_back({NodeKind::to_nhwc, result[source].name, {source}, result[source].out, {}});
     }
     return result;
@@ -153,12 +153,27 @@ class Rewriter {
     live_[node] = false;
   }
 
-  int blocked(std::vector<Node>& result, int input) {
-    for (std::size_t i = 0; i < result.size(); ++i) {
-      if (result[i].kind == NodeKind::from_nhwc && result[i].inputs[0] == input) return static_cast<int>(i);
+  // Arithmetic takes denormals for zero. What moves or compares elements would let them through, on some ISAs.
+  static bool lets_denormals_through(NodeKind kind) {
+    switch (kind) {
+      case NodeKind::max_pool:
+      case NodeKind::activation:
+      case NodeKind::pad:
+      case NodeKind::reshape:
+      case NodeKind::channels:
+      case NodeKind::upsample:
+      case NodeKind::to_nhwc: return true;
+      default: return false;
     }
-    result.push_back({NodeKind::from_nhwc, result[input].name, {input}, result[input].out, {}});
-    return static_cast<int>(result.size()) - 1;
+  }
+
+  // The input as a blocked activation, for a reader of this kind.
+  static int blocked(std::vector<Node>& result, int input, NodeKind reader) {
+    std::size_t i = 0;
+    while (i < result.size() && !(result[i].kind == NodeKind::from_nhwc && result[i].inputs[0] == input)) ++i;
+    if (i == result.size()) result.push_back({NodeKind::from_nhwc, result[input].name, {input}, result[input].out, {}});
+    result[i].flushes |= lets_denormals_through(reader);
+    return static_cast<int>(i);
   }
 
   std::vector<Node> nodes_;

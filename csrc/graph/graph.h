@@ -28,6 +28,7 @@ struct Node {
   bool include_padding = false;        // average_pool
   int multiplier = 1;                  // depthwise
   float beta = 1.0f;                   // softmax
+  bool flushes = false;                // from_nhwc: whether denormals become zeros there
   int residual = -1;                   // conv: a node to add before the activation; set by fusion
   std::vector<std::string> fused{};    // names of the layers whose work fusion moved into this node
   std::vector<ChannelSource> sources{};  // channels: where each of its channels comes from

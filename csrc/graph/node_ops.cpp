@@ -26,7 +26,7 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     case NodeKind::reshape: return make_reshape(in, n.out, t);
     case NodeKind::channels: return make_channels(n.out, n.sources, t);
     case NodeKind::upsample: return make_upsample(in, n.out.h, n.out.w, t);
-    case NodeKind::from_nhwc: return make_from_nhwc(n.out, t);
+    case NodeKind::from_nhwc: return make_from_nhwc(n.out, n.flushes, t);
     case NodeKind::to_nhwc: return make_to_nhwc(n.out, t);
   }
   return nullptr;

@@ -1,6 +1,7 @@
 // Operators that move elements: between NHWC and blocks of channels, zero padding, another shape.
 #include <cstring>
 
+#include "base/fp_env.h"
 #include "ops/operators.h"
 
 namespace sepconv {
@@ -8,7 +9,7 @@ namespace {
 
 class FromNhwc final : public RowOp {
  public:
-  FromNhwc(Shape shape, const KernelTable& t) : v_(t.vector) {
+  FromNhwc(Shape shape, bool flush, const KernelTable& t) : v_(t.vector), flush_(flush) {
     kernel = "from_nhwc";
     in = out = shape;
     parts = blocks_of(shape.c, t);
@@ -23,12 +24,17 @@ class FromNhwc final : public RowOp {
         for (int x = 0; x < in.w; ++x, from += in.c, to += v_) {
           for (int lane = 0; lane < v_; ++lane) to[lane] = lane < lanes ? from[lane] : 0.0f;
         }
+        if (flush_) {
+          float* const row = task.out.at(b, y);
+          for (int i = 0; i < in.w * v_; ++i) row[i] = without_denormal(row[i]);
+        }
       }
     }
   }
 
  private:
   int v_;
+  bool flush_;
 };
 
 class ToNhwc final : public RowOp {
@@ -146,7 +152,9 @@ class Reshape final : public RowOp {
 
 }  // namespace
 
-RowOpPtr make_from_nhwc(Shape shape, const KernelTable& table) { return std::make_unique<FromNhwc>(shape, table); }
+RowOpPtr make_from_nhwc(Shape shape, bool flush, const KernelTable& table) {
+  return std::make_unique<FromNhwc>(shape, flush, table);
+}
 
 RowOpPtr make_to_nhwc(Shape shape, const KernelTable& table) { return std::make_unique<ToNhwc>(shape, table); }
 

@@ -36,8 +36,8 @@ RowOpPtr make_mul(Shape, bool scales, Activation, const KernelTable&);
 RowOpPtr make_activation(Shape, Activation, const KernelTable&);
 RowOpPtr make_softmax(Shape, float beta, const KernelTable&);
 
-// Between layouts, and what moves elements about.
-RowOpPtr make_from_nhwc(Shape, const KernelTable&);
+// Between layouts, and what moves elements about. `flush`: denormals become zeros of their sign.
+RowOpPtr make_from_nhwc(Shape, bool flush, const KernelTable&);
 RowOpPtr make_to_nhwc(Shape, const KernelTable&);
 RowOpPtr make_pad(Shape in, const Padding&, const KernelTable&);
 RowOpPtr make_reshape(Shape in, Shape out, const KernelTable&);

@@ -1,18 +1,17 @@
 #include "pack/pack.h"
 
-#include <cmath>
 #include <cstring>
+
+#include "base/fp_env.h"
 
 namespace sepconv {
 namespace {
 
-// A denormal weight would slow down every product it meets, and a run takes it for zero anyway.
-float flush_denormal(float x) { return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x; }
-
 float fold(const char* weight, double scale) {
   float w;
   std::memcpy(&w, weight, sizeof w);
-  return flush_denormal(static_cast<float>(static_cast<double>(w) * scale));
+  // A denormal weight would slow down every product it meets, and a run takes it for zero anyway.
+  return without_denormal(static_cast<float>(static_cast<double>(w) * scale));
 }
 
 }  // namespace
@@ -33,7 +32,7 @@ PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTa
     const int first = first_block(p) * v;
     const int real = std::min(width, outputs - first);
     float* out = data_ + p * panel_stride_;
-    for (int i = 0; i < width; ++i) out[i] = i < real ? flush_denormal(static_cast<float>(affine.shift[first + i])) : 0.0f;
+    for (int i = 0; i < width; ++i) out[i] = i < real ? without_denormal(static_cast<float>(affine.shift[first + i])) : 0.0f;
     out += width;
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
@@ -61,7 +60,7 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
   for (int b = 0; b < blocks; ++b) {
     for (int i = 0; i < v; ++i, ++out) {
       const int n = b * v + i;
-      *out = n < outputs ? flush_denormal(static_cast<float>(affine.shift[n])) : 0.0f;
+      *out = n < outputs ? without_denormal(static_cast<float>(affine.shift[n])) : 0.0f;
     }
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {

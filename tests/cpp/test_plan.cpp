@@ -267,6 +267,19 @@ TEST(Plan, ARunThatIsNotInterruptedIsAskedAndFinishes) {
   for (const float x : buffers.outputs[0]) ASSERT_TRUE(std::isfinite(x));
 }
 
+// Ctrl-C is looked for between pieces, and memory that nobody touched before can take seconds a gigabyte.
+TEST_P(PlanOnIsa, PiecesAreShortAlsoWhereMemoryIsNew) {
+  const KernelTable& table = kernels(GetParam());
+  for (const Shape shape : {Shape{2500, 2000, 3}, Shape{9000, 1000, 1}, Shape{1000, 1000, 64}}) {
+    std::vector<RowOpPtr> ops;
+    ops.push_back(make_from_nhwc(shape, false, table));
+    Chain chain(std::move(ops), table);
+    chain.settle_split(Split::rows);
+    const double megabytes = static_cast<double>(blocked_floats(shape, table)) * sizeof(float) / (1 << 20);
+    for (const int threads : {1, 2, 16}) EXPECT_LT(megabytes / chain.grid(threads).pieces(), 16) << shape.h << ' ' << threads;
+  }
+}
+
 // --- What a plan tells
 
 TEST(Plan, ActivationsShareMemory) {

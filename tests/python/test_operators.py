@@ -341,6 +341,23 @@ def test_denormals_count_as_zero(isa: str) -> None:
 
 
 @every_isa
+def test_denormals_count_as_zero_where_nothing_is_computed(isa: str) -> None:
+    x = np.array([1e-40, -1e-40, 2e-38, -0.0, np.nan, np.inf] * 4, np.float32).reshape(1, 2, 2, 6)
+    want = np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
+    pool: dict[str, Any] = {"name": "y", "inputs": ("x",), "kernel": (1, 1), "stride": (1, 1)}
+    for layer in (
+        graph.Activation(name="y", inputs=("x",), activation="none"),
+        graph.MaxPool2d(**pool),
+        graph.Pad(name="y", inputs=("x",), padding=((0, 0), (0, 0))),
+        graph.Reshape(name="y", inputs=("x",), shape=(2, 2, 6)),
+        graph.ChannelShuffle(name="y", inputs=("x",), groups=1),
+    ):
+        result = single(layer, x, isa)
+        assert np.array_equal(result, want, equal_nan=True), describe(layer, [x])
+        assert np.array_equal(np.signbit(result), np.signbit(want)), describe(layer, [x])
+
+
+@every_isa
 def test_views_of_weights_are_read_as_they_are(isa: str) -> None:
     whole = normal(6, 4, 10, 12)
     views = {
