@@ -29,6 +29,7 @@ BUDGET = {
     "csrc/bind": 1400,
     "python": 19000,
     "tests/cpp": 5000,
+    "tests/trust": 2400,
     "tests/python": 13000,
     "bench": 600,
     "tools": 1200,

@@ -14,6 +14,15 @@ settings.register_profile("explore", deadline=None, max_examples=2000, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under AddressSanitizer, which keeps freed memory and reserves terabytes, memory cannot be measured."""
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        skip = pytest.mark.skip(reason="AddressSanitizer needs memory of its own")
+        for item in items:
+            if item.get_closest_marker("memory"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real models (models/), photographs (images/) and expected logits (golden/)."""

@@ -239,6 +239,7 @@ def python(code: str) -> list[str]:
 
 
 @needs_linux
+@pytest.mark.memory
 def test_too_little_memory_is_a_memory_error() -> None:
     lines = python(
         """
@@ -274,6 +275,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
 
 
 @needs_linux
+@pytest.mark.memory
 def test_memory_is_given_back() -> None:
     lines = python(
         """

@@ -131,6 +131,7 @@ print("read", len(files))
 """
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space by Linux's means")
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """4 times the file and 64 MiB, as address space of a process that has read nothing yet."""

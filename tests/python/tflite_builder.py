@@ -18,9 +18,9 @@ def normal(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return RNG.standard_normal(shape, dtype=np.float32)
 
 
-def small_network() -> bytes:
-    """Every supported operator in a few kilobytes, float and quantised."""
-    b = TfliteBuilder()
+def small_network(b: TfliteBuilder | None = None) -> bytes:
+    """Every supported operator in a few kilobytes, float and quantised; ``b`` then holds what it was made from."""
+    b = TfliteBuilder() if b is None else b
     x = b.input((1, 9, 8, 3), "UINT8", scale=0.5, zero_point=3)
     x = b.operator("DEQUANTIZE", [x], (1, 9, 8, 3), "DequantizeOptions")
     paddings = b.constant("paddings", np.array([[0, 0], [1, 0], [2, 1], [0, 0]], np.int32))

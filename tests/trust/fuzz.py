@@ -1,0 +1,119 @@
+"""Readers of files, and operators, on hostile input: first guided by coverage, then mutations of what that found.
+
+Coverage costs most of the time, so the second half, without it, makes most of the executions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+from fuzz_targets import TARGETS, refuses
+from mutation import mutate
+from row import HERE, RowError, Settings, compiled, require
+from row import run as run_program
+
+GUIDED = 500_000  # executions of the full form's first half
+EXECUTIONS = 10_000_000  # of both halves
+SECONDS = 60  # of the short form
+LONGEST = 10  # seconds of CPU that a thousand executions may take, before the process is ended by a signal
+_FUZZER = (
+    "-DCMAKE_CXX_COMPILER=clang++",
+    "-DSEPCONV_BUILD_FUZZERS=ON",
+    "-DSEPCONV_SANITIZE=address;undefined",
+)
+
+
+def readers(settings: Settings) -> str:
+    """All side by side; the full form two at a time."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2 if settings.full else 8) as pool:
+        jobs = [pool.submit(fuzz_reader, name, settings.full, Path(folder)) for name in TARGETS]
+        return "; ".join(job.result() for job in jobs)
+
+
+def operators(settings: Settings) -> str:
+    """Graphs, plans and runs: tests/trust/operators.cpp under libFuzzer."""
+    program = compiled(settings, "fuzz", "sepconv_fuzz_operators", *_FUZZER)
+    limits = [f"-runs={EXECUTIONS}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        log = run_program([program, *limits, "-max_len=96", *_options(Path(folder), "operators"), corpus])
+    networks = re.search(r"(\d+) networks ran, (\d+) were refused", log)
+    require(networks is not None, f"the fuzzer did not finish:\n{log[-3000:]}")
+    return f"{_executions(log)} executions, {networks[0] if networks else ''}, 0 crashes"
+
+
+def _options(folder: Path, name: str) -> list[str]:
+    # The limit is one of time on the clock, which goes on while a busy machine does other things.
+    return [f"-artifact_prefix={folder}/{name}-", "-timeout=600", "-print_final_stats=1", "-verbosity=1"]
+
+
+def _executions(log: str) -> int:
+    done = re.search(r"Done (\d+) runs", log)
+    require(done is not None, f"the fuzzer did not finish:\n{log[-3000:]}")
+    return int(done[1]) if done else 0
+
+
+def fuzz_reader(name: str, full: bool, folder: Path) -> str:
+    """In processes of their own. Returns the executions of both halves, and how many files were found readable."""
+    corpus = folder / name
+    corpus.mkdir()
+    for index, seed in enumerate(TARGETS[name].seeds()):
+        (corpus / f"seed{index}").write_bytes(seed)
+    limits = [f"-runs={GUIDED}"] if full else ["-runs=-1", f"-max_total_time={SECONDS // 2}"]
+    options = [*limits, f"-max_len={TARGETS[name].max_size}", *_options(folder, name)]
+    guided = 0
+    try:
+        log = run_program([sys.executable, HERE / "fuzz_guided.py", name, *options, corpus])
+        guided = _executions(log)
+        print(f"{name}: {guided} executions guided by coverage", flush=True)
+    except RowError as error:
+        if "No module named 'atheris'" not in str(error):
+            raise
+    limit = ["--executions", str(EXECUTIONS - guided)] if full else ["--seconds", str(SECONDS // (2 if guided else 1))]
+    log = run_program([sys.executable, __file__, name, corpus, *limit])
+    executions, read = map(int, log.split()[-2:])
+    found = f"{name}: {guided} + {executions} executions, {read} of the latter read, 0 crashes"
+    print(found, flush=True)
+    return found
+
+
+def hammer(name: str, corpus: Path, executions: int, seconds: float) -> tuple[int, int]:
+    """Mutations of the corpus until either limit is reached; how many there were, and how many could be read."""
+    target, random = TARGETS[name], Random()
+    files = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    seeds = target.seeds()
+    files += seeds * (1 + len(files) // len(seeds))  # half of all mutations are of files that are right
+    start = time.monotonic()
+    done = read = 0
+    while done < executions and time.monotonic() - start < seconds:
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
+        for _ in range(1000):
+            data = mutate(files[int(random.random() * len(files))], files, target.tokens, target.max_size, random)
+            try:
+                read += not refuses(target.read, data)
+            except BaseException:
+                print(f"the reader {name} fails on {data.hex()}", flush=True)
+                raise
+        done += 1000
+        if done % 1_000_000 == 0:
+            print(f"{name}: {done} executions after {time.monotonic() - start:.0f} s", flush=True)
+    return done, read
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--executions", type=int, default=sys.maxsize)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    arguments = parser.parse_args()
+    print(*hammer(arguments.target, arguments.corpus, arguments.executions, arguments.seconds))
