@@ -121,7 +121,12 @@ case("CVE-2021-37680", "fully connected of rank 1", r"it must be \[n, k\]",
      lambda: one("FULLY_CONNECTED", [weights(24)], "FullyConnectedOptions"))  # fmt: skip
 
 # --- Sizes that overflow, and windows without end
-case("CVE-2022-23558", "input of 2**62 elements", "elements are possible", lambda: conv(image=(1, 2**30, 2**30, 4)))
+case(
+    "CVE-2022-23558",
+    "input of 2**62 elements",
+    "elements are possible|can be at most",
+    lambda: conv(image=(1, 2**30, 2**30, 4)),
+)
 case("CVE-2021-29605", "input of rank 9", "at most 8 are possible", lambda: conv(image=(1,) * 9))
 case("CVE-2021-29605", "input of negative size", "each dimension must be", lambda: conv(image=(1, -4, 3, 2)))
 case("CVE-2021-29605", "input of negative batch", "each dimension must be", lambda: conv(image=(-1, 4, 3, 2)))
@@ -137,6 +142,9 @@ case("CVE-2021-37684", "pool window over the image", "the input has only 4",
      lambda: pool("AVERAGE_POOL_2D", FilterHeight=9, Padding=1))  # fmt: skip
 case("CVE-2021-29605", "pad to 2**40 elements", "elements are possible|at most",
      lambda: one("PAD", [constant([[0, 0], [2**20, 0], [2**20, 0], [0, 0]], "INT32")], "PadOptions"))  # fmt: skip
+
+case("CVE-2021-29605", "input of 16 million channels", "each extent can be at most",
+     lambda: one("RELU", image=(1, 9, 1, 16515080)))  # fmt: skip
 
 # --- Reshape and its kin
 case("CVE-2021-29592", "reshape to a shape that is nowhere", "must be constant",

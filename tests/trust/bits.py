@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -17,7 +18,7 @@ RUNS = 3
 
 def run(settings: Settings) -> str:
     """The full form takes networks at their real sizes, the short one small ones."""
-    networks = {
+    networks: dict[str, Callable[[], list[graph.Layer]]] = {
         "mobilenet_v1_1.0_224": mobilenet_v1_layers,
         "mobilenet_v1_0.25_128": lambda: mobilenet_v1_layers(0.25, resolution=128),
         "mobilenet_v2_1.0_224": mobilenet_v2_layers,

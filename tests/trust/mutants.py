@@ -177,6 +177,7 @@ def try_one(path: Path) -> str:
     """right, large, or refused; AssertionError for a wrong result, other errors as they come."""
     try:
         model = sepconv.load(path)
+        assert isinstance(model, sepconv.Model)
     except (ModelFormatError, UnsupportedError):
         return "refused"
     shapes = graph.infer_shapes(model.layers)
@@ -196,6 +197,7 @@ def try_one(path: Path) -> str:
 def check(path: Path) -> None:
     """Every layer against the oracle; what float32 cannot hold is left out."""
     model = sepconv.load(path)
+    assert isinstance(model, sepconv.Model)
     generator = np.random.default_rng(0)
     shapes = [layer.shape for layer in model.layers if isinstance(layer, graph.Input)]
     inputs = [generator.standard_normal((1, *shape), dtype=np.float32) for shape in shapes]

@@ -7,6 +7,7 @@ an infinity or a zero of some sign, so do the others; layers that round nothing 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from row import Settings, require
@@ -29,7 +30,7 @@ def layers_of(channels: int) -> dict[str, graph.Layer]:
     def normal(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         return generator.standard_normal(shape, dtype=np.float32)
 
-    named = {"name": "y", "inputs": ("x",)}
+    named: dict[str, Any] = {"name": "y", "inputs": ("x",)}
     same = ((1, 1), (1, 1))
     c = channels
     return {
@@ -102,8 +103,8 @@ def denormals(settings: Settings) -> str:
     ratios = {}
     for isa in _core.supported_isas():
         plans = [_core.Plan(compile_graph(layers, graph.outputs(layers), isa), "automatic") for layers in (plain, tiny)]
-        ratios[f"inputs, {isa}"] = ratio(lambda p=plans: p[0].run([tiny_x], 1), lambda p=plans: p[0].run([x], 1))  # type: ignore[misc]
-        ratios[f"weights, {isa}"] = ratio(lambda p=plans: p[1].run([x], 1), lambda p=plans: p[0].run([x], 1))  # type: ignore[misc]
+        ratios[f"inputs, {isa}"] = ratio(lambda p=plans: p[0].run([tiny_x], 1), lambda p=plans: p[0].run([x], 1))
+        ratios[f"weights, {isa}"] = ratio(lambda p=plans: p[1].run([x], 1), lambda p=plans: p[0].run([x], 1))
     worst = max(ratios, key=lambda name: ratios[name])
     require(ratios[worst] <= LIMIT, f"a tenth of denormal {worst} costs {ratios[worst]:.2f} times")
     return f"a tenth of denormals costs at most {ratios[worst]:.3f} times ({worst})"

@@ -12,6 +12,7 @@ from sepconv.io.arrays import MemoryBudget
 
 # Elements of one activation, of one image, padding included: 1 GiB as float32.
 MAX_ACTIVATION_ELEMENTS = 1 << 28
+MAX_EXTENT = 1 << 20  # of height, width and channels, as in the compiled core
 
 _ACTIVATION_TYPES = ("FLOAT32", "UINT8", "INT8")
 
@@ -75,6 +76,10 @@ class Network:
         return height, width, channels
 
     def check_size(self, shape: tuple[int, ...]) -> None:
+        if max(shape) > MAX_EXTENT:
+            raise UnsupportedError(
+                f"an activation has the shape {list(shape)}; each extent can be at most {MAX_EXTENT}"
+            )
         if math.prod(shape) > MAX_ACTIVATION_ELEMENTS:
             raise UnsupportedError(
                 f"one image's activation has the shape {list(shape)}; at most {MAX_ACTIVATION_ELEMENTS} elements "
