@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -33,7 +34,7 @@ def run(settings: Settings) -> str:
 
 def interrupts(case: str, count: int) -> list[float]:
     """Seconds from the signal to the exception."""
-    command = [sys.executable, HERE / "interrupt.py", case, str(count)]
+    command: list[str | Path] = [sys.executable, HERE / "interrupt.py", case, str(count)]
     random, times = Random(case), []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,9 @@ def require(holds: bool, message: str) -> None:
         raise RowError(message)
 
 
-def run(command: Sequence[str | Path], *, timeout: float | None = None, **environment: str) -> str:
+def run(
+    command: Sequence[str | Path], *, timeout: float | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Output of a program, standard error included; RowError with its end where the program fails."""
     try:
         result = subprocess.run(
@@ -45,7 +47,7 @@ def run(command: Sequence[str | Path], *, timeout: float | None = None, **enviro
             errors="replace",
             timeout=timeout,
             check=False,
-            env={**os.environ, **environment},
+            env={**os.environ, **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         raise RowError(f"{command[0]} did not end within {timeout} s") from None
@@ -53,9 +55,9 @@ def run(command: Sequence[str | Path], *, timeout: float | None = None, **enviro
     return result.stdout
 
 
-def run_worker(script: Path, *arguments: str, timeout: float | None = None, **environment: str) -> str:
+def run_worker(script: Path, *arguments: str, timeout: float | None = None) -> str:
     """Output of one of our scripts in a process of its own."""
-    return run([sys.executable, script, *arguments], timeout=timeout, **environment)
+    return run([sys.executable, script, *arguments], timeout=timeout)
 
 
 def compiled(settings: Settings, name: str, target: str, *options: str) -> Path:

@@ -25,9 +25,9 @@ def address(settings: Settings) -> str:
     tests = compiled(settings, "asan", "sepconv_tests", *options)
     cpp = passed_cpp(run([tests, "--gtest_brief=1"]))
     site = package(compiled(settings, "asan", "_core", *options).parent)
-    names = [ROOT / "tests" / "python" / name for name in SHORT]
-    selection = [] if settings.full else ["-m", "not slow", *names]
-    command = [
+    names: list[str | Path] = [ROOT / "tests" / "python" / name for name in SHORT]
+    selection: list[str | Path] = [] if settings.full else ["-m", "not slow", *names]
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pytest",
@@ -41,8 +41,7 @@ def address(settings: Settings) -> str:
     ]
     log = run(
         [*command, *(selection or [ROOT / "tests" / "python"])],
-        **preloaded("asan", site),
-        ASAN_OPTIONS="detect_leaks=0",
+        environment={**preloaded("asan", site), "ASAN_OPTIONS": "detect_leaks=0"},
     )
     summary = re.findall(r"(\d+) passed", log)
     require(len(summary) == 1, f"no test passed:\n{log[-3000:]}")
@@ -60,7 +59,7 @@ def thread(settings: Settings) -> str:
     cpp = passed_cpp(run([tests, "--gtest_brief=1", f"--gtest_filter={selection}"]))
     site = package(compiled(settings, "tsan", "_core", *options).parent)
     calls = str(settings.count(20, 200))
-    run([sys.executable, HERE / "crowd.py", "--threads", "16", "--calls", calls], **preloaded("tsan", site))
+    run([sys.executable, HERE / "crowd.py", "--threads", "16", "--calls", calls], environment=preloaded("tsan", site))
     return f"{cpp} C++ tests, and 16 Python threads of {calls} calls each, 0 reports"
 
 

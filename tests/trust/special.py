@@ -46,7 +46,7 @@ def layers_of(channels: int) -> dict[str, graph.Layer]:
         "mean": graph.GlobalAveragePool(**named),
         "softmax": graph.Softmax(**named),
         **{
-            name: graph.Activation(**named, activation=name)  # type: ignore[arg-type]
+            name: graph.Activation(**named, activation=name)
             for name in ("hard_swish", "hard_sigmoid", "sigmoid", "silu")
         },
         # From here on nothing is rounded.
