@@ -24,8 +24,9 @@ CPP_LAYERS: dict[str, set[str]] = {
     "grad": {"base", "cpu", TABLE, "pack", "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
     "nd": {"base", TABLE, "pack", "runtime"},
+    "eager": {"base", TABLE, "pack", "runtime", "ops/gemm_blocks.h", "ops/row_op.h"},
     "ref": {"base"},
-    "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "ref"},
+    "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "eager", "ref"},
 }
 
 # Standard headers for code that is compiled once an ISA: whatever else of std:: got in could be merged with the

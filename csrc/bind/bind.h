@@ -37,6 +37,7 @@ inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; 
 inline py::tuple from_shape(const Shape& s) { return py::make_tuple(s.h, s.w, s.c); }
 
 void add_grad(py::module_& module);
+void add_eager(py::module_& module);
 void add_graph(py::module_& module);
 void add_nd(py::module_& module);
 void add_peaks(py::module_& module);

@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("num_threads", &num_threads);
   module.attr("MAX_THREADS") = kMaxThreads;
   bind::add_grad(module);
+  bind::add_eager(module);
   bind::add_graph(module);
   bind::add_nd(module);
   bind::add_peaks(module);

@@ -7,10 +7,12 @@
 #include "kernels/gemv.h"
 #include "kernels/depthwise.h"
 #include "kernels/depthwise_grad.h"
+#include "kernels/depthwise_pixels.h"
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"
 #include "kernels/channels.h"
 #include "kernels/nd_elementwise.h"
+#include "kernels/transpose.h"
 #include "kernels/peaks.h"
 #include "kernels/fill_table.h"
 

@@ -32,6 +32,11 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.depthwise_grad_3x3_f32 = depthwise_grad<3>;
   t.depthwise_grad_5x5_f32 = depthwise_grad<5>;
   t.depthwise_grad_any_f32 = [](const DepthwiseGradRows& d) { depthwise_grad_any(d); };
+  t.depthwise_pixels_3x3_s1_f32 = depthwise_pixels<3, 1>;
+  t.depthwise_pixels_3x3_s2_f32 = depthwise_pixels<3, 2>;
+  t.depthwise_pixels_5x5_s1_f32 = depthwise_pixels<5, 1>;
+  t.depthwise_pixels_5x5_s2_f32 = depthwise_pixels<5, 2>;
+  t.depthwise_pixels_any_f32 = [](const DepthwisePixels& d) { depthwise_pixels_any(d); };
   t.average_pool_f32 = pool<false>;
   t.max_pool_f32 = pool<true>;
   t.global_average_f32 = [](const float* in, std::int64_t n, float* out) { global_average(in, n, out); };
@@ -53,6 +58,8 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   };
   t.binary_f32 = [](BinaryKind kind, const float* a, int a_step, const float* b, int b_step, float* out,
                     std::int64_t n) { binary(kind, a, a_step, b, b_step, out, n); };
+  t.transpose_f32 = [](const float* in, std::ptrdiff_t in_step, float* out, std::ptrdiff_t out_step, std::int64_t rows,
+                       std::int64_t columns) { transpose_matrix(in, in_step, out, out_step, rows, columns); };
   t.softmax_f32 = [](const float* in, float* out, std::int64_t n, float beta) { softmax(in, out, n, beta); };
   t.fma_peak_f32 = [](std::int64_t iterations, float factor, float term) { return fma_peak(iterations, factor, term); };
   t.read_peak_f32 = [](const float* in, std::int64_t n) { return read_peak(in, n); };

@@ -106,15 +106,27 @@ void gemm(const GemmTile& t) {
   if (t.residual) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
+      const float* const from = t.residual + i * (Strided ? t.residual_step : kLanes);
 #pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load(t.residual + j * t.residual_plane + i * kLanes));
+      for (int j = 0; j < Vectors; ++j) {
+        const float* const p = from + j * t.residual_plane;
+        acc[i][j] = add(acc[i][j], Strided && j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p));
+      }
     }
   }
+  const auto put = [&](float* p, vf result, int j) __attribute__((always_inline)) {
+    if (Strided && j + 1 == Vectors && t.last_lanes) {
+      store_some(p, result, t.last_lanes);
+    } else {
+      store(p, result);
+    }
+  };
+  const std::ptrdiff_t c_step = Strided ? t.c_step : kLanes;
   if (t.hard_swish) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) store(t.c + j * t.c_plane + i * kLanes, hard_swish(acc[i][j]));
+      for (int j = 0; j < Vectors; ++j) put(t.c + j * t.c_plane + i * c_step, hard_swish(acc[i][j]), j);
     }
     return;
   }
@@ -122,7 +134,7 @@ void gemm(const GemmTile& t) {
 #pragma GCC unroll 28
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) store(t.c + j * t.c_plane + i * kLanes, clamp(acc[i][j], lo, hi));
+    for (int j = 0; j < Vectors; ++j) put(t.c + j * t.c_plane + i * c_step, clamp(acc[i][j], lo, hi), j);
   }
 }
 

@@ -34,8 +34,10 @@ struct GemmTile {
   const float* b;             // packed panel: bias[vectors*V], then for each k: vectors*V weights
   const float* residual;      // added before the clamp, addressed as c but with residual_plane; or nullptr
   std::ptrdiff_t residual_plane;
-  float* c;                   // lane l of vector j of row i: c[j*c_plane + i*V + l]
+  float* c;                   // lane l of vector j of row i: c[j*c_plane + i*c_step + l]; c_plane is V where C is NHWC
   std::ptrdiff_t c_plane;
+  std::ptrdiff_t c_step, residual_step;  // read by gemm_strided alone; V for the others
+  int last_lanes;             // of the last vector, 0 for all V; read by gemm_strided alone
   float lo, hi;               // -inf, +inf for none; NaN passes through
   bool hard_swish = false;    // in place of the clamp
   const void* prefetch;       // what to bring into L2 meanwhile: a line each step, prefetch_step bytes further each k; any address
@@ -86,6 +88,23 @@ struct DepthwiseGradRows {
 };
 using DepthwiseGradKernel = void (*)(const DepthwiseGradRows&);
 
+// Some rows of a depthwise convolution over pixels of any distance, as in NHWC: `blocks` vectors of channels, one after
+// the other in each pixel.
+struct DepthwisePixels {
+  const float* const* rows;     // column 0 of input row of output row y, tap r: rows[y*stride + r]; `zeros` where outside
+  const std::ptrdiff_t* steps;  // of each of those rows, floats from one column to the next; 0 where outside
+  const float* zeros;           // blocks*V zeros
+  int in_w, out_w, out_rows;    // out_rows: one or two; one for depthwise_pixels_any
+  int pad_left, blocks;
+  int last_lanes;               // of the last block, 0 for all V; read by depthwise_pixels_any alone
+  const float* w;               // for each block: bias[V], then [kh][kw][V]
+  float* out;
+  std::ptrdiff_t out_row, out_pixel;  // floats from one output row, and pixel, to the next
+  float lo, hi;
+  int kh, kw, stride_w, dilation_w;   // read by depthwise_pixels_any alone; the fast ones have theirs in their name
+};
+using DepthwisePixelsKernel = void (*)(const DepthwisePixels&);
+
 // One output row of one plane of a pooling. Columns and rows outside take no part.
 struct PoolRow {
   const float* const* rows;   // the row_count input rows that lie inside
@@ -114,7 +133,7 @@ struct KernelTable {
 
   // gemm_f32[vectors-1][rows-1]: rows of A lie V floats apart (a plane of an activation).
   GemmKernel gemm_f32[kMaxGemmVectors][kMaxGemmRows];
-  // The same with any a_step: dense convolution, and input in NHWC.
+  // The same with any a_step and c_step, and a last vector that need not be full: dense convolution, and NHWC.
   GemmKernel gemm_strided_f32[kMaxGemmVectors][kMaxGemmRows];
 
   void (*gemv_f32)(const GemvTask&);
@@ -124,6 +143,9 @@ struct KernelTable {
   DepthwiseKernel depthwise_any_f32;   // called one output row at a time
 
   DepthwiseGradKernel depthwise_grad_3x3_f32, depthwise_grad_5x5_f32, depthwise_grad_any_f32;
+  DepthwisePixelsKernel depthwise_pixels_3x3_s1_f32, depthwise_pixels_3x3_s2_f32;
+  DepthwisePixelsKernel depthwise_pixels_5x5_s1_f32, depthwise_pixels_5x5_s2_f32;
+  DepthwisePixelsKernel depthwise_pixels_any_f32;
 
   PoolKernel average_pool_f32, max_pool_f32;
   // out[V] = mean over n vectors of a plane.
@@ -137,6 +159,9 @@ struct KernelTable {
   void (*channels_f32)(const ChannelVectors&);
   // out = activation(in); n floats. out may be in.
   void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);
+  // out[x*out_step + y] = in[y*in_step + x] for y < rows, x < columns: between NCHW and NHWC.
+  void (*transpose_f32)(const float* in, std::ptrdiff_t in_step, float* out, std::ptrdiff_t out_step, std::int64_t rows,
+                        std::int64_t columns);
   // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.
   void (*softmax_f32)(const float* in, float* out, std::int64_t n, float beta);
   // out = kind(in; a, b); n floats. out may be in.

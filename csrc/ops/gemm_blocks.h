@@ -85,6 +85,8 @@ class GemmOp : public RowOp {
     g.residual = nullptr;
     g.residual_plane = task.other.plane;
     g.c_plane = task.out.plane;
+    g.c_step = g.residual_step = table_.vector;
+    g.last_lanes = 0;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
     g.hard_swish = epilogue_.hard_swish;

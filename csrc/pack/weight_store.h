@@ -12,12 +12,15 @@ namespace sepconv {
 
 class WeightStore {
  public:
+  // Weights of a network share blocks; `block` bytes of 0 give each its own, just as large.
+  explicit WeightStore(std::size_t block = std::size_t{8} << 20) : block_(block) {}
+
   // `count` floats, 64-byte aligned, for as long as the store lives. Throws std::bad_alloc.
   float* take(std::size_t count) {
     if (count > SIZE_MAX / sizeof(float) - kAlignment) throw std::bad_alloc();
     const std::size_t bytes = (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
     if (bytes > left_) {
-      blocks_.emplace_back(std::max(bytes, kBlock));
+      blocks_.emplace_back(std::max(bytes, block_));
       left_ = blocks_.back().size();
     }
     float* const start = reinterpret_cast<float*>(blocks_.back().bytes() + blocks_.back().size() - left_);
@@ -28,8 +31,7 @@ class WeightStore {
 
  private:
   // Pages that no weight reaches are never touched, but a limit on address space counts them.
-  static constexpr std::size_t kBlock = std::size_t{8} << 20;
-
+  std::size_t block_;
   std::vector<AlignedBuffer> blocks_;
   std::size_t left_ = 0;
 };

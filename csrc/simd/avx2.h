@@ -59,4 +59,29 @@ SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   return fmadd(a, b, c);
 }
 
+SEPCONV_INLINE __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+SEPCONV_INLINE vf load_some(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+SEPCONV_INLINE void store_some(float* p, vf v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
+
+// Within halves of four lanes as 4×4 blocks, then the blocks.
+SEPCONV_INLINE void transpose(vf (&v)[8]) {
+  vf a[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const vf p = _mm256_unpacklo_ps(v[i], v[i + 1]), q = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    const vf r = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), s = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+    a[i] = _mm256_shuffle_ps(p, r, 0x44);
+    a[i + 1] = _mm256_shuffle_ps(p, r, 0xee);
+    a[i + 2] = _mm256_shuffle_ps(q, s, 0x44);
+    a[i + 3] = _mm256_shuffle_ps(q, s, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
+  }
+}
+
 }  // namespace sepconv::avx2

@@ -5,6 +5,8 @@
 //   clamp      min(hi, max(lo, x)) for bounds that are numbers: NaN comes through. Of two zeros it may give either.
 //   fmadd      a*b + c
 //   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
+//   load_some, store_some  the first n lanes, 0 ≤ n < V; no other memory is touched, other lanes are loaded as zeros
+//   transpose  lane j of vector i becomes lane i of vector j
 //   ldexp      p · 2^n for integral n in [-252, 254]
 //   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads
 //   scalars    kScalars floats from memory, factors for vectors: load_scalars, then fmadd_scalar<i>(a, b, c) = a[i]*b + c
@@ -58,6 +60,34 @@ template <int I>
 SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   static_assert(I == 0);
   return fmadd(a, b, c);
+}
+
+SEPCONV_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+SEPCONV_INLINE vf load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+SEPCONV_INLINE void store_some(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+
+// Within quarters of four lanes as 4×4 blocks, then the blocks.
+SEPCONV_INLINE void transpose(vf (&v)[16]) {
+  vf a[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d p = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1])), q = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1]));
+    const __m512d r = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
+    const __m512d s = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
+    a[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, r));
+    a[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, r));
+    a[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(q, s));
+    a[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(q, s));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const vf p = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), q = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+    const vf r = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88), s = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+    v[i] = _mm512_shuffle_f32x4(p, r, 0x88);
+    v[i + 4] = _mm512_shuffle_f32x4(q, s, 0x88);
+    v[i + 8] = _mm512_shuffle_f32x4(p, r, 0xdd);
+    v[i + 12] = _mm512_shuffle_f32x4(q, s, 0xdd);
+  }
 }
 
 }  // namespace sepconv::avx512

@@ -60,4 +60,20 @@ SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   return vfmaq_laneq_f32(c, b, a, I);
 }
 
+SEPCONV_INLINE vf load_some(const float* p, int n) {
+  vf v = broadcast(0.0f);
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+SEPCONV_INLINE void store_some(float* p, vf v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+SEPCONV_INLINE void transpose(vf (&v)[4]) {
+  const float32x4x2_t a = vtrnq_f32(v[0], v[1]), b = vtrnq_f32(v[2], v[3]);
+  v[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+  v[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+  v[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+  v[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
 }  // namespace sepconv::neon

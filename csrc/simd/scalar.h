@@ -75,4 +75,17 @@ SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   return fmadd(a, b, c);
 }
 
+SEPCONV_INLINE vf load_some(const float* p, int n) {
+  vf v = broadcast(0.0f);
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+SEPCONV_INLINE void store_some(float* p, vf v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+SEPCONV_INLINE void transpose(vf (&v)[4]) {
+  const vf a[4] = {v[0], v[1], v[2], v[3]};
+  for (int i = 0; i < 4; ++i) v[i] = vf{a[0][i], a[1][i], a[2][i], a[3][i]};
+}
+
 }  // namespace sepconv::scalar

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .arguments import Layout, PaddingLike, PairLike, check_layout
-from .engine import Call, check_activations
-from .prepared import prepared
+from .engine import Call, check_activations, recall
+from .prepared import Prepared, prepared
 
 
 def separable_conv2d(
@@ -52,6 +54,13 @@ def separable_conv2d(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
+    key = None
+    plain = depthwise_bias is None and pointwise_bias is None and residual is None and out is None
+    if plain and type(x) is np.ndarray and type(pointwise_weight) is Prepared and type(depthwise_weight) is Prepared:
+        key = (depthwise_weight, x.shape, stride, padding, dilation, middle_activation, activation, layout)
+        result = recall(pointwise_weight, key, x, threads)
+        if result is not None:
+            return result
     check_layout(layout)
     check_activations(middle_activation=middle_activation, activation=activation)
     call = Call("separable_conv2d", x, layout)
@@ -59,7 +68,7 @@ def separable_conv2d(
     last = prepared("pointwise_weight", pointwise_weight, "pointwise", "pointwise_bias", pointwise_bias, layout)
     call.depthwise("depthwise_weight", middle, depthwise_weight, stride, padding, dilation, middle_activation)
     call.pointwise("pointwise_weight", last, pointwise_weight, activation)
-    return call.run(residual, out, threads)
+    return call.run(residual, out, threads, key)
 
 
 def inverted_residual(

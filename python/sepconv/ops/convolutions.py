@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .arguments import Layout, PaddingLike, PairLike, check_layout
-from .engine import Call, check_activations
-from .prepared import prepared
+from .engine import Call, check_activations, recall
+from .prepared import Prepared, prepared
 
 
 def depthwise_conv2d(
@@ -57,12 +59,18 @@ def depthwise_conv2d(
         BufferError: an array with ``__dlpack__`` does not give its memory.
         KeyboardInterrupt: Ctrl-C during the run.
     """
+    key = None
+    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and out is None:
+        key = (x.shape, stride, padding, dilation, activation, layout)
+        result = recall(weight, key, x, threads)
+        if result is not None:
+            return result
     check_layout(layout)
     check_activations(activation=activation)
     call = Call("depthwise_conv2d", x, layout)
     weights = prepared("weight", weight, "depthwise", "bias", bias, layout)
     call.depthwise("weight", weights, weight, stride, padding, dilation, activation)
-    return call.run(None, out, threads)
+    return call.run(None, out, threads, key)
 
 
 def pointwise_conv2d(
@@ -96,12 +104,18 @@ def pointwise_conv2d(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
+    key = None
+    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and residual is None and out is None:
+        key = ("pointwise_conv2d", x.shape, activation, layout)
+        result = recall(weight, key, x, threads)
+        if result is not None:
+            return result
     check_layout(layout)
     check_activations(activation=activation)
     call = Call("pointwise_conv2d", x, layout)
     weights = prepared("weight", weight, "pointwise", "bias", bias, layout)
     call.pointwise("weight", weights, weight, activation)
-    return call.run(residual, out, threads)
+    return call.run(residual, out, threads, key)
 
 
 def conv2d(

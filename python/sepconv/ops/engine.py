@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,8 @@ from .arrays import FLOAT32, Taken, as_float32, give, overlaps_itself, take
 from .prepared import Prepared
 
 MAX_ELEMENTS = 1 << 31  # of an image
-_PLANS_KEPT = 32  # for each prepared weight
+_CALLS_KEPT = 64  # for each prepared weight
+POINTWISE = Window((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,22 @@ class LastCall:
 
 
 _thread = threading.local()
+Key = tuple[Any, ...]
+
+
+def recall(weights: Any, key: Key, x: Any, threads: int | None) -> NDArray[np.float32] | None:
+    """The result where an earlier call with this key was checked, and x is a plain array; None: go the long way."""
+    try:
+        kept = weights.calls.get(key)
+    except TypeError:  # a list somewhere
+        return None
+    if kept is None:
+        return None
+    block, channels_first, record = kept
+    result: NDArray[np.float32] | None = block.call(x, channels_first, 0 if threads is None else thread_count(threads))
+    if result is not None:
+        _thread.last_call = record
+    return result
 
 
 def last_call() -> LastCall | None:
@@ -116,24 +132,64 @@ class Call:
         packed = raw is not weights
         self.stages.append(Stage(argument, weights, packed, at, activation, (*size, weights.outputs)))
 
-    def run(self, residual: Any, out: Any, threads: int | None) -> Any:
-        """The result, as the caller's kind of array or in ``out``."""
+    def run(self, residual: Any, out: Any, threads: int | None, recall: Key | None = None) -> Any:
+        """The result, as the caller's kind of array or in ``out``; ``recall`` keeps the block for calls like it."""
         count = thread_count(threads)
         shape = (len(self.x), *self.shape)
         for stage in self.stages:
             _check_size("the result", (1, *stage.out))
+        x = self._float32("x", self.x)
         addend = None if residual is None else self._residual(residual, shape)
         target = None if out is None else self._out(out, shape)
-        image = self._float32("x", self.x)
-        result = _on_core(self.stages, image, addend, count)
-        kernels = tuple(stage.weights.kind for stage in self.stages)
-        packed = tuple(stage.argument for stage in self.stages if stage.packed)
-        given = self._give(result) if target is None else None
-        if target is not None:
+        block = self._block()
+        if target is None:
+            result = self._new(shape)
+        elif target.dtype != FLOAT32 or not target.flags.aligned:
+            result = self._copied_out(shape, "unaligned" if target.dtype == FLOAT32 else str(target.dtype))
+        elif any(np.may_share_memory(target, source) for source in (x, addend) if source is not None):
+            result = self._copied_out(shape, "may share memory with an input")
+        else:
+            result = target
+        block.call_into(x, addend, result, count)
+        if target is not None and result is not target:
             target[...] = result
-            self.copied["out"] = "from where the core wrote it"
-        _thread.last_call = LastCall(self.operator, _core.isa(), kernels, packed, self.copied)
-        return given if target is None else out
+        packed = tuple(stage.argument for stage in self.stages if stage.packed)
+        record = LastCall(self.operator, _core.isa(), tuple(block.kernels), packed, self.copied)
+        _thread.last_call = record
+        if recall is not None and not packed and not self.copied:
+            calls = self.stages[-1].weights.calls
+            if len(calls) >= _CALLS_KEPT:
+                calls.clear()
+            calls[recall] = (block, self.layout == "NCHW", record)
+        if target is not None:
+            return out
+        return give(result if self.layout == "NHWC" else result.transpose(0, 3, 1, 2), self.taken)
+
+    def _block(self) -> _core.Block:
+        """The core's operator for these stages, kept with prepared weights."""
+        blocks = self.stages[-1].weights.blocks
+        key = (self.x.shape[1:], *((stage.weights, stage.window, stage.activation) for stage in self.stages))
+        block = blocks.get(key)
+        if block is None:
+            if len(blocks) >= _CALLS_KEPT:
+                blocks.clear()
+            stages = [
+                (stage.weights.packed, at.stride, at.padding, at.dilation, stage.activation)
+                for stage, at in ((stage, stage.window or POINTWISE) for stage in self.stages)
+            ]
+            block = blocks[key] = _core.Block(self.x.shape[1:], stages)
+        return block
+
+    def _new(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """An array for the result, NHWC in its axes, and in memory as x is."""
+        if self.layout == "NHWC" or _channels_last(self.x):
+            return np.empty(shape, np.float32)
+        n, h, w, c = shape
+        return np.empty((n, c, h, w), np.float32).transpose(0, 2, 3, 1)
+
+    def _copied_out(self, shape: tuple[int, ...], reason: str) -> NDArray[np.float32]:
+        self.copied["out"] = reason
+        return self._new(shape)
 
     def _float32(self, argument: str, values: NDArray[Any]) -> NDArray[np.float32]:
         if values.dtype != FLOAT32 or not values.flags.aligned:
@@ -162,13 +218,6 @@ class Call:
     def _nhwc(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self.layout == "NHWC" else values.transpose(0, 2, 3, 1)
 
-    def _give(self, result: NDArray[np.float32]) -> Any:
-        if self.layout == "NCHW":
-            result = result.transpose(0, 3, 1, 2)
-            if not _channels_last(self.x):
-                result = np.ascontiguousarray(result)
-        return give(result, self.taken)
-
 
 def _channels_last(x: NDArray[Any]) -> bool:
     """Whether channels, the last axis, lie together: what a result in NCHW is laid out like."""
@@ -187,57 +236,3 @@ def check_activations(**activations: Any) -> None:
     """ValueError that names the argument unless each is the name of an activation."""
     for argument, activation in activations.items():
         check_activation(argument, activation)
-
-
-def _on_core(
-    stages: Sequence[Stage], x: NDArray[np.float32], residual: NDArray[np.float32] | None, threads: int
-) -> NDArray[np.float32]:
-    """[n, h, w, c] of the stages on x, the residual added before the last activation."""
-    if len(x) == 0:
-        return np.empty((0, *stages[-1].out), np.float32)
-    last = stages[-1].weights
-    if last.groups > 1:
-        return _grouped(stages[-1], x, threads)
-    key = (x.shape[1:], residual is not None, *((s.weights, s.window, s.activation) for s in stages))
-    plans = last.__dict__.setdefault("_plans", {})
-    plan = plans.get(key)
-    if plan is None:
-        if len(plans) >= _PLANS_KEPT:
-            plans.clear()
-        plan = plans[key] = _compile(stages, x.shape[1:], residual is not None)
-    inputs = (
-        [np.ascontiguousarray(x)] if residual is None else [np.ascontiguousarray(x), np.ascontiguousarray(residual)]
-    )
-    result: NDArray[np.float32] = plan.run(inputs, threads)[0]
-    return result
-
-
-def _compile(stages: Sequence[Stage], shape: Shape, residual: bool) -> _core.Plan:
-    graph = _core.Graph()
-    node = graph.input("x", shape)
-    for stage in stages:
-        weights, final = stage.weights, stage is stages[-1]
-        at = stage.window or Window((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), stage.out[:2])
-        activation = "none" if final and residual else stage.activation
-        add = graph.depthwise_conv2d if weights.kind == "depthwise" else graph.conv2d
-        weight = weights._weight
-        if weights.kind == "depthwise":
-            weight = weight.reshape(*weights.kernel, graph.shape(node)[2], -1)
-        node = add(stage.argument, node, weight, weights._bias, None, at.stride, at.padding, at.dilation, activation)
-        if final and residual:
-            node = graph.add("residual", node, graph.input("addend", stage.out), stage.activation)
-    graph.output(node)
-    return _core.Plan(graph)
-
-
-def _grouped(stage: Stage, x: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    weights = stage.weights
-    size, outputs = weights._weight.shape[2], weights.outputs // weights.groups
-    parts = []
-    for g in range(weights.groups):
-        inside, outside = slice(g * size, (g + 1) * size), slice(g * outputs, (g + 1) * outputs)
-        bias = None if weights._bias is None else weights._bias[outside]
-        part = Prepared("conv", weights._weight[..., outside], bias, size, 1)
-        one = Stage(stage.argument, part, True, stage.window, stage.activation, (*stage.out[:2], outputs))
-        parts.append(_on_core([one], x[..., inside], None, threads))
-    return np.concatenate(parts, axis=3)

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sepconv import _core
+
 from .arguments import Layout, check_layout
 from .arrays import as_float32, take
 
@@ -43,6 +45,10 @@ class Prepared:
         self.groups = groups
         self._weight = weight
         self._bias = bias
+        self.packed = _core.Weights(kind, weight, bias, groups)
+        # What calls with these weights went through: kept, so that the next call like it need not be checked.
+        self.blocks: dict[Any, _core.Block] = {}
+        self.calls: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         kh, kw = self.kernel

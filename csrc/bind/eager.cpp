@@ -1,0 +1,120 @@
+// Weights and blocks of the eager operators. Arrays come in NHWC order, whatever their strides.
+#include "bind/bind.h"
+#include "bind/gil.h"
+#include "cpu/features.h"
+#include "eager/block.h"
+#include "runtime/thread_pool.h"
+
+namespace sepconv::bind {
+namespace {
+
+using FloatArray = py::array_t<float, 0>;  // float32, any strides
+using StageTuple = std::tuple<std::shared_ptr<EagerWeights>, Pair, PaddingPairs, Pair, std::string>;
+
+WeightKind to_kind(const std::string& name) {
+  if (name == "depthwise") return WeightKind::depthwise;
+  if (name == "pointwise") return WeightKind::pointwise;
+  if (name == "conv") return WeightKind::dense;
+  throw std::invalid_argument("kind is '" + name + "', must be one of depthwise, pointwise, conv");
+}
+
+std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatArray& w,
+                                           const std::optional<py::array_t<float, py::array::c_style>>& bias, int groups,
+                                           const std::optional<std::string>& isa) {
+  if (w.ndim() != 4) throw std::invalid_argument("weight has rank " + std::to_string(w.ndim()) + ", must have 4");
+  WeightView view{reinterpret_cast<const char*>(w.data()), {}, {}};
+  for (int i = 0; i < 4; ++i) {
+    if (w.shape(i) < 1 || w.shape(i) > (1 << 24)) throw std::invalid_argument("weight has a dimension that is not in 1 to 2^24");
+    view.strides[i] = w.strides(i);
+    view.dims[i] = static_cast<int>(w.shape(i));
+  }
+  const int outputs = view.dims[kind == "depthwise" ? 2 : 3];
+  if (groups < 1 || outputs % groups) throw std::invalid_argument("groups does not divide the outputs");
+  if (bias && (bias->ndim() != 1 || bias->shape(0) != outputs)) throw std::invalid_argument("bias does not have the outputs' length");
+  return std::make_shared<EagerWeights>(to_kind(kind), view, bias ? bias->data() : nullptr, groups,
+                                        isa ? kernels(*isa) : kernels());
+}
+
+// Where the caller's array lies, its axes in the order given; nothing unless it is aligned float32 of the block's shape.
+template <class T>
+bool view(const py::handle& object, const Shape& s, bool channels_first, BasicPixels<T>* pixels, py::ssize_t* images) {
+  if (!py::isinstance<py::array>(object)) return false;
+  const py::array array = py::reinterpret_borrow<py::array>(object);
+  if (array.ndim() != 4 || !py::dtype::of<float>().is(array.dtype())) return false;
+  const int h = channels_first ? 2 : 1, w = h + 1, c = channels_first ? 1 : 3;
+  if (array.shape(h) != s.h || array.shape(w) != s.w || array.shape(c) != s.c) return false;
+  if (*images >= 0 && array.shape(0) != *images) return false;
+  *images = array.shape(0);
+  py::ssize_t low = reinterpret_cast<std::uintptr_t>(array.data());
+  for (int i = 0; i < 4; ++i) low |= array.strides(i);
+  if (low % sizeof(float)) return false;
+  constexpr py::ssize_t kFloat = sizeof(float);
+  pixels->data = static_cast<T*>(const_cast<void*>(array.data()));
+  pixels->image = array.strides(0) / kFloat;
+  pixels->row = array.strides(h) / kFloat;
+  pixels->pixel = array.strides(w) / kFloat;
+  pixels->channel = s.c == 1 ? 1 : array.strides(c) / kFloat;
+  return true;
+}
+
+void run(const EagerBlock& block, const ConstPixels& in, const ConstPixels& addend, const Pixels& out, py::ssize_t images,
+         int threads) {
+  if (threads < 0 || threads > kMaxThreads) throw std::invalid_argument("threads is out of range");
+  const bool finished = without_gil(
+      [&] { return block.run(in, addend, out, images, threads == 0 ? num_threads() : threads, interrupted); });
+  if (!finished) throw py::error_already_set();
+}
+
+// The result as a new array, in memory as x is; None where x is not what can be read in place.
+py::object call(const EagerBlock& block, const py::handle& x, bool channels_first, int threads) {
+  ConstPixels in;
+  py::ssize_t images = -1;
+  if (!view(x, block.in(), channels_first, &in, &images)) return py::none();
+  const Shape s = block.out();
+  const bool planes = channels_first && !(in.channel == 1 && block.in().c > 1 && (in.pixel != 1 || block.in().w == 1));
+  std::vector<py::ssize_t> shape{images, s.h, s.w, s.c}, strides;
+  if (channels_first) shape = {images, s.c, s.h, s.w};
+  constexpr py::ssize_t kFloat = sizeof(float);
+  if (channels_first && !planes) {
+    strides = {kFloat * s.h * s.w * s.c, kFloat, kFloat * s.w * s.c, kFloat * s.c};
+  }
+  FloatArray result = strides.empty() ? FloatArray(shape) : FloatArray(shape, strides);
+  Pixels out;
+  view(result, s, channels_first, &out, &images);
+  run(block, in, {}, out, images, threads);
+  return result;
+}
+
+void call_into(const EagerBlock& block, const py::handle& x, const py::object& addend, const py::handle& out, int threads) {
+  ConstPixels in, added;
+  Pixels to;
+  py::ssize_t images = -1;
+  if (!view(x, block.in(), false, &in, &images) || !view(out, block.out(), false, &to, &images) ||
+      (!addend.is_none() && !view(addend, block.out(), false, &added, &images))) {
+    throw std::invalid_argument("an array is not aligned float32 of the block's shape");
+  }
+  run(block, in, added, to, images, threads);
+}
+
+}  // namespace
+
+void add_eager(py::module_& module) {
+  using py::arg;
+  py::class_<EagerWeights, std::shared_ptr<EagerWeights>>(module, "Weights")
+      .def(py::init(&make_weights), arg("kind"), arg("weight"), arg("bias"), arg("groups"), arg("isa") = py::none());
+
+  py::class_<EagerBlock>(module, "Block")
+      .def(py::init([](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages, const std::optional<std::string>& isa) {
+             std::vector<StageSpec> specs;
+             for (const auto& [weights, stride, padding, dilation, activation] : stages) {
+               specs.push_back({weights, to_window({weights->kh, weights->kw}, stride, padding, dilation), to_activation(activation)});
+             }
+             return std::make_unique<EagerBlock>(to_shape(shape), specs, isa ? kernels(*isa) : kernels());
+           }),
+           arg("shape"), arg("stages"), arg("isa") = py::none())
+      .def("call", &call, arg("x"), arg("channels_first"), arg("threads"))
+      .def("call_into", &call_into, arg("x"), arg("addend"), arg("out"), arg("threads"))
+      .def_property_readonly("kernels", &EagerBlock::kernels);
+}
+
+}  // namespace sepconv::bind

@@ -1,0 +1,257 @@
+#include "eager/block.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "base/aligned.h"
+#include "base/fp_env.h"
+#include "runtime/thread_pool.h"
+
+namespace sepconv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kInterruptPeriod = std::chrono::milliseconds(50);
+constexpr std::size_t kStripBytes = 256 << 10;  // of buffers that a strip of rows goes through
+constexpr int kMostStripRows = 64;
+constexpr double kSecondsAThread = 10e-6;  // of work, that starting a thread for it pays
+
+// Scratch memory is kept by the calling thread. A run takes it away for its time: a signal handler may run another.
+thread_local AlignedBuffer kept;
+
+class Scratch {
+ public:
+  explicit Scratch(std::size_t floats) : buffer_(std::move(kept)) {
+    if (buffer_.size() < floats * sizeof(float)) buffer_ = AlignedBuffer::of_floats(floats);
+  }
+  ~Scratch() {
+    if (buffer_.size() > kept.size()) kept = std::move(buffer_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* floats() { return buffer_.floats(); }
+
+ private:
+  AlignedBuffer buffer_;
+};
+
+// Floats from one pixel of a buffer to the next: whole vectors, and never a distance at which the rows of a tile would
+// share sets of L1.
+std::ptrdiff_t padded(int channels) {
+  const std::ptrdiff_t floats = (channels + 15) / 16 * 16;
+  return floats % 256 == 0 ? floats + 16 : floats;
+}
+
+}  // namespace
+
+struct EagerBlock::Buffers {
+  int strip = 1;             // output rows
+  int ring = 0;              // rows before the window
+  std::size_t loaded = 0, expanded = 0, window = 0, middle = 0, stored = 0, addend = 0, stage = 0, total = 0;  // offsets in floats
+};
+
+struct EagerBlock::Run {
+  ConstPixels in, addend;
+  Pixels out;
+  bool load, store, load_addend;
+  Buffers buffers;
+  std::int64_t rows;     // of all images
+  std::int64_t pieces;
+  float* scratch;
+  bool (*interrupted)();
+  Clock::time_point next_look;
+  std::atomic<std::int64_t> taken{0};
+  std::atomic<bool> stopped{false};
+};
+
+EagerBlock::EagerBlock(Shape in, const std::vector<StageSpec>& specs, const KernelTable& table) : table_(table) {
+  for (const StageSpec& spec : specs) {
+    stages_.push_back(make_stage(in, spec.weights, spec.window, spec.activation, table));
+    in = stages_.back()->out;
+    if (!spec.window.pointwise() || spec.weights->kind == WeightKind::depthwise) {
+      windowed_ = static_cast<int>(stages_.size()) - 1;
+      repeat_ = stages_.back()->repeat;
+    }
+  }
+}
+
+std::vector<std::string> EagerBlock::kernels() const {
+  std::vector<std::string> names;
+  for (const auto& stage : stages_) names.push_back(stage->kernel);
+  return names;
+}
+
+EagerBlock::Buffers EagerBlock::lay_out(bool load, bool store, bool load_addend) const {
+  const Stage& last = *stages_.back();
+  const Stage* const window = windowed_ < 0 ? nullptr : stages_[windowed_].get();
+  const bool ringed = window && (windowed_ > 0 || load);
+  const bool split = windowed_ >= 0 && windowed_ + 1 < static_cast<int>(stages_.size());
+  const auto floats = [](const Shape& s, int channels) { return static_cast<std::size_t>(s.w) * padded(channels); };
+  const std::size_t out_row = floats(last.out, last.out.c);
+  const std::size_t window_row = ringed ? floats(window->in, window->in.c * window->repeat) : 0;
+  const std::size_t middle_row = split ? floats(window->out, window->out.c) : 0;
+  const std::size_t expanded_row = windowed_ > 0 && repeat_ > 1 ? floats(window->in, window->in.c) : 0;
+  const std::size_t loaded_row = load && windowed_ != 0 ? floats(in(), in().c) : 0;
+  const int stride = window ? window->window.stride_h : 1;
+
+  Buffers b;
+  const std::size_t each = (window_row + expanded_row + loaded_row) * stride + middle_row + out_row * (store + load_addend);
+  const std::size_t rows = each == 0 ? kMostStripRows : kStripBytes / sizeof(float) / each;
+  b.strip = static_cast<int>(std::clamp<std::size_t>(rows, 1, std::min(kMostStripRows, last.out.h)));
+  if (b.strip > 2 && b.strip < last.out.h) b.strip -= b.strip % 2;  // depthwise kernels take two
+  if (window) {
+    const Window& w = window->window;
+    const std::int64_t span = std::int64_t{b.strip - 1} * w.stride_h + std::int64_t{w.kh - 1} * w.dilation_h + 1;
+    b.ring = static_cast<int>(std::min<std::int64_t>(span, window->in.h));
+  }
+  const int loaded_rows = window ? b.ring : b.strip;
+  std::size_t stage = 0;
+  for (const auto& s : stages_) stage = std::max(stage, s->scratch_floats);
+  const auto take = [&](std::size_t count) {
+    const std::size_t at = b.total;
+    b.total += (count + 15) / 16 * 16;
+    return at;
+  };
+  b.stage = take(stage);
+  b.loaded = take(loaded_row * loaded_rows);
+  b.expanded = take(expanded_row * b.ring);
+  b.window = take(window_row * b.ring);
+  b.middle = take(middle_row * b.strip);
+  b.stored = take(store ? out_row * b.strip : 0);
+  b.addend = take(load_addend ? out_row * b.strip : 0);
+  return b;
+}
+
+int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
+  double seconds = 0;
+  for (const auto& stage : stages_) {
+    const double pixels = static_cast<double>(images) * stage->out.h * stage->out.w;
+    seconds += pixels * static_cast<double>(stage->weight_bytes) / 400e9 + pixels * stage->out.c / 5e9;
+  }
+  return static_cast<int>(std::min<double>(threads, 1 + seconds / kSecondsAThread));
+}
+
+bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,
+                     bool (*interrupted)()) const {
+  if (images == 0) return true;
+  Run run;
+  run.in = in;
+  run.addend = addend;
+  run.out = out;
+  run.load = in.channel != 1 || (windowed_ == 0 && repeat_ > 1);
+  run.store = out.channel != 1;
+  run.load_addend = addend.data && addend.channel != 1;
+  run.buffers = lay_out(run.load, run.store, run.load_addend);
+  run.rows = images * this->out().h;
+  threads = static_cast<int>(std::min<std::int64_t>(worthwhile_threads(images, threads), run.rows));
+  // Every piece computes its first window's rows anew: more than one a thread only where there are many rows.
+  run.pieces = threads > 1 && run.rows >= 32 * threads ? 2 * threads : threads;
+  Scratch scratch(run.buffers.total * threads);
+  run.scratch = scratch.floats();
+  run.interrupted = interrupted;
+  run.next_look = Clock::now() + kInterruptPeriod;
+  struct Job {
+    const EagerBlock* block;
+    Run* run;
+  } job{this, &run};
+  run_parallel(
+      threads,
+      [](void* arg, int thread, int) {
+        const Job* const j = static_cast<Job*>(arg);
+        j->block->work(*j->run, thread);
+      },
+      &job);
+  return !run.stopped;
+}
+
+void EagerBlock::work(Run& run, int thread) const noexcept {
+  const FlushDenormals flush;
+  const int h = out().h;
+  for (std::int64_t piece; (piece = run.taken.fetch_add(1, std::memory_order_relaxed)) < run.pieces;) {
+    const std::int64_t end = run.rows * (piece + 1) / run.pieces;
+    for (std::int64_t row = run.rows * piece / run.pieces; row < end;) {
+      const int y = static_cast<int>(row % h);
+      const int rows = static_cast<int>(std::min<std::int64_t>(h - y, end - row));
+      if (!run_rows(run, thread, row / h, y, y + rows, run.scratch + run.buffers.total * thread)) return;
+      row += rows;
+    }
+  }
+}
+
+bool EagerBlock::run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, float* scratch) const noexcept {
+  const Buffers& b = run.buffers;
+  const ConstPixels image = run.in.of_image(n), addend_image = run.addend.of_image(n);
+  const Pixels out_image = run.out.of_image(n);
+  const Shape& out = this->out();
+  // A buffer whose first row is row y.
+  const auto rows_from = [&](std::size_t offset, int y, int w, int channels) {
+    const std::ptrdiff_t pixel = padded(channels), row = w * pixel;
+    return Rows(scratch + offset - y * row, row, pixel, INT_MAX);
+  };
+  const Stage* const window = windowed_ < 0 ? nullptr : stages_[windowed_].get();
+  const std::ptrdiff_t ring_pixel = window ? padded(window->in.c * window->repeat) : 0;
+  const Rows ring = window ? Rows(scratch + b.window, window->in.w * ring_pixel, ring_pixel, b.ring) : Rows();
+  int next = 0;  // the first row that the ring does not have
+  float* const stage_scratch = scratch + b.stage;
+
+  for (int y = y0; y < y1; y += b.strip) {
+    const int end = std::min(y + b.strip, y1);
+    ConstRows from(image);
+    if (window) {
+      const RowRange needed = window->input_rows(y, end);
+      const int first = std::max(next, needed.begin);
+      if (first < needed.end && windowed_ > 0) {
+        if (run.load) {
+          const Rows loaded = rows_from(b.loaded, first, in().w, in().c);
+          load_rows(image, loaded, first, needed.end, in(), 1, table_);
+          from = loaded;
+        }
+        if (repeat_ == 1) {
+          stages_[0]->run(from, {}, ring, first, needed.end, stage_scratch);
+        } else {
+          const Rows rows = rows_from(b.expanded, first, window->in.w, window->in.c);
+          stages_[0]->run(from, {}, rows, first, needed.end, stage_scratch);
+          load_rows({rows.data, 0, rows.row, rows.pixel, 1}, ring, first, needed.end, window->in, repeat_, table_);
+        }
+      } else if (first < needed.end && run.load) {
+        load_rows(image, ring, first, needed.end, in(), repeat_, table_);
+      }
+      next = std::max(next, needed.end);
+      if (windowed_ > 0 || run.load) from = ring;
+    } else if (run.load) {
+      const Rows loaded = rows_from(b.loaded, y, in().w, in().c);
+      load_rows(image, loaded, y, end, in(), 1, table_);
+      from = loaded;
+    }
+    ConstRows addend;
+    if (run.addend.data) {
+      addend = ConstRows(addend_image);
+      if (run.load_addend) {
+        const Rows loaded = rows_from(b.addend, y, out.w, out.c);
+        load_rows(addend_image, loaded, y, end, out, 1, table_);
+        addend = loaded;
+      }
+    }
+    const Rows stored = run.store ? rows_from(b.stored, y, out.w, out.c) : Rows(out_image);
+    for (std::size_t i = windowed_ > 0 ? windowed_ : 0; i < stages_.size(); ++i) {
+      const bool last = i + 1 == stages_.size();
+      const Stage& stage = *stages_[i];
+      const Rows to = last ? stored : rows_from(b.middle, y, stage.out.w, stage.out.c);
+      stage.run(from, last ? addend : ConstRows(), to, y, end, stage_scratch);
+      from = to;
+    }
+    if (run.store) store_rows(stored, out_image, y, end, out, table_);
+    if (run.stopped.load(std::memory_order_relaxed)) return false;
+    if (thread == 0 && run.interrupted && Clock::now() >= run.next_look) {
+      run.next_look = Clock::now() + kInterruptPeriod;
+      if (run.interrupted()) {
+        run.stopped.store(true, std::memory_order_relaxed);
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace sepconv

@@ -1,0 +1,99 @@
+// Depthwise rows, two at a time where a fast kernel does; the channels past the last full vector by the kernel for any window.
+#include "eager/stages.h"
+
+namespace sepconv {
+namespace {
+
+class DepthwiseStage final : public Stage {
+ public:
+  DepthwiseStage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
+                 const KernelTable& table)
+      : Stage(shape, std::move(weights), w, activation, table) {
+    repeat = out.c / in.c;
+    // What the fast kernels take, as in ops/depthwise.cpp.
+    const int k = w.kh, edge = k / 2;
+    const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
+    const bool fast = w.kh == w.kw && (k == 3 || k == 5) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
+                      w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+    if (fast && out.c >= table.vector) {
+      fast_ = k == 3 ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
+                     : (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32);
+    }
+    const std::string size = std::to_string(k) + "x" + std::to_string(k) + "_s" + std::to_string(w.stride_w);
+    kernel = "depthwise_pixels_" + (fast_ ? size : std::string("any")) + "_f32__" + table.isa;
+    weight_bytes = weights_->depthwise->bytes();
+    pointers_ = static_cast<std::size_t>(w.kh) + 2;  // two output rows at stride 2
+    scratch_floats = (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float) * pointers_ + zeros();
+  }
+
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch) const noexcept override {
+    auto* const rows = reinterpret_cast<const float**>(scratch);
+    auto* const steps = reinterpret_cast<std::ptrdiff_t*>(rows + pointers_);
+    auto* const zero = reinterpret_cast<float*>(steps + pointers_);
+    std::fill(zero, zero + zeros(), 0.0f);
+    const int full = out.c / table_.vector, rest = out.c % table_.vector;
+    DepthwisePixels d;
+    d.rows = rows;
+    d.steps = steps;
+    d.zeros = zero;
+    d.in_w = in.w;
+    d.out_w = out.w;
+    d.pad_left = window.padding.left;
+    d.out_pixel = to.pixel;
+    d.lo = epilogue_.lo;
+    d.hi = epilogue_.hi;
+    d.kh = window.kh;
+    d.kw = window.kw;
+    d.stride_w = window.stride_w;
+    d.dilation_w = window.dilation_w;
+    for (int y = y0; y < y1; y += d.out_rows) {
+      d.out_rows = fast_ && y + 1 < y1 ? 2 : 1;
+      d.out = to.at(y);
+      d.out_row = d.out_rows == 2 ? to.at(y + 1) - d.out : 0;
+      const int count = (d.out_rows - 1) * window.stride_h + window.kh;
+      for (int i = 0; i < count; ++i) {
+        const int at = y * window.stride_h - window.padding.top + i * window.dilation_h;
+        const bool inside = at >= 0 && at < in.h;
+        rows[i] = inside ? from.at(at) : zero;
+        steps[i] = inside ? from.pixel : 0;
+      }
+      d.w = weights_->depthwise->block(0);
+      d.blocks = fast_ ? full : full + (rest != 0);
+      d.last_lanes = rest;
+      (fast_ ? fast_ : table_.depthwise_pixels_any_f32)(d);
+      if (fast_ && rest) tail(d, full, count);
+      for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
+    }
+  }
+
+ private:
+  std::size_t zeros() const { return static_cast<std::size_t>(blocks_of(out.c, table_)) * table_.vector; }
+
+  // The last block of a fast kernel's rows.
+  void tail(const DepthwisePixels& whole, int block, int count) const noexcept {
+    const int c = block * table_.vector;
+    DepthwisePixels d = whole;
+    for (int i = 0; i < count; ++i) const_cast<const float**>(d.rows)[i] += c;
+    d.w = weights_->depthwise->block(block);
+    d.blocks = 1;
+    d.out_rows = 1;
+    for (int o = 0; o < whole.out_rows; ++o) {
+      d.rows = whole.rows + o * window.stride_h;
+      d.steps = whole.steps + o * window.stride_h;
+      d.out = whole.out + o * whole.out_row + c;
+      table_.depthwise_pixels_any_f32(d);
+    }
+  }
+
+  DepthwisePixelsKernel fast_ = nullptr;
+  std::size_t pointers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_depthwise_stage(Shape in, std::shared_ptr<const EagerWeights> weights, const Window& window,
+                                            Activation activation, const KernelTable& table) {
+  return std::make_unique<DepthwiseStage>(in, std::move(weights), window, activation, table);
+}
+
+}  // namespace sepconv

@@ -1,0 +1,92 @@
+// Pointwise rows: tiles of pixels × panels of weights, in the order of ops/pointwise.cpp, from and to rows of channels.
+#include "eager/stages.h"
+#include "ops/gemm_blocks.h"
+
+namespace sepconv {
+namespace {
+
+constexpr std::size_t kResidentWeights = 256 << 10;
+
+class PointwiseStage final : public Stage {
+ public:
+  PointwiseStage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
+                 const KernelTable& table)
+      : Stage(shape, std::move(weights), w, activation, table), packed_(*weights_->gemm[0]) {
+    highest_ = table.gemm_rows[packed_.vectors(0) - 1];
+    kernel = "gemm_strided_f32_" + std::to_string(highest_) + "x" + std::to_string(packed_.vectors(0) * table.vector) + "__" +
+             table.isa;
+  }
+
+  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float*) const noexcept override {
+    for (int y = y0; y < y1;) {
+      int count = std::min(from.together(y, y1 - y, in.w), to.together(y, y1 - y, in.w));
+      if (addend.data) count = std::min(count, addend.together(y, y1 - y, in.w));
+      multiply(from, addend, to, y, count * in.w);
+      y += count;
+    }
+  }
+
+ private:
+  void multiply(const ConstRows& from, const ConstRows& addend, const Rows& to, int y, int pixels) const noexcept {
+    const int v = table_.vector;
+    const Tiles tiles(pixels, tile_rows(highest_, from.pixel));
+    const Prefetch prefetch = weight_prefetch(packed_.panel_bytes(), tiles.count(), in.c);
+    const Segment segment{0, in.c};
+    const float* const a = from.at(y);
+    float* const c = to.at(y);
+    const float* const residual = addend.data ? addend.at(y) : nullptr;
+    GemmTile g;
+    g.a_step = from.pixel;
+    g.segments = &segment;
+    g.segment_count = 1;
+    g.residual_plane = g.c_plane = v;
+    g.c_step = to.pixel;
+    g.residual_step = addend.pixel;
+    g.lo = epilogue_.lo;
+    g.hi = epilogue_.hi;
+    const auto tile = [&](int p, int i) {
+      const std::ptrdiff_t first = tiles.begin(i);
+      const int rows = tiles.height(i), vectors = packed_.vectors(p), channel = packed_.first_block(p) * v;
+      const int channels = std::min(vectors * v, out.c - channel);
+      g.a = a + first * from.pixel;
+      g.b = packed_.panel(p);
+      g.c = c + first * to.pixel + channel;
+      g.residual = residual ? residual + first * addend.pixel + channel : nullptr;
+      g.last_lanes = channels % v;
+      prefetch.set(g, packed_.panel(p + 1), i);
+      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
+      activate(g.c, to.pixel, rows, channels);
+    };
+    if (packed_.bytes() <= kResidentWeights) {
+      for (int i = 0; i < tiles.count(); ++i) {
+        for (int p = 0; p < packed_.panels(); ++p) tile(p, i);
+      }
+    } else {
+      for (int p = 0; p < packed_.panels(); ++p) {
+        for (int i = 0; i < tiles.count(); ++i) tile(p, i);
+      }
+    }
+  }
+
+  const PackedGemm& packed_;
+  int highest_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_pointwise_stage(Shape in, std::shared_ptr<const EagerWeights> weights, const Window& window,
+                                            Activation activation, const KernelTable& table) {
+  return std::make_unique<PointwiseStage>(in, std::move(weights), window, activation, table);
+}
+
+std::unique_ptr<Stage> make_stage(Shape in, std::shared_ptr<const EagerWeights> weights, const Window& window,
+                                  Activation activation, const KernelTable& table) {
+  const WeightKind kind = weights->kind;
+  if (kind == WeightKind::depthwise) return make_depthwise_stage(in, std::move(weights), window, activation, table);
+  if (window.pointwise() && weights->groups == 1) {
+    return make_pointwise_stage(in, std::move(weights), window, activation, table);
+  }
+  return make_dense_stage(in, std::move(weights), window, activation, table);
+}
+
+}  // namespace sepconv

@@ -1,0 +1,51 @@
+#include "eager/stage.h"
+
+#include <algorithm>
+
+namespace sepconv {
+namespace {
+
+Affine affine(const float* bias, int first, int outputs) {
+  Affine result{std::vector<double>(outputs, 1.0), std::vector<double>(outputs, 0.0)};
+  if (bias) std::copy(bias + first, bias + first + outputs, result.shift.begin());
+  return result;
+}
+
+}  // namespace
+
+EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, const KernelTable& table)
+    : kind(k), kh(w.dims[0]), kw(w.dims[1]), outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count) {
+  if (kind == WeightKind::depthwise) {
+    depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_);
+    return;
+  }
+  const int each = outputs / groups;
+  for (int g = 0; g < groups; ++g) {
+    WeightView part = w;
+    part.data += g * each * w.strides[3];
+    part.dims[3] = each;
+    gemm.push_back(std::make_unique<PackedGemm>(part, affine(bias, g * each, each), table, store_));
+  }
+}
+
+Stage::Stage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
+             const KernelTable& table)
+    : in(shape), window(w), table_(table), weights_(std::move(weights)), epilogue_(activation) {
+  out = {w.out_h(in.h), w.out_w(in.w), weights_->outputs};
+  for (const auto& packed : weights_->gemm) weight_bytes += packed->bytes();
+}
+
+RowRange Stage::input_rows(int y0, int y1) const {
+  const int first = y0 * window.stride_h - window.padding.top;
+  const int last = (y1 - 1) * window.stride_h - window.padding.top + (window.kh - 1) * window.dilation_h + 1;
+  return {std::clamp(first, 0, in.h), std::clamp(last, 0, in.h)};
+}
+
+void Stage::activate(float* pixels, std::ptrdiff_t pixel, std::int64_t count, int channels) const noexcept {
+  if (epilogue_.pass == Activation::none) return;
+  for (std::int64_t i = 0; i < count; ++i) {
+    table_.activate_f32(epilogue_.pass, pixels + i * pixel, pixels + i * pixel, channels);
+  }
+}
+
+}  // namespace sepconv

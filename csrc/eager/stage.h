@@ -1,0 +1,60 @@
+// One convolution over rows whose channels lie together: pointwise, depthwise or dense.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "eager/rows.h"
+#include "ops/row_op.h"
+#include "pack/pack.h"
+
+namespace sepconv {
+
+enum class WeightKind { depthwise, pointwise, dense };
+
+// Weights and bias of one convolution, packed.
+class EagerWeights {
+ public:
+  // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1]; `bias`: N of them or nullptr. Throws std::bad_alloc.
+  EagerWeights(WeightKind kind, const WeightView& weight, const float* bias, int groups, const KernelTable& table);
+
+  WeightKind kind;
+  int kh, kw, outputs, groups;
+  std::vector<std::unique_ptr<const PackedGemm>> gemm;  // one a group
+  std::unique_ptr<const PackedDepthwise> depthwise;
+
+ private:
+  WeightStore store_{0};
+};
+
+class Stage {
+ public:
+  Stage(Shape in, std::shared_ptr<const EagerWeights> weights, const Window& window, Activation activation, const KernelTable&);
+  virtual ~Stage() = default;
+
+  // Output rows [y0, y1) from input rows; where `addend` has data it is added before the activation. `scratch`:
+  // scratch_floats of them.
+  virtual void run(const ConstRows& in, const ConstRows& addend, const Rows& out, int y0, int y1, float* scratch) const noexcept = 0;
+
+  RowRange input_rows(int y0, int y1) const;
+
+  Shape in, out;
+  Window window;
+  std::string kernel;
+  std::size_t scratch_floats = 0;
+  std::size_t weight_bytes = 0;
+  int repeat = 1;  // how often each channel of the input must come: a depthwise convolution's multiplier
+
+ protected:
+  // Applies an activation that is more than a clamp to pixels, in place.
+  void activate(float* pixels, std::ptrdiff_t pixel, std::int64_t count, int channels) const noexcept;
+
+  const KernelTable& table_;
+  std::shared_ptr<const EagerWeights> weights_;
+  Epilogue epilogue_;
+};
+
+std::unique_ptr<Stage> make_stage(Shape in, std::shared_ptr<const EagerWeights>, const Window&, Activation, const KernelTable&);
+
+}  // namespace sepconv
