@@ -6,15 +6,36 @@ namespace sepconv {
 namespace {
 
 Affine affine(const float* bias, int first, int outputs) {
-  Affine result{std::vector<double>(outputs, 1.0), std::vector<double>(outputs, 0.0)};
+  Affine result{{}, std::vector<double>(outputs, 0.0)};
   if (bias) std::copy(bias + first, bias + first + outputs, result.shift.begin());
   return result;
 }
 
+// Memory of weights that were packed for one call, kept for the next: new pages would cost more than packing does.
+thread_local AlignedBuffer kept;
+constexpr std::size_t kMostKept = std::size_t{32} << 20;
+
+AlignedBuffer memory_for(WeightKind kind, const WeightView& w, int groups, int vector) {
+  const auto [kh, kw, channels, last] = w.dims;
+  const std::size_t window = std::size_t{1} * kh * kw;
+  const auto blocks = [&](int n) { return (static_cast<std::size_t>(n) + vector - 1) / vector; };
+  const std::size_t floats = kind == WeightKind::depthwise ? (window + 1) * blocks(channels) * vector
+                                                           : ((window * channels + 1) * blocks(last / groups) * vector + 15) * groups;
+  const std::size_t bytes = floats * sizeof(float) + kAlignment;
+  // What is kept for good should not be much larger than what it holds.
+  return kept.size() >= bytes && kept.size() / 4 <= bytes ? std::move(kept) : AlignedBuffer(bytes);
+}
+
 }  // namespace
 
+EagerWeights::~EagerWeights() {
+  AlignedBuffer memory = store_.release();
+  if (memory.size() > kept.size() && memory.size() <= kMostKept) kept = std::move(memory);
+}
+
 EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, const KernelTable& table)
-    : kind(k), kh(w.dims[0]), kw(w.dims[1]), outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count) {
+    : kind(k), kh(w.dims[0]), kw(w.dims[1]), outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count),
+      store_(memory_for(k, w, group_count, table.vector)) {
   if (kind == WeightKind::depthwise) {
     depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_);
     return;

@@ -16,8 +16,13 @@ enum class WeightKind { depthwise, pointwise, dense };
 // Weights and bias of one convolution, packed.
 class EagerWeights {
  public:
-  // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1]; `bias`: N of them or nullptr. Throws std::bad_alloc.
+  // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1], float-aligned; `bias`: N of them or nullptr. Throws
+  // std::bad_alloc.
   EagerWeights(WeightKind kind, const WeightView& weight, const float* bias, int groups, const KernelTable& table);
+
+  ~EagerWeights();
+  EagerWeights(const EagerWeights&) = delete;
+  EagerWeights& operator=(const EagerWeights&) = delete;
 
   WeightKind kind;
   int kh, kw, outputs, groups;
@@ -25,7 +30,7 @@ class EagerWeights {
   std::unique_ptr<const PackedDepthwise> depthwise;
 
  private:
-  WeightStore store_{0};
+  WeightStore store_;
 };
 
 class Stage {

@@ -14,6 +14,15 @@ float fold(const char* weight, double scale) {
   return without_denormal(static_cast<float>(static_cast<double>(w) * scale));
 }
 
+// Whether weights are to be copied as they are, and elements along this axis lie side by side.
+bool plain(const WeightView& w, const Affine& affine, int axis) {
+  return affine.scale.empty() && w.strides[axis] == static_cast<std::ptrdiff_t>(sizeof(float));
+}
+
+double scale_of(const Affine& affine, int n) { return affine.scale.empty() ? 1.0 : affine.scale[n]; }
+
+const float* as_floats(const char* address) { return reinterpret_cast<const float*>(address); }
+
 }  // namespace
 
 PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) {
@@ -36,9 +45,19 @@ PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTa
     out += width;
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
+        if (real == width && plain(w, affine, 3)) {
+          for (int c = 0; c < channels; ++c, out += width) std::memcpy(out, w.address(r, s, c, first), sizeof(float) * width);
+          continue;
+        }
+        if (real == width && plain(w, affine, 2) && w.strides[3] % static_cast<std::ptrdiff_t>(sizeof(float)) == 0) {
+          table.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / static_cast<std::ptrdiff_t>(sizeof(float)), out,
+                              width, width, channels);
+          out += std::ptrdiff_t{1} * width * channels;
+          continue;
+        }
         for (int c = 0; c < channels; ++c, out += width) {
           const char* source = w.address(r, s, c, first);
-          for (int i = 0; i < real; ++i) out[i] = fold(source + i * w.strides[3], affine.scale[first + i]);
+          for (int i = 0; i < real; ++i) out[i] = fold(source + i * w.strides[3], scale_of(affine, first + i));
           for (int i = real; i < width; ++i) out[i] = 0.0f;
         }
       }
@@ -62,11 +81,22 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
       const int n = b * v + i;
       *out = n < outputs ? without_denormal(static_cast<float>(affine.shift[n])) : 0.0f;
     }
+    const bool whole = multiplier == 1 && (b + 1) * v <= outputs;
+    if (whole && plain(w, affine, 1) && w.strides[0] == kw * w.strides[1] && w.strides[2] % w.strides[1] == 0) {
+      table.transpose_f32(as_floats(w.address(0, 0, b * v, 0)), w.strides[2] / w.strides[1], out, v, v, kh * kw);
+      out += taps * v;
+      continue;
+    }
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
+        if (whole && plain(w, affine, 2)) {
+          std::memcpy(out, w.address(r, s, b * v, 0), sizeof(float) * v);
+          out += v;
+          continue;
+        }
         for (int i = 0; i < v; ++i, ++out) {
           const int n = b * v + i;
-          *out = n < outputs ? fold(w.address(r, s, n / multiplier, n % multiplier), affine.scale[n]) : 0.0f;
+          *out = n < outputs ? fold(w.address(r, s, n / multiplier, n % multiplier), scale_of(affine, n)) : 0.0f;
         }
       }
     }

@@ -23,7 +23,8 @@ struct WeightView {
   }
 };
 
-// What a convolution adds to its sums, an output channel each: out = scale·Σ(w·x) + shift. From bias and BatchNorm.
+// What a convolution adds to its sums, an output channel each: out = scale·Σ(w·x) + shift. From bias and BatchNorm. Without
+// scales weights are taken as they are, which is fast where they are float-aligned and channels or taps lie together.
 struct Affine {
   std::vector<double> scale, shift;
 };

@@ -14,6 +14,14 @@ class WeightStore {
  public:
   // Weights of a network share blocks; `block` bytes of 0 give each its own, just as large.
   explicit WeightStore(std::size_t block = std::size_t{8} << 20) : block_(block) {}
+  // Begins with this memory, which release() gives back.
+  explicit WeightStore(AlignedBuffer&& memory) : block_(0), left_(memory.size()) { blocks_.push_back(std::move(memory)); }
+  AlignedBuffer release() {
+    AlignedBuffer memory = std::move(blocks_.front());
+    blocks_.clear();
+    left_ = 0;
+    return memory;
+  }
 
   // `count` floats, 64-byte aligned, for as long as the store lives. Throws std::bad_alloc.
   float* take(std::size_t count) {

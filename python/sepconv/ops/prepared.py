@@ -37,7 +37,7 @@ class Prepared:
         channels: int | None,
         groups: int,
     ) -> None:
-        """``weight``: dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1]."""
+        """``weight``: aligned, dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1]."""
         self.kind: Kind = kind
         self.kernel = (weight.shape[0], weight.shape[1])
         self.channels = channels
@@ -77,7 +77,11 @@ def prepare(weight: Any, kind: Kind, bias: Any = None, *, layout: Layout = "NHWC
     if kind not in KINDS:
         raise ValueError(f"kind was {kind!r}, must be one of {', '.join(KINDS)}")
     check_layout(layout)
-    return pack("weight", weight, kind, "bias", bias, layout, groups)
+    packed = pack("weight", weight, kind, "bias", bias, layout, groups)
+    # Copies, for pickling: later changes of the caller's arrays must not come through.
+    packed._weight = packed._weight.copy()
+    packed._bias = None if packed._bias is None else packed._bias.copy()
+    return packed
 
 
 def prepared(
@@ -129,8 +133,7 @@ def pack(
         raise ValueError(f"groups was {groups}, must be a divisor of {argument}'s {outputs} outputs (1 but for conv)")
     if kind == "conv":
         channels = inputs * int(groups)
-    owned = np.array(as_float32(array), order="C")  # a copy: later changes must not come through
-    return Prepared(kind, owned, _bias(bias_argument, bias, outputs), channels, int(groups))
+    return Prepared(kind, as_float32(array), _bias(bias_argument, bias, outputs), channels, int(groups))
 
 
 def _bias(argument: str, bias: Any, outputs: int) -> NDArray[np.float32] | None:
@@ -141,4 +144,4 @@ def _bias(argument: str, bias: Any, outputs: int) -> NDArray[np.float32] | None:
         raise ValueError(
             f"{argument} had shape {values.shape}, must have one value for each output channel: ({outputs},)"
         )
-    return np.array(as_float32(values), order="C")
+    return np.ascontiguousarray(as_float32(values))
