@@ -66,6 +66,7 @@ class InputGrad {
     GemmTile g;
     g.a = t_.dy + pixel * t_.outputs;
     g.a_step = t_.outputs;
+    g.c_step = g.residual_step = v_;
     g.segments = &segment_;
     g.segment_count = 1;
     g.b = packed_.floats() + panel * panel_floats_;
@@ -152,6 +153,7 @@ class WeightGrad {
     }
     GemmTile g;
     g.a_step = 1;
+    g.c_step = g.residual_step = v_;
     g.segments = segments_.data();
     g.segment_count = count;
     g.b = x;

@@ -123,6 +123,9 @@ struct GemmProblem {
                         .residual_plane = residual_plane,
                         .c = c.data(),
                         .c_plane = plane,
+                        .c_step = lanes,
+                        .residual_step = lanes,
+                        .last_lanes = 0,
                         .lo = clamp.lo,
                         .hi = clamp.hi,
                         .hard_swish = hard_swish,
@@ -139,6 +142,43 @@ struct GemmProblem {
       }
     for (std::size_t i = 0; i < c_size; ++i)
       EXPECT_EQ(is_unwritten(c.values()[i]), !described[i]) << "element " << i << " of C";
+    EXPECT_TRUE(c.slack_intact()) << "written before or after C";
+    return out;
+  }
+
+  // -> [rows][columns - cut], by a strided kernel whose C is NHWC: rows of columns - cut floats, `gap` apart.
+  std::vector<float> run_nhwc(GemmKernel kernel, int lanes, Flush flush, int gap, int cut) const {
+    const int width = columns - cut;
+    const std::ptrdiff_t step = width + gap, residual_step = step + gap;
+    std::vector<float> panel = bias;
+    panel.insert(panel.end(), b.begin(), b.end());
+    std::vector<float> addend(residual.empty() ? 0 : (rows - 1) * residual_step + width, kNaN);
+    for (int i = 0; !residual.empty() && i < rows; ++i)
+      for (int n = 0; n < width; ++n) addend[i * residual_step + n] = residual[i * columns + n];
+    GuardedBuffer<float> guarded_a(a, flush), guarded_b(panel, flush), guarded_residual(addend, flush);
+    GuardedBuffer<float> c = unwritten((rows - 1) * step + width, flush);
+    kernel({.a = guarded_a.data() - layout.lowest(),
+            .a_step = layout.a_step,
+            .segments = layout.segments.data(),
+            .segment_count = static_cast<int>(layout.segments.size()),
+            .b = guarded_b.data(),
+            .residual = residual.empty() ? nullptr : guarded_residual.data(),
+            .residual_plane = lanes,
+            .c = c.data(),
+            .c_plane = lanes,
+            .c_step = step,
+            .residual_step = residual_step,
+            .last_lanes = width % lanes,
+            .lo = clamp.lo,
+            .hi = clamp.hi,
+            .prefetch = c.forbidden(),
+            .prefetch_step = 64});
+    std::vector<float> out;
+    for (std::size_t i = 0; i < c.size(); ++i) {
+      const bool described = static_cast<std::ptrdiff_t>(i) % step < width;
+      EXPECT_EQ(is_unwritten(c.values()[i]), !described) << "element " << i << " of C";
+      if (described) out.push_back(c.values()[i]);
+    }
     EXPECT_TRUE(c.slack_intact()) << "written before or after C";
     return out;
   }

@@ -124,6 +124,24 @@ TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_PRED2(same_bits, a[i], b[i]) << "element " << i;
 }
 
+// NHWC differs in where results go, not in what they are: also where the last vector is partly there.
+TEST_P(Gemm, WritesRowsOfChannels) {
+  if (!tile.strided) return;
+  for (const int cut : {0, 1, lanes / 2, lanes - 1})
+    for (const Flush flush : kBothEnds)
+      for (const int depth : {1, 9}) {
+        GemmProblem problem(tile.rows, columns, {depth, {{0, depth}}}, cut % 2 == 0, random, Values::real);
+        problem.clamp = {-0.75f, kInf};
+        const std::vector<float> planes = problem.run(tile.kernel(), lanes, flush);
+        const std::vector<float> rows = problem.run_nhwc(tile.kernel(), lanes, flush, depth % 2 ? 3 : 0, cut);
+        const int width = columns - cut;
+        for (int i = 0; i < tile.rows; ++i)
+          for (int n = 0; n < width; ++n)
+            ASSERT_PRED2(same_bits, rows[i * width + n], planes[static_cast<std::size_t>(i) * columns + n])
+                << "row " << i << ", column " << n << ", cut " << cut;
+      }
+}
+
 TEST_P(Gemm, LetsSpecialValuesThrough) {
   const int depth = 5;
   const GemmLayout layout = layouts(depth)[0];

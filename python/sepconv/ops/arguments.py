@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -34,6 +35,14 @@ class Window:
 
 def window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
     """The window over an image of ``size``. Raises TypeError and ValueError that name the argument."""
+    try:
+        return _window(size, kernel, stride, padding, dilation)
+    except TypeError:  # a list cannot be looked up; and the message must come from the check itself
+        return _window.__wrapped__(size, kernel, stride, padding, dilation)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     sides = _padding(padding, size, kernel, strides, dilations)
     out = []
