@@ -37,7 +37,7 @@ struct GemmTile {
   float* c;                   // lane l of vector j of row i: c[j*c_plane + i*c_step + l]; c_plane is V where C is NHWC
   std::ptrdiff_t c_plane;
   std::ptrdiff_t c_step, residual_step;  // read by gemm_strided alone; V for the others
-  int last_lanes;             // of the last vector, 0 for all V; read by gemm_strided alone
+  int last_lanes = 0;         // of the last vector, 0 for all V; read by gemm_strided alone
   float lo, hi;               // -inf, +inf for none; NaN passes through
   bool hard_swish = false;    // in place of the clamp
   const void* prefetch;       // what to bring into L2 meanwhile: a line each step, prefetch_step bytes further each k; any address

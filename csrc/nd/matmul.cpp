@@ -31,6 +31,7 @@ void multiply_tile(const PackedMatrix& b, int panel, const float* a, std::ptrdif
   const KernelTable& t = b.table();
   const Segment all{0, b.k()};
   GemmTile g;
+  g.c_step = g.residual_step = t.vector;
   g.a = a;
   g.a_step = a_step;
   g.segments = &all;

@@ -156,6 +156,17 @@ def test_a_block_that_does_not_expand() -> None:
     assert np.array_equal(result, want)
 
 
+def test_broadcast_views_are_read_as_they_are() -> None:
+    generator = np.random.default_rng(0)
+    pixel, channels = generator.standard_normal((2, 24), dtype=np.float32)
+    weight = generator.standard_normal((1, 1, 24, 24), dtype=np.float32)
+    x, residual = (np.broadcast_to(values, (1, 20, 3, 24)) for values in (pixel, channels))
+    want = sepconv.pointwise_conv2d(x.copy(), weight, residual=residual.copy())
+    assert np.array_equal(sepconv.pointwise_conv2d(x, weight, residual=residual), want)
+    depthwise = generator.standard_normal((3, 3, 24, 1), dtype=np.float32)
+    assert np.array_equal(sepconv.depthwise_conv2d(x, depthwise), sepconv.depthwise_conv2d(x.copy(), depthwise))
+
+
 def test_an_empty_batch_gives_an_empty_result() -> None:
     x = np.empty((0, 5, 5, 3), np.float32)
     assert sepconv.depthwise_conv2d(x, np.ones((3, 3, 3, 2), np.float32)).shape == (0, 3, 3, 6)
