@@ -20,7 +20,9 @@ target_compile_options(sepconv_flags INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual -Wimplicit-fallthrough
   -Wno-missing-field-initializers  # plain structs have defaults
   $<$<BOOL:${SEPCONV_WERROR}>:-Werror>)
-target_link_options(sepconv_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
+if(NOT APPLE AND NOT WIN32)  # ELF
+  target_link_options(sepconv_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack)
+endif()
 
 if(SEPCONV_SANITIZE)
   string(REPLACE ";" "," sanitizers "${SEPCONV_SANITIZE}")
