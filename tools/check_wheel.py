@@ -45,7 +45,8 @@ def check_contents(wheel: Path) -> Iterator[str]:
 
 def check_flags(build: Path) -> Iterator[str]:
     """Yield the units that were compiled without checked functions; the module calls none where sizes are known."""
-    for unit in json.loads((build / "compile_commands.json").read_text(encoding="utf-8")):
+    units: list[dict[str, str]] = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
+    for unit in units:
         if "-D_FORTIFY_SOURCE=2" not in unit["command"]:
             yield f"{unit['file']}: is not compiled with -D_FORTIFY_SOURCE=2"
 
