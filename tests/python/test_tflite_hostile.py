@@ -88,10 +88,10 @@ def run_mutations(data: bytes, count: int, seed: int) -> int:
     valid = 0
     for _ in range(count):
         mutant = mutate(data, offsets, rng)
-        start = time.monotonic()
+        start = time.process_time()
         with np.errstate(all="ignore"):
             valid += read_or_refuse(mutant)
-        assert time.monotonic() - start < 1, "reading took more than a second"
+        assert time.process_time() - start < 1, "reading took more than a second"
     return valid
 
 

@@ -242,11 +242,11 @@ GOOD = tensor(storage("0", 12), (12,), (1,))
     ids=lambda body: repr(body[:12]),
 )  # fmt: skip
 def test_pickle_tricks_are_refused(body: bytes) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for data in (zip_checkpoint(body), legacy_checkpoint(body), program(body)):
         with pytest.raises(ModelFormatError):
             read_torch_checkpoint(data)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_pickle_cannot_grow_without_end() -> None:
