@@ -41,14 +41,12 @@ class DenseStage final : public Stage {
     const float* const a = inside ? from.at(top) + left * from.pixel : patch;
     const std::ptrdiff_t pixel = inside ? from.pixel : in.c;
     const int count = find_segments(from, top, inside, pixel, segments);
-    GemmTile g;
+    GemmTile g{.c_step = to.pixel, .residual_step = 0};
     g.a_step = window.stride_w * pixel;
     g.segments = segments;
     g.segment_count = count;
     g.residual = nullptr;
     g.residual_plane = g.c_plane = table_.vector;
-    g.residual_step = 0;
-    g.c_step = to.pixel;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
     g.prefetch = a;

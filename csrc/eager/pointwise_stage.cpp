@@ -35,13 +35,11 @@ class PointwiseStage final : public Stage {
     const float* const a = from.at(y);
     float* const c = to.at(y);
     const float* const residual = addend.data ? addend.at(y) : nullptr;
-    GemmTile g;
+    GemmTile g{.c_step = to.pixel, .residual_step = addend.pixel};
     g.a_step = from.pixel;
     g.segments = &segment;
     g.segment_count = 1;
     g.residual_plane = g.c_plane = v;
-    g.c_step = to.pixel;
-    g.residual_step = addend.pixel;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
     const auto tile = [&](int p, int i) {

@@ -63,10 +63,9 @@ class InputGrad {
   }
 
   void tile(int panel, std::int64_t pixel, int rows, float* scratch) {
-    GemmTile g;
+    GemmTile g{.c_step = v_, .residual_step = v_};
     g.a = t_.dy + pixel * t_.outputs;
     g.a_step = t_.outputs;
-    g.c_step = g.residual_step = v_;
     g.segments = &segment_;
     g.segment_count = 1;
     g.b = packed_.floats() + panel * panel_floats_;
@@ -151,9 +150,8 @@ class WeightGrad {
       const float* const from = t_.x + pixel * t_.channels + (block + j) * v_;
       copy_vectors(from, t_.channels, lanes, x + width + j * v_, width, count, v_);
     }
-    GemmTile g;
+    GemmTile g{.c_step = v_, .residual_step = v_};
     g.a_step = 1;
-    g.c_step = g.residual_step = v_;
     g.segments = segments_.data();
     g.segment_count = count;
     g.b = x;

@@ -106,7 +106,7 @@ void gemm(const GemmTile& t) {
   if (t.residual) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
-      const float* const from = t.residual + i * (Strided ? t.residual_step : kLanes);
+      const float* const from = t.residual + i * (Strided ? t.residual_step.floats : kLanes);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) {
         const float* const p = from + j * t.residual_plane;
@@ -121,7 +121,7 @@ void gemm(const GemmTile& t) {
       store(p, result);
     }
   };
-  const std::ptrdiff_t c_step = Strided ? t.c_step : kLanes;
+  const std::ptrdiff_t c_step = Strided ? t.c_step.floats : kLanes;
   if (t.hard_swish) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {

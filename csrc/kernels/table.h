@@ -25,6 +25,13 @@ struct Segment {
   int count;
 };
 
+// Floats from one row to the next. A tile that does not say it does not compile.
+struct RowStep {
+  std::ptrdiff_t floats;
+  constexpr RowStep(std::ptrdiff_t n) : floats(n) {}
+  constexpr operator std::ptrdiff_t() const { return floats; }
+};
+
 // One output tile of C = clamp(bias + A·B + residual): `rows` pixels × `vectors`·V channels.
 struct GemmTile {
   const float* a;             // element k of row i: a[i*a_step + segment.offset + (k - segment's first k)]
@@ -36,7 +43,7 @@ struct GemmTile {
   std::ptrdiff_t residual_plane;
   float* c;                   // lane l of vector j of row i: c[j*c_plane + i*c_step + l]; c_plane is V where C is NHWC
   std::ptrdiff_t c_plane;
-  std::ptrdiff_t c_step, residual_step;  // read by gemm_strided alone; V for the others
+  RowStep c_step, residual_step;  // read by gemm_strided alone; V for the others
   int last_lanes = 0;         // of the last vector, 0 for all V; read by gemm_strided alone
   float lo, hi;               // -inf, +inf for none; NaN passes through
   bool hard_swish = false;    // in place of the clamp

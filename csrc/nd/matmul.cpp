@@ -30,8 +30,7 @@ std::size_t PackedMatrix::tile_floats() const {
 void multiply_tile(const PackedMatrix& b, int panel, const float* a, std::ptrdiff_t a_step, int rows, float* tile) {
   const KernelTable& t = b.table();
   const Segment all{0, b.k()};
-  GemmTile g;
-  g.c_step = g.residual_step = t.vector;
+  GemmTile g{.c_step = t.vector, .residual_step = t.vector};
   g.a = a;
   g.a_step = a_step;
   g.segments = &all;

@@ -78,14 +78,13 @@ class GemmOp : public RowOp {
 
   // A tile as far as it is the same for all of a task.
   GemmTile tile_of(const RowTask& task, const Segment* segments, int segment_count, std::ptrdiff_t a_step) const {
-    GemmTile g;
+    GemmTile g{.c_step = table_.vector, .residual_step = table_.vector};
     g.a_step = a_step;
     g.segments = segments;
     g.segment_count = segment_count;
     g.residual = nullptr;
     g.residual_plane = task.other.plane;
     g.c_plane = task.out.plane;
-    g.c_step = g.residual_step = table_.vector;
     g.last_lanes = 0;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;

@@ -5,7 +5,7 @@
 //   clamp      min(hi, max(lo, x)) for bounds that are numbers: NaN comes through. Of two zeros it may give either.
 //   fmadd      a*b + c
 //   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
-//   load_some, store_some  the first n lanes, 0 ≤ n < V; no other memory is touched, other lanes are loaded as zeros
+//   load_some, store_some  the first n lanes, 0 < n < V; no other memory is touched, other lanes are loaded as zeros
 //   transpose  lane j of vector i becomes lane i of vector j
 //   ldexp      p · 2^n for integral n in [-252, 254]
 //   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads

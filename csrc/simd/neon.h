@@ -60,13 +60,17 @@ SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   return vfmaq_laneq_f32(c, b, a, I);
 }
 
+// Lane by lane, 0 < n < 4: of a loop GCC makes a call of memcpy, for which all accumulators go to the stack.
 SEPCONV_INLINE vf load_some(const float* p, int n) {
-  vf v = broadcast(0.0f);
-  for (int i = 0; i < n; ++i) v[i] = p[i];
+  vf v = vld1q_lane_f32(p, broadcast(0.0f), 0);
+  if (n > 1) v = vld1q_lane_f32(p + 1, v, 1);
+  if (n > 2) v = vld1q_lane_f32(p + 2, v, 2);
   return v;
 }
 SEPCONV_INLINE void store_some(float* p, vf v, int n) {
-  for (int i = 0; i < n; ++i) p[i] = v[i];
+  vst1q_lane_f32(p, v, 0);
+  if (n > 1) vst1q_lane_f32(p + 1, v, 1);
+  if (n > 2) vst1q_lane_f32(p + 2, v, 2);
 }
 SEPCONV_INLINE void transpose(vf (&v)[4]) {
   const float32x4x2_t a = vtrnq_f32(v[0], v[1]), b = vtrnq_f32(v[2], v[3]);

@@ -1,8 +1,13 @@
 // Every GEMM tile of every ISA against the oracle, at all odd sizes of its operands.
+#include <type_traits>
+
 #include "gemm_problem.h"
 
 namespace sepconv::test {
 namespace {
+
+// Whoever makes a tile says how far apart its rows lie.
+static_assert(!std::is_default_constructible_v<GemmTile>);
 
 struct TileId {
   KernelId id;
@@ -240,7 +245,7 @@ TEST_P(Gemv, GivesTheBitsOfOneRowOfTiles) {
           for (int p = 0; p < panels; ++p) {
             GemmTile tile{.a = a.data(), .a_step = v, .segments = segments.data(), .segment_count = count,
                           .b = b.data() + p * stride, .residual = nullptr, .residual_plane = 0,
-                          .c = expected.data() + 2 * p * plane, .c_plane = plane, .lo = -0.5f, .hi = 0.75f,
+                          .c = expected.data() + 2 * p * plane, .c_plane = plane, .c_step = v, .residual_step = v, .lo = -0.5f, .hi = 0.75f,
                           .hard_swish = hard_swish, .prefetch = nullptr, .prefetch_step = 0};
             table.gemm_f32[1][0](tile);
           }
