@@ -36,6 +36,8 @@ inline Activation to_activation(const std::string& name) {
 inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }
 inline py::tuple from_shape(const Shape& s) { return py::make_tuple(s.h, s.w, s.c); }
 
+void add_dlpack_export(py::module_& module);
+void add_dlpack_import(py::module_& module);
 void add_grad(py::module_& module);
 void add_eager(py::module_& module);
 void add_graph(py::module_& module);

@@ -15,6 +15,8 @@ PYBIND11_MODULE(_core, module) {
   module.def("set_num_threads", &set_num_threads, py::arg("n"));
   module.def("num_threads", &num_threads);
   module.attr("MAX_THREADS") = kMaxThreads;
+  bind::add_dlpack_export(module);
+  bind::add_dlpack_import(module);
   bind::add_grad(module);
   bind::add_eager(module);
   bind::add_graph(module);

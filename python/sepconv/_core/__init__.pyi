@@ -64,6 +64,23 @@ class Block:
     @property
     def kernels(self) -> list[str]: ...
 
+# A DLPack capsule's array, bfloat16 as uint16: (values, is bfloat16, its producer copied, its producer has DLPack 1).
+def import_dlpack(argument: str, capsule: object) -> tuple[NDArray[Any], bool, bool, bool]: ...
+
+# An array for other libraries' from_dlpack; one of uint16 holds bfloat16.
+class DLPackArray:
+    def __init__(self, array: NDArray[Any]) -> None: ...
+    @staticmethod
+    def __dlpack_device__() -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...  # a capsule
+
 class Graph:
     def __init__(self, isa: str | None = None) -> None: ...
     def input(self, name: str, shape: _Shape) -> int: ...

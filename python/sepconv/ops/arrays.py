@@ -1,4 +1,4 @@
-"""Anyone's arrays as float32 views, and results as the caller's kind of array.
+"""Anyone's arrays as views of their memory, and results as the caller's kind of array.
 
 What is taken: numpy arrays, objects with ``__dlpack__`` in CPU memory, the buffer protocol, and what has ``__array__``.
 """
@@ -12,21 +12,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sepconv import _core
+
 FLOAT32 = np.dtype(np.float32)
 # Devices of DLPack whose memory this process can read: the CPU's own, and pages pinned for CUDA and ROCm.
 HOST_DEVICES = (1, 3, 11)
+DEVICE_NAMES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA managed", 14: "oneAPI"}
+DLPACK_VERSION = (1, 1)
+MUST_HAVE = "must have float32, float16, bfloat16 or float64"
 
 
 @dataclass(frozen=True)
 class Taken:
     """An argument as numpy sees it.
 
-    values: the caller's memory where it could be viewed, of any floating type.
+    values: the caller's memory where it could be viewed: of a floating type, or uint16, which holds bfloat16.
     caller: the object to which results are made alike; None for numpy.
+    own_type: numpy's own type where values is a view of another one: bfloat16 as ml_dtypes brings it.
+    copied: whether the producer says that it gave a copy of its memory.
+    mute: whether the producer cannot say if its memory may be written to: DLPack before 1.0.
     """
 
     values: NDArray[Any]
     caller: Any = None
+    own_type: np.dtype[Any] | None = None
+    copied: bool = False
+    mute: bool = False
 
 
 def take(argument: str, x: Any) -> Taken:
@@ -38,34 +49,85 @@ def take(argument: str, x: Any) -> Taken:
     elif isinstance(x, np.ndarray):
         taken = Taken(np.asarray(x))
     elif hasattr(x, "__dlpack__"):
-        taken = Taken(_from_dlpack(argument, x), x)
+        return _from_dlpack(argument, x)
     else:
         taken = Taken(_from_buffer(argument, x))
-    if not is_floating(taken.values.dtype):
-        raise TypeError(f"{argument} had dtype {taken.values.dtype}, must have float32, float16, bfloat16 or float64")
+    dtype = taken.values.dtype
+    if dtype.name == "bfloat16":
+        return Taken(taken.values.view(np.uint16), own_type=dtype)
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise TypeError(f"{argument} had dtype {dtype}, {MUST_HAVE}")
     return taken
-
-
-def is_floating(dtype: np.dtype[Any]) -> bool:
-    """Whether values of this type are taken: float16, 32 and 64, and bfloat16 as ml_dtypes brings it."""
-    return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
 
 
 def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """The values themselves where they are aligned float32 of this machine's byte order, else a copy."""
     if values.dtype == FLOAT32 and values.flags.aligned:
         return values
-    return np.ascontiguousarray(values).astype(FLOAT32)
+    if values.dtype == np.uint16:  # bfloat16: the upper half of a float32
+        return (values.astype(np.uint32, order="C") << np.uint32(16)).view(FLOAT32)
+    return values.astype(FLOAT32, order="C")
 
 
-def _from_dlpack(argument: str, x: Any) -> NDArray[Any]:
-    device = x.__dlpack_device__()
-    if int(device[0]) not in HOST_DEVICES:
-        raise ValueError(f"{argument} was on DLPack device {tuple(map(int, device))}, must be in CPU memory: (1, 0)")
+def as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The nearest bfloat16 numbers, ties to even, as uint16; laid out in memory as ``values`` are."""
+    bits = values.view(np.uint32)
+    upper = bits >> np.uint32(16)
+    # Beyond the largest number the carry makes an infinity, as it must; NaNs keep their sign and become quiet.
+    nearest = (bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(values), upper | np.uint32(0x40), nearest).astype(np.uint16)
+
+
+def store(result: NDArray[np.float32], target: NDArray[Any]) -> None:
+    """Write the result into an array of any taken type."""
+    target[...] = as_bfloat16(result) if target.dtype == np.uint16 else result
+
+
+def _from_dlpack(argument: str, x: Any) -> Taken:
+    kind = type(x).__name__
+    x = _plain_torch(argument, x)
     try:
-        return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError) as error:
-        raise BufferError(f"{argument} was a {type(x).__name__} that does not give its memory: {error}") from error
+        device = x.__dlpack_device__()
+    except Exception as error:
+        raise BufferError(f"{argument} was a {kind} that does not tell where its memory is: {error}") from error
+    if not isinstance(device, tuple) or len(device) != 2 or not all(isinstance(part, int) for part in device):
+        raise TypeError(f"{argument} was a {kind} whose __dlpack_device__() is {device!r}, must be (type, id)")
+    where = int(device[0]), int(device[1])
+    if where[0] not in HOST_DEVICES:
+        name = f" ({DEVICE_NAMES[where[0]]})" if where[0] in DEVICE_NAMES else ""
+        raise ValueError(f"{argument} was on DLPack device {where}{name}, must be in CPU memory: (1, 0)")
+    try:
+        try:
+            capsule = x.__dlpack__(max_version=DLPACK_VERSION)
+        except TypeError:  # a producer before DLPack 1.0 does not know the argument
+            capsule = x.__dlpack__()
+    except Exception as error:
+        raise BufferError(f"{argument} was a {kind} that does not give its memory: {error}") from error
+    values, _, copied, versioned = _core.import_dlpack(argument, capsule)
+    return Taken(values, x, copied=copied, mute=not versioned)
+
+
+def _plain_torch(argument: str, x: Any) -> Any:
+    """``x``, where torch gives its memory as it is; what DLPack would give wrongly, or refuse tersely, is refused."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return x
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise TypeError(f"{argument} had dtype {x.dtype}, {MUST_HAVE}")
+    if x.device.type != "cpu":
+        raise ValueError(f"{argument} was on torch's device {x.device}, must be in CPU memory: {argument}.cpu()")
+    if x.layout != torch.strided:
+        raise BufferError(f"{argument} had layout {x.layout}, must be dense: {argument}.to_dense()")
+    if x.is_neg():  # DLPack would give the numbers before the negation
+        raise BufferError(f"{argument} was a negation that torch has put off, must be {argument}.resolve_neg()")
+    if x.requires_grad:
+        if torch.is_grad_enabled():
+            raise BufferError(
+                f"{argument} required a gradient, which this function does not have: must be {argument}.detach(), "
+                "within torch.no_grad(), or an argument of sepconv.torch's operators"
+            )
+        return x.detach()
+    return x
 
 
 def _from_buffer(argument: str, x: Any) -> NDArray[Any]:
@@ -77,13 +139,16 @@ def _from_buffer(argument: str, x: Any) -> NDArray[Any]:
     raise TypeError(f"{argument} was a {type(x).__name__}, must be a numpy array, a buffer or an array with __dlpack__")
 
 
-def give(result: NDArray[Any], like: Taken) -> Any:
+def give(result: NDArray[np.float32], like: Taken) -> Any:
     """The result as the caller's kind of array and type: an array of the library that ``like`` comes from."""
+    bfloat16 = like.values.dtype == np.uint16
+    numbers: NDArray[Any] = as_bfloat16(result) if bfloat16 else result.astype(like.values.dtype, copy=False)
     if like.caller is None:
-        return result.astype(like.values.dtype, copy=False)
-    result = result.astype(like.values.dtype, copy=False)
+        return numbers if like.own_type is None else numbers.view(like.own_type)
     from_dlpack = _namespace_function(like.caller)
-    return result if from_dlpack is None else from_dlpack(result)
+    if from_dlpack is not None:
+        return from_dlpack(_core.DLPackArray(numbers))
+    return result if bfloat16 else numbers  # numpy has no bfloat16
 
 
 def _namespace_function(x: Any) -> Any:

@@ -37,7 +37,8 @@ def depthwise_conv2d(
     Args:
         x: [n, h, w, C] in layout "NHWC", [n, C, h, w] in "NCHW": float32; float16, bfloat16 and float64 are converted
             to float32, computed in it, and the result is converted back. A numpy array of any strides, an array with
-            ``__dlpack__`` in CPU memory (torch, JAX, CuPy's pinned), or a buffer.
+            ``__dlpack__`` in memory of the CPU or pinned there for a GPU (torch, JAX), or a buffer. It is read where it
+            lies, in any layout; :func:`sepconv.last_call` tells what was copied all the same.
         weight: [kh, kw, C, M] in "NHWC", [C*M, 1, kh, kw] in "NCHW", or from ``prepare(weight, "depthwise")``. Output
             channel c*M + m is channel c with filter m.
         bias: [C*M], or None; None where the weight is prepared.
@@ -45,8 +46,8 @@ def depthwise_conv2d(
         padding: zeros around the image: an int, (height, width), ((top, bottom), (left, right)), "valid" (none), "same"
             (TensorFlow's rule: ceil(size / stride) outputs, an odd zero after), or "same_lower" (an odd zero before).
         activation: "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid" or "silu".
-        out: where to write the result: an array of its shape, of any floating type and strides. Where it may share
-            memory with an input, the result is copied to it at the end.
+        out: where to write the result: an array of its shape, of any floating type and strides, not read-only. Where it
+            may share memory with an input, the result is copied to it at the end.
         threads: how many to run on; None for :func:`sepconv.num_threads`. The result is the same to the bit.
 
     Returns:
@@ -56,7 +57,8 @@ def depthwise_conv2d(
     Raises:
         TypeError: an argument is of another kind, or its numbers of another type, than above.
         ValueError: shapes do not fit together, or a value is out of its range.
-        BufferError: an array with ``__dlpack__`` does not give its memory.
+        BufferError: an array with ``__dlpack__`` does not give its memory, or is a torch tensor that is not what its
+            memory holds: sparse, a negation put off, or one that requires a gradient (but within ``torch.no_grad()``).
         KeyboardInterrupt: Ctrl-C during the run.
     """
     key = None

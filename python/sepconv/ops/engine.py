@@ -13,7 +13,7 @@ from sepconv import _core
 from sepconv.graph import Pair, Shape
 
 from .arguments import MAX_SIZE, Layout, Window, check_activation, thread_count, window
-from .arrays import FLOAT32, Taken, as_float32, give, overlaps_itself, take
+from .arrays import FLOAT32, Taken, as_float32, give, overlaps_itself, store, take
 from .prepared import Prepared
 
 MAX_ELEMENTS = 1 << 31  # of an image
@@ -27,7 +27,8 @@ class LastCall:
 
     operator: the function's name. isa: the instruction set. kernels: what ran, in order.
     packed: the arguments that were packed by the call, because they were not prepared.
-    copied: the arguments that were copied, with the reason: ``{"x": "float64"}``.
+    copied: the arguments that were copied, with the reason: ``{"x": "float64"}``; "by its library" where an array with
+        ``__dlpack__`` says that it gave a copy of itself.
     """
 
     operator: str
@@ -138,21 +139,21 @@ class Call:
         shape = (len(self.x), *self.shape)
         for stage in self.stages:
             _check_size("the result", (1, *stage.out))
-        x = self._float32("x", self.x)
+        x = self._float32("x", self.x, self.taken)
         addend = None if residual is None else self._residual(residual, shape)
         target = None if out is None else self._out(out, shape)
         block = self._block()
         if target is None:
             result = self._new(shape)
         elif target.dtype != FLOAT32 or not target.flags.aligned:
-            result = self._copied_out(shape, "unaligned" if target.dtype == FLOAT32 else str(target.dtype))
+            result = self._copied_out(shape, _reason(target))
         elif any(np.may_share_memory(target, source) for source in (x, addend) if source is not None):
             result = self._copied_out(shape, "may share memory with an input")
         else:
             result = target
         block.call_into(x, addend, result, count)
         if target is not None and result is not target:
-            target[...] = result
+            store(result, target)
         packed = tuple(stage.argument for stage in self.stages if stage.packed)
         record = LastCall(self.operator, _core.isa(), tuple(block.kernels), packed, self.copied)
         _thread.last_call = record
@@ -167,8 +168,16 @@ class Call:
 
     def _block(self) -> _core.Block:
         """The core's operator for these stages, kept with prepared weights."""
-        blocks = self.stages[-1].weights.blocks
-        key = (self.x.shape[1:], *((stage.weights, stage.window, stage.activation) for stage in self.stages))
+        *first, last = self.stages
+        blocks = last.weights.blocks
+        # Without the last weights, which hold the block: as part of the key they would never be freed but by the
+        # collector of cycles, and with them the arrays that they were packed from.
+        key = (
+            self.x.shape[1:],
+            *((stage.weights, stage.window, stage.activation) for stage in first),
+            last.window,
+            last.activation,
+        )
         block = blocks.get(key)
         if block is None:
             if len(blocks) >= _CALLS_KEPT:
@@ -191,17 +200,29 @@ class Call:
         self.copied["out"] = reason
         return self._new(shape)
 
-    def _float32(self, argument: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    def _float32(self, argument: str, values: NDArray[Any], taken: Taken) -> NDArray[np.float32]:
         if values.dtype != FLOAT32 or not values.flags.aligned:
-            self.copied[argument] = "unaligned" if values.dtype == FLOAT32 else str(values.dtype)
+            self.copied[argument] = _reason(values)
+        elif taken.copied:
+            self.copied[argument] = "by its library"
         return as_float32(values)
 
     def _residual(self, residual: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        values = self._nhwc_checked("residual", take("residual", residual), shape)
-        return self._float32("residual", values)
+        taken = take("residual", residual)
+        return self._float32("residual", self._nhwc_checked("residual", taken, shape), taken)
 
     def _out(self, out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        values = self._nhwc_checked("out", take("out", out), shape)
+        taken = take("out", out)
+        values = self._nhwc_checked("out", taken, shape)
+        if taken.mute:
+            raise ValueError(
+                f"out was a {type(out).__name__}, whose DLPack is older than 1.0 and does not tell whether it may be "
+                "written to, must be an array that does, or numpy's"
+            )
+        if taken.copied:
+            raise ValueError(
+                f"out was a {type(out).__name__} that gave a copy of its memory, must give the memory itself"
+            )
         if not values.flags.writeable:
             raise ValueError("out was read-only, must be writable")
         if overlaps_itself(values):
@@ -222,6 +243,13 @@ class Call:
 def _channels_last(x: NDArray[Any]) -> bool:
     """Whether channels, the last axis, lie together: what a result in NCHW is laid out like."""
     return x.shape[3] > 1 and x.strides[3] == x.itemsize and (x.shape[2] == 1 or x.strides[2] != x.itemsize)
+
+
+def _reason(values: NDArray[Any]) -> str:
+    """Why values that are not aligned float32 are copied."""
+    if values.dtype == FLOAT32:
+        return "unaligned"
+    return "bfloat16" if values.dtype == np.uint16 else str(values.dtype)
 
 
 def _check_size(what: str, shape: tuple[int, ...]) -> None:
