@@ -20,7 +20,11 @@ class DenseStage final : public Stage {
     patch_columns_ = (std::min(highest_, out.w) - 1) * w.stride_w + (w.kw - 1) * w.dilation_w + 1;
     patch_row_ = std::ptrdiff_t{1} * patch_columns_ * in.c;
     segments_ = static_cast<std::size_t>(w.kh) * w.kw;
-    scratch_floats = segments_ * (sizeof(Segment) / sizeof(float)) + static_cast<std::size_t>(w.kh) * patch_row_;
+    const double all_taps = static_cast<double>(segments_) * in.c;
+    gathers_ = worth_gathering(double{1} * w.kh * patch_columns_ * in.c, double{1} * in.h * in.w * in.c, all_taps);
+    if (gathers_) highest_ = gathered_rows(std::min(highest_, out.w), all_taps);
+    const std::size_t patch = gathers_ ? highest_ * segments_ * in.c : static_cast<std::size_t>(w.kh) * patch_row_;
+    scratch_floats = segments_ * (sizeof(Segment) / sizeof(float)) + patch;
   }
 
   void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch) const noexcept override {
@@ -37,12 +41,14 @@ class DenseStage final : public Stage {
     const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
-    if (!inside) copy_patch(from, top, left, columns, patch);
+    const bool gathered = !inside && gathers_;
+    if (gathered) gather(from, top, left, rows, patch);
+    else if (!inside) copy_patch(from, top, left, columns, patch);
     const float* const a = inside ? from.at(top) + left * from.pixel : patch;
     const std::ptrdiff_t pixel = inside ? from.pixel : in.c;
-    const int count = find_segments(from, top, inside, pixel, segments);
+    const int count = gathered ? gathered_segments(segments) : find_segments(from, top, inside, pixel, segments);
     GemmTile g{.c_step = to.pixel, .residual_step = 0};
-    g.a_step = window.stride_w * pixel;
+    g.a_step = gathered ? static_cast<std::ptrdiff_t>(segments_) * in.c : window.stride_w * pixel;
     g.segments = segments;
     g.segment_count = count;
     g.residual = nullptr;
@@ -81,6 +87,26 @@ class DenseStage final : public Stage {
     return count;
   }
 
+  int gathered_segments(Segment* segments) const noexcept {
+    for (std::size_t tap = 0; tap < segments_; ++tap) segments[tap] = {static_cast<std::ptrdiff_t>(tap) * in.c, group_};
+    return static_cast<int>(segments_);
+  }
+
+  // The pixels that the windows of `rows` outputs meet, as in ops/gathered_conv.cpp.
+  void gather(const ConstRows& from, int top, int left, int rows, float* to) const noexcept {
+    for (int i = 0; i < rows; ++i) {
+      for (int r = 0; r < window.kh; ++r) {
+        const int row = top + r * window.dilation_h;
+        for (int s = 0; s < window.kw; ++s, to += in.c) {
+          const int column = left + i * window.stride_w + s * window.dilation_w;
+          const bool there = row >= 0 && row < in.h && column >= 0 && column < in.w;
+          if (there) std::memcpy(to, from.at(row) + column * from.pixel, sizeof(float) * in.c);
+          else std::memset(to, 0, sizeof(float) * in.c);
+        }
+      }
+    }
+  }
+
   void copy_patch(const ConstRows& from, int top, int left, int columns, float* patch) const noexcept {
     const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
     for (int r = 0; r < window.kh; ++r) {
@@ -95,6 +121,7 @@ class DenseStage final : public Stage {
   }
 
   const std::vector<std::unique_ptr<const PackedGemm>>& packed_;
+  bool gathers_;
   int highest_, group_, patch_columns_;
   std::ptrdiff_t patch_row_;
   std::size_t segments_;

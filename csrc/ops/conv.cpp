@@ -11,6 +11,8 @@ namespace {
 
 constexpr int kStripPixels = 128;  // output pixels for which one panel of weights is used while in L1
 
+int strip_rows(const Shape& out) { return std::min(out.h, std::max(1, kStripPixels / out.w)); }
+
 class Conv final : public GemmOp {
  public:
   Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
@@ -21,7 +23,7 @@ class Conv final : public GemmOp {
     planes_ = blocks_of(in.c, t);
     pixel_ = t.vector;
     row_ = std::ptrdiff_t{1} * (in.w + w.padding.left + w.padding.right) * pixel_;
-    strip_rows_ = std::min(out.h, std::max(1, kStripPixels / out.w));
+    strip_rows_ = strip_rows(out);
     const int rows = input_span(strip_rows_);
     plane_ = rows * row_;
     scratch_floats = static_cast<std::size_t>(planes_ * plane_);
@@ -90,6 +92,14 @@ class Conv final : public GemmOp {
 
 RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
                    Activation activation, const KernelTable& table) {
+  const Window& w = window;
+  const double pixel = double{1} * blocks_of(in.c, table) * table.vector;
+  const int strip = strip_rows({w.out_h(in.h), w.out_w(in.w), 1});
+  const double rows = (strip - 1.0) * w.stride_h + (w.kh - 1.0) * w.dilation_h + 1;
+  const double padded = rows * (double{1} * in.w + w.padding.left + w.padding.right) * pixel;
+  if (worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw)) {
+    return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
+  }
   return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, table);
 }
 

@@ -6,7 +6,8 @@
 namespace sepconv {
 namespace {
 
-constexpr int kStripRows = 64;  // output rows a kernel call
+constexpr int kStripRows = 64;       // output rows a kernel call, at most
+constexpr int kStripPointers = 4096;  // to input rows, of windows that are higher than any network's
 
 class Depthwise final : public RowOp {
  public:
@@ -22,7 +23,8 @@ class Depthwise final : public RowOp {
     streams = true;
     choose();
     zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
-    pointers_ = fast_ ? (kStripRows - 1) * w.stride_h + w.kh : kStripRows * w.kh;
+    strip_rows_ = std::clamp(kStripPointers / w.kh, 1, std::min(kStripRows, out.h));
+    pointers_ = fast_ ? (strip_rows_ - 1) * w.stride_h + w.kh : strip_rows_ * w.kh;
     scratch_floats = row_floats();
     if (multiplier_ > 1) scratch_floats += static_cast<std::size_t>(in.w) * in.h * t.vector;
   }
@@ -47,7 +49,7 @@ class Depthwise final : public RowOp {
     d.dilation_w = window.dilation_w;
     d.out_step = task.out.row;
     for (int y = task.y0; y < task.y1; y += d.out_rows) {
-      d.out_rows = std::min({kStripRows, task.y1 - y, task.out.ring - y % task.out.ring});
+      d.out_rows = std::min({strip_rows_, task.y1 - y, task.out.ring - y % task.out.ring});
       const int count = multiplier_ > 1 ? find_rows(copy_row, in.h, y, d.out_rows, offsets)
                                         : find_rows(task.in.row, task.in.ring, y, d.out_rows, offsets);
       float* const first = task.out.at(0, y);
@@ -116,7 +118,7 @@ class Depthwise final : public RowOp {
   std::shared_ptr<const PackedDepthwise> packed_;
   Epilogue epilogue_;
   int multiplier_;
-  int pointers_ = 0;
+  int strip_rows_ = 1, pointers_ = 0;
   bool fast_ = false;
   DepthwiseKernel kernel_ = nullptr;
   std::vector<float> zeros_;  // a row outside, and a vector of a column outside

@@ -59,6 +59,19 @@ inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
   return Prefetch(tiles > 1 ? panel_bytes : 0, tiles, k);
 }
 
+// Whether a dense convolution gathers its pixels tap by tap: where the copy of its rows with their padding, of `padded`
+// floats, would be much larger than the image, and than what is gathered for a pixel. All may be beyond any integer.
+inline bool worth_gathering(double padded, double image, double gathered) {
+  constexpr double kSmall = 1 << 16;
+  return padded > kSmall && padded > 2 * image && padded > gathered;
+}
+
+// How many pixels are gathered at a time, of `gathered` floats each.
+inline int gathered_rows(int most, double gathered) {
+  constexpr double kGathered = 1 << 16;  // a quarter of a megabyte
+  return static_cast<int>(std::clamp(kGathered / gathered, 1.0, double{1} * most));
+}
+
 // Packed weights, the epilogue, and the tiles that both work on.
 class GemmOp : public RowOp {
  protected:

@@ -82,6 +82,11 @@ class ImageConv final : public GemmOp {
 
 RowOpPtr make_image_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
                          Activation activation, const KernelTable& table) {
+  const Window& w = window;
+  const double columns = (table.gemm_rows[packed->vectors(0) - 1] - 1.0) * w.stride_w + (w.kw - 1.0) * w.dilation_w + 1;
+  if (worth_gathering(w.kh * columns * in.c, double{1} * in.h * in.w * in.c, double{1} * w.kh * w.kw * in.c)) {
+    return make_gathered_conv(in, window, std::move(packed), outputs, activation, true, table);
+  }
   return std::make_unique<ImageConv>(in, window, std::move(packed), outputs, activation, table);
 }
 
