@@ -36,7 +36,8 @@ class Chain {
   // Computes one of the grid's pieces. `scratch` has scratch_floats() floats that no other thread uses.
   void run(const StepViews& views, int piece, const Grid& grid, float* scratch) const noexcept;
 
-  std::size_t scratch_floats() const { return ring_floats_ + op_scratch_; }
+  // Whole cache lines, as threads' scratch lies together: operators keep pointers there.
+  std::size_t scratch_floats() const { return (ring_floats_ + op_scratch_ + 15) / 16 * 16; }
   std::span<const RowOpPtr> ops() const { return ops_; }
 
   // How threads share the result, given how they shared the input. Also settles it, where the operator follows its input.

@@ -11,8 +11,11 @@
 #include <thread>
 
 #include "allocation_watch.h"
+#include "base/aligned.h"
+#include "graph/chain.h"
 #include "kernel_testing.h"
 #include "network.h"
+#include "ops/operators.h"
 
 namespace sepconv {
 namespace {
@@ -344,6 +347,16 @@ TEST(Plan, RefusesGraphsWithoutEnds) {
   EXPECT_THROW(Plan(network.graph()), std::invalid_argument);
   network.input({1, 1, 1});
   EXPECT_THROW(Plan(network.graph()), std::invalid_argument);
+}
+
+// Threads' scratch lies together, and operators keep pointers in theirs.
+TEST_P(PlanOnIsa, TheScratchOfEachThreadIsAligned) {
+  const KernelTable& table = kernels(GetParam());
+  for (int channels = 1; channels < 20; ++channels) {
+    std::vector<RowOpPtr> ops;
+    ops.push_back(make_softmax({1, 1, channels}, 1.0f, table));
+    EXPECT_EQ(Chain(std::move(ops), table).scratch_floats() * sizeof(float) % kAlignment, 0u) << channels;
+  }
 }
 
 }  // namespace

@@ -37,9 +37,7 @@ def integers(*shape: int) -> Float32:
 def expected(x: Float32, weight: Float32, stride: Any, padding: Any, dilation: Any, groups: int) -> Float32:
     """The convolution of one image [h, w, c] by its definition; nothing is padded."""
     kh, kw, inputs, outputs = weight.shape
-    size = [
-        (x.shape[i] + sum(padding[i]) - (weight.shape[i] - 1) * dilation[i] - 1) // stride[i] + 1 for i in range(2)
-    ]
+    size = [(x.shape[i] + sum(padding[i]) - (weight.shape[i] - 1) * dilation[i] - 1) // stride[i] + 1 for i in range(2)]
     result = np.zeros((*size, outputs), np.float32)
     each = outputs // groups
     for y, column, r, s in product(range(size[0]), range(size[1]), range(kh), range(kw)):

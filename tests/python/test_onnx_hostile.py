@@ -199,6 +199,7 @@ def test_names_the_node_that_is_wrong(name: str) -> None:
         load(changed(change))(normal(1, 3, 8, 8))
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize(
     "build",
     (
@@ -334,6 +335,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 MUTANTS = 1500
 
 
+@pytest.mark.memory
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_files_load_or_are_refused() -> None:
     """Bytes changed at random: an error of ours, or a model that runs. Nothing else, and nothing large."""

@@ -167,9 +167,10 @@ void try_operators(Bytes in) {
     x = add_layer(graph, in, x, "y" + std::to_string(i));
     if (x < 0) return;
     // Legal, but more than an execution can take: great images and great windows.
-    const Shape& after = graph.shape(x);
+    const Shape before = graph.shape(graph.nodes()[x].inputs[0]), after = graph.shape(x);
     const Window& w = graph.nodes()[x].window;
-    if (product({after.h, after.w, after.c}) > kMaxWork || product({after.h, after.w, after.c, w.kh, w.kw}) > 16 * kMaxWork) {
+    if (product({before.h, before.w, before.c}) > 64 * kMaxWork || product({after.h, after.w, after.c}) > kMaxWork ||
+        product({after.h, after.w, after.c, w.kh, w.kw}) > 16 * kMaxWork) {
       return;
     }
   }
