@@ -1,6 +1,6 @@
-// Dense convolution whose zero-padded rows would be far larger than the image: of great padding, strides or dilation. The
-// pixels that the windows of a tile meet are gathered tap by tap, [pixel][kh][kw][plane][channel], so that scratch follows
-// the weights and not the padding. The order of k, and so each bit, is that of the other convolutions.
+// Dense convolution whose zero-padded rows would be far larger than the image: of great padding, strides or dilation.
+// The pixels that the windows of a tile meet are gathered tap by tap, [pixel][kh][kw][plane][channel], so that scratch
+// follows the weights and not the padding. The order of k, and so each bit, is that of the other convolutions.
 #include <cstring>
 #include <vector>
 
@@ -13,8 +13,8 @@ namespace {
 class GatheredConv final : public GemmOp {
  public:
   // `image`: of an NHWC image, whose channels are one plane of pixels.
-  GatheredConv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
-               bool image, const KernelTable& t)
+  GatheredConv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs,
+               Activation activation, bool image, const KernelTable& t)
       : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t) {
     split = Split::rows;
     planes_ = image ? 1 : blocks_of(in.c, t);
@@ -24,7 +24,9 @@ class GatheredConv final : public GemmOp {
     height_ = gathered_rows(std::min(tile_rows_, out.w), static_cast<double>(a_step_));
     scratch_floats = static_cast<std::size_t>(height_ * a_step_);
     for (int tap = 0; tap < w.kh * w.kw; ++tap) {
-      for (int b = 0; b < planes_; ++b) segments_.push_back({tap * tap_ + b * pixel_, std::min(pixel_, in.c - b * pixel_)});
+      for (int b = 0; b < planes_; ++b) {
+        segments_.push_back({tap * tap_ + b * pixel_, std::min(pixel_, in.c - b * pixel_)});
+      }
     }
   }
 
@@ -39,7 +41,8 @@ class GatheredConv final : public GemmOp {
         gather(task, y, tiles.begin(i), tiles.height(i));
         const std::ptrdiff_t to = std::ptrdiff_t{1} * tiles.begin(i) * table_.vector;
         const float* const residual = task.other.data ? task.other.at(0, y) + to : nullptr;
-        for (int p = task.part0; p < task.part1; ++p) multiply(g, task, p, tiles.height(i), task.out.at(0, y) + to, residual);
+        float* const c = task.out.at(0, y) + to;
+        for (int p = task.part0; p < task.part1; ++p) multiply(g, task, p, tiles.height(i), c, residual);
       }
     }
   }
@@ -56,8 +59,9 @@ class GatheredConv final : public GemmOp {
             std::memset(to, 0, sizeof(float) * tap_);
             continue;
           }
+          const std::ptrdiff_t at = std::ptrdiff_t{1} * column * pixel_;
           for (int b = 0; b < planes_; ++b) {
-            std::memcpy(to + b * pixel_, task.in.at(b, row) + std::ptrdiff_t{1} * column * pixel_, sizeof(float) * pixel_);
+            std::memcpy(to + b * pixel_, task.in.at(b, row) + at, sizeof(float) * pixel_);
           }
         }
       }

@@ -23,8 +23,8 @@ RowOpPtr make_image_conv(Shape in, const Window&, std::shared_ptr<const PackedGe
                          const KernelTable&);
 
 // What both do themselves where padded rows would be far larger than the image; `image`: of an NHWC one.
-RowOpPtr make_gathered_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, bool image,
-                            const KernelTable&);
+RowOpPtr make_gathered_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
+                            bool image, const KernelTable&);
 
 // Depthwise convolution, out.c = in.c · multiplier.
 RowOpPtr make_depthwise(Shape in, const Window&, std::shared_ptr<const PackedDepthwise>, int multiplier, Activation,
