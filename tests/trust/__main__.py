@@ -16,6 +16,7 @@ import row
 # The function of each: settings -> what was found, as one line.
 ROWS = {
     "configurations": "configurations.run",
+    "counterparts": "beside.run",
     "special": "special.run",
     "denormals": "special.denormals",
     "bits": "bits.run",

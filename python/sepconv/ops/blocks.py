@@ -34,9 +34,10 @@ def separable_conv2d(
 
     In torch, with ``layout="NCHW"``::
 
-        F.conv2d(F.conv2d(x, depthwise_weight, depthwise_bias, stride, padding, dilation, x.shape[1]), pointwise_weight)
+        filtered = F.conv2d(x, depthwise_weight, depthwise_bias, stride, padding, dilation, groups=x.shape[1])
+        F.conv2d(filtered, pointwise_weight, pointwise_bias)
 
-    In TensorFlow, with ``layout="NHWC"``::
+    In TensorFlow, with ``layout="NHWC"``, ``padding="same"`` and without biases::
 
         tf.nn.separable_conv2d(x, depthwise_weight, pointwise_weight, [1, stride, stride, 1], "SAME")
 
@@ -92,12 +93,14 @@ def inverted_residual(
 ) -> Any:
     """MobileNet V2's block: pointwise to more channels, depthwise, pointwise to fewer, and a residual.
 
-    In torch, with ``layout="NCHW"``, at stride 1 with biases of None::
+    In torch, with ``layout="NCHW"`` and ``residual=x``::
 
-        expanded = F.relu6(F.conv2d(x, expand_weight))
-        F.conv2d(F.relu6(F.conv2d(expanded, depthwise_weight, padding=1, groups=expanded.shape[1])), project_weight) + x
+        expanded = F.relu6(F.conv2d(x, expand_weight, expand_bias))
+        groups = expanded.shape[1]
+        filtered = F.relu6(F.conv2d(expanded, depthwise_weight, depthwise_bias, stride, padding, dilation, groups))
+        F.conv2d(filtered, project_weight, project_bias) + x
 
-    In TensorFlow, with ``layout="NHWC"``::
+    In TensorFlow, with ``layout="NHWC"``, ``padding="same"``, ``residual=x`` and without biases::
 
         expanded = tf.nn.relu6(tf.nn.conv2d(x, expand_weight, 1, "SAME"))
         filtered = tf.nn.relu6(tf.nn.depthwise_conv2d(expanded, depthwise_weight, [1, 1, 1, 1], "SAME"))

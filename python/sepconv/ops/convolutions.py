@@ -30,9 +30,9 @@ def depthwise_conv2d(
 
         torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
 
-    In TensorFlow, with ``layout="NHWC"``::
+    In TensorFlow, with ``layout="NHWC"`` and ``padding="same"``::
 
-        tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], "SAME", dilations=dilation) + bias
+        tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], "SAME", dilations=[dilation, dilation]) + bias
 
     Args:
         x: [n, h, w, C] in layout "NHWC", [n, C, h, w] in "NCHW": float32; float16, bfloat16 and float64 are converted
@@ -140,7 +140,7 @@ def conv2d(
 
         torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-    In TensorFlow, with ``layout="NHWC"``::
+    In TensorFlow, with ``layout="NHWC"`` and ``padding="same"``::
 
         tf.nn.conv2d(x, weight, stride, "SAME", dilations=dilation) + bias
 
