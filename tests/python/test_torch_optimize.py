@@ -209,7 +209,7 @@ class Unknown(nn.Module):
         (nn.Hardtanh(-1, 1), "its bounds are -1 and 1"),
         (nn.BatchNorm2d(8, track_running_stats=False), "statistics from the batch"),
         (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode is True"),
-        (lambda _, x: x * torch.sigmoid(x), "sepconv has no such operator"),
+        (lambda _, x: x / torch.sigmoid(x), "sepconv has no such operator"),
         (lambda _, x: x.transpose(2, 3), "sepconv has no such operator"),
         (lambda _, x: torch.add(x, x, alpha=2), "alpha is 2"),
         (lambda _, x: x + 1, "other is 1, not a tensor"),

@@ -7,6 +7,7 @@ reason why it cannot.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,9 +47,9 @@ class Builder:
     def array(self, weight: Weight) -> NDArray[np.float32]:
         """A weight as float32, without a copy. Unsupported where it is anything else."""
         tensor = self.tensors(weight)
-        _check(tensor.device.type == "cpu", f"weights are on {tensor.device}, not on the CPU")
-        _check(tensor.dtype == torch.float32, f"weights are {tensor.dtype}, not torch.float32")
-        _check(tensor.layout == torch.strided, f"weights are {tensor.layout}, not strided")
+        check(tensor.device.type == "cpu", f"weights are on {tensor.device}, not on the CPU")
+        check(tensor.dtype == torch.float32, f"weights are {tensor.dtype}, not torch.float32")
+        check(tensor.layout == torch.strided, f"weights are {tensor.layout}, not strided")
         array: NDArray[np.float32] = tensor.detach().numpy()
         return array
 
@@ -73,18 +74,18 @@ class Builder:
         return next(i for i in reversed(range(len(self.layers))) if self.layers[i].name == value.layer)
 
 
-def _check(condition: bool, reason: str) -> None:
+def check(condition: bool, reason: str) -> None:
     if not condition:
         raise Unsupported(reason)
 
 
-def _image(value: Value) -> Value:
-    _check(not value.flat, "its input is not [n, c, h, w]")
+def as_image(value: Value) -> Value:
+    check(not value.flat, "its input is not [n, c, h, w]")
     return value
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(ABC):
     """``inputs``: the nodes of its activations. ``weights``: tensors, or nodes that give them."""
 
     inputs: tuple[Node, ...]
@@ -95,8 +96,9 @@ class Operator:
     def weights(self) -> tuple[Weight, ...]:
         return ()
 
+    @abstractmethod
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        raise NotImplementedError
+        """Add the layers of this operator, named after ``node``, and return the result's value. See Unsupported."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ class Convolve(Operator):
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        channels = _image(x[0]).shape[2]
+        channels = as_image(x[0]).shape[2]
         weight = to.array(self.weight)
-        _check(weight.ndim == 4, f"its weight has {weight.ndim} dimensions, not 4")
+        check(weight.ndim == 4, f"its weight has {weight.ndim} dimensions, not 4")
         outputs, per_group, kh, kw = weight.shape
         common: dict[str, Any] = {
             "name": node.name,
@@ -128,8 +130,8 @@ class Convolve(Operator):
         }
         if self.groups == 1:
             return to.add(graph.Conv2d(weight=weight.transpose(2, 3, 1, 0), **common), x[0])
-        _check(per_group == 1 and self.groups in (channels, None), f"groups is {self.groups} for {channels} channels")
-        _check(outputs % channels == 0, f"its {outputs} outputs are no multiple of its {channels} channels")
+        check(per_group == 1 and self.groups in (channels, None), f"groups is {self.groups} for {channels} channels")
+        check(outputs % channels == 0, f"its {outputs} outputs are no multiple of its {channels} channels")
         spread = weight.reshape(channels, outputs // channels, kh, kw).transpose(2, 3, 0, 1)
         return to.add(graph.DepthwiseConv2d(weight=spread, **common), x[0])
 
@@ -166,7 +168,7 @@ class Separable(Operator):
             value = self._named(f"{node.name}.{stage}", convolution.lower(node, to, value), to)
             value = self._activated(f"{node.name}.{stage}.activation", activation, value, to)
         if len(x) == 2:
-            _check(not x[1].flat, "its residual is not [n, c, h, w]")
+            check(not x[1].flat, "its residual is not [n, c, h, w]")
             value = to.add(graph.Add(name=f"{node.name}.add", inputs=(value.layer, x[1].layer)), value, x[1])
         return self._activated(f"{node.name}.activation", self.activation, value, to)
 
@@ -197,7 +199,7 @@ class Normalize(Operator):
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         channels = x[0].shape[2]
-        _check(not x[0].flat or x[0].shape[:2] == (1, 1), "its input is a flattened image")
+        check(not x[0].flat or x[0].shape[:2] == (1, 1), "its input is a flattened image")
         norm = graph.BatchNorm(
             gamma=np.ones(channels, np.float32) if self.gamma is None else to.array(self.gamma),
             beta=np.zeros(channels, np.float32) if self.beta is None else to.array(self.beta),
@@ -209,7 +211,7 @@ class Normalize(Operator):
         before = to.layers[place]
         if isinstance(before, graph.Convolution) and before.batch_norm is None and len(self.inputs[0].users) == 1:
             shape = x[0].shape
-            _check(graph.array_shape(norm.mean) == (shape[2],), f"its statistics are not of {shape[2]} channels")
+            check(graph.array_shape(norm.mean) == (shape[2],), f"its statistics are not of {shape[2]} channels")
             to.layers[place] = dataclasses.replace(before, batch_norm=norm)
             return x[0]
         ones = np.ones((1, 1, channels, 1), np.float32)
@@ -229,9 +231,22 @@ class Activate(Operator):
 @dataclass(frozen=True)
 class Sum(Operator):
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        _check(x[0].flat == x[1].flat and x[0].shape == x[1].shape, "its inputs have different shapes")
+        check(x[0].flat == x[1].flat and x[0].shape == x[1].shape, "its inputs have different shapes")
         layer = graph.Add(name=node.name, inputs=(x[0].layer, x[1].layer))
         return to.add(layer, *x, flat=x[0].flat)
+
+
+@dataclass(frozen=True)
+class Product(Operator):
+    """Of two tensors of one shape, or of an image and a factor for each of its channels."""
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        image, factor = x if x[0].shape[:2] != (1, 1) else (x[1], x[0])
+        check(image.flat == factor.flat, "its inputs have different shapes")
+        fits = factor.shape == image.shape or (not image.flat and factor.shape == (1, 1, image.shape[2]))
+        check(fits, "its inputs have different shapes")
+        layer = graph.Mul(name=node.name, inputs=(image.layer, factor.layer))
+        return to.add(layer, image, factor, flat=image.flat)
 
 
 @dataclass(frozen=True)
@@ -245,7 +260,7 @@ class Pool(Operator):
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         window: dict[str, Any] = {
             "name": node.name,
-            "inputs": (_image(x[0]).layer,),
+            "inputs": (as_image(x[0]).layer,),
             "kernel": self.kernel,
             "stride": self.stride,
             "padding": ((self.padding[0],) * 2, (self.padding[1],) * 2),
@@ -262,12 +277,12 @@ class PoolTo(Operator):
     size: tuple[int | None, int | None]
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        shape = _image(x[0]).shape
+        shape = as_image(x[0]).shape
         height, width = (old if new is None else new for old, new in zip(shape[:2], self.size, strict=True))
         if (height, width) == (1, 1):
             return to.add(graph.GlobalAveragePool(name=node.name, inputs=(x[0].layer,)), x[0])
         fits = height >= 1 and width >= 1 and shape[0] % height == 0 and shape[1] % width == 0
-        _check(fits, f"an image of {shape[0]}x{shape[1]} does not divide into {height}x{width} equal windows")
+        check(fits, f"an image of {shape[0]}x{shape[1]} does not divide into {height}x{width} equal windows")
         window = (shape[0] // height, shape[1] // width)
         return to.add(graph.AveragePool2d(name=node.name, inputs=(x[0].layer,), kernel=window, stride=window), x[0])
 
@@ -279,7 +294,7 @@ class Mean(Operator):
     keep: bool
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        layer = graph.GlobalAveragePool(name=node.name, inputs=(_image(x[0]).layer,))
+        layer = graph.GlobalAveragePool(name=node.name, inputs=(as_image(x[0]).layer,))
         return to.add(layer, x[0], flat=not self.keep)
 
 
@@ -292,7 +307,7 @@ class Flatten(Operator):
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         size = int(np.prod(x[0].shape))
-        _check(self.features in (None, size), f"it makes rows of {self.features} of images of {size} values")
+        check(self.features in (None, size), f"it makes rows of {self.features} of images of {size} values")
         return dataclasses.replace(x[0], flat=True)
 
 
@@ -307,10 +322,10 @@ class Linear(Operator):
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        _check(x[0].flat, "its input is not [n, features]")
+        check(x[0].flat, "its input is not [n, features]")
         height, width, channels = x[0].shape
         weight = to.array(self.weight)
-        _check(weight.ndim == 2 and weight.shape[1] == height * width * channels, f"its weight is {weight.shape}")
+        check(weight.ndim == 2 and weight.shape[1] == height * width * channels, f"its weight is {weight.shape}")
         if height * width > 1:  # flattened by torch as c, h, w; here as h, w, c
             rows = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
             weight = np.ascontiguousarray(rows).reshape(len(weight), -1)
@@ -324,7 +339,7 @@ class SoftMax(Operator):
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         channels = self.dim in ((1, -1) if x[0].flat else (1, -3))
-        _check(channels and (not x[0].flat or x[0].shape[:2] == (1, 1)), f"it runs over dimension {self.dim}")
+        check(channels and (not x[0].flat or x[0].shape[:2] == (1, 1)), f"it runs over dimension {self.dim}")
         return to.add(graph.Softmax(name=node.name, inputs=(x[0].layer,)), x[0], flat=x[0].flat)
 
 
@@ -333,7 +348,7 @@ class PadZeros(Operator):
     padding: Padding
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        return to.add(graph.Pad(name=node.name, inputs=(_image(x[0]).layer,), padding=self.padding), x[0])
+        return to.add(graph.Pad(name=node.name, inputs=(as_image(x[0]).layer,), padding=self.padding), x[0])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from torch import nn
 from torch.fx import Node
 from torch.nn import functional
 
-from sepconv.torch import library  # noqa: F401 - registers torch.ops.sepconv
+from sepconv.torch import library, moving  # noqa: F401 - library registers torch.ops.sepconv
+from sepconv.torch.arguments import Arguments, Maker, only, pair
 from sepconv.torch.operators import (
     Activate,
     Convolve,
@@ -27,15 +28,14 @@ from sepconv.torch.operators import (
     PadZeros,
     Pool,
     PoolTo,
+    Product,
     Same,
     Separable,
     SoftMax,
     Sum,
     Unsupported,
 )
-
-Arguments = dict[str, Any]
-Maker = Callable[[Arguments], Operator]
+from sepconv.torch.rewrite import is_size
 
 
 def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) -> Operator:
@@ -56,7 +56,7 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) ->
         if name not in TENSORS and name != "residual":
             arguments[name] = torch.fx.map_arg(value, scalar)
     for name in ("input", "other"):
-        if name in arguments and not isinstance(arguments[name], Node):
+        if name in arguments and not _is_tensor(arguments[name]):
             raise Unsupported(f"{name} is {arguments[name]!r}, not a tensor")
     made = make(arguments)
     if arguments.get("inplace") and not _unshared(made.inputs[0], modules, scalar):
@@ -64,8 +64,15 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) ->
     return made
 
 
+def _is_tensor(value: Any) -> bool:
+    """Whether a node may give a tensor, by what it does and by what dynamo noted."""
+    example = value.meta.get("example_value") if isinstance(value, Node) else None
+    numbers = example is not None and not isinstance(example, torch.Tensor)
+    return isinstance(value, Node) and not is_size(value) and not numbers
+
+
 TENSORS = (
-    *("input", "other", "weight", "bias", "running_mean", "running_var"),
+    *("input", "other", "tensors", "weight", "bias", "running_mean", "running_var"),
     *("depthwise_weight", "depthwise_bias", "pointwise_weight", "pointwise_bias"),
 )
 
@@ -118,31 +125,16 @@ def hooked(module: Any) -> bool:
 # --- What the arguments mean
 
 
-def _pair(value: Any, name: str) -> tuple[int, int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value, value
-    if isinstance(value, list | tuple) and len(value) in (1, 2) and all(isinstance(n, int) for n in value):
-        return int(value[0]), int(value[-1])
-    raise Unsupported(f"{name} is {value!r}")
-
-
-def _only(arguments: Arguments, **allowed: Any) -> None:
-    """Unsupported unless these arguments, where given, have these values."""
-    for name, value in allowed.items():
-        if arguments.get(name, value) != value:
-            raise Unsupported(f"{name} is {arguments[name]!r}")
-
-
 def _convolve(a: Arguments) -> Operator:
-    _only(a, padding_mode="zeros", transposed=False)
+    only(a, padding_mode="zeros", transposed=False)
     padding = a.get("padding", 0)
     return Convolve(
         (a["input"],),
         weight=a["weight"],
         bias=a.get("bias"),
-        stride=_pair(a.get("stride", 1), "stride"),
-        padding=padding if padding in ("same", "valid") else _pair(padding, "padding"),
-        dilation=_pair(a.get("dilation", 1), "dilation"),
+        stride=pair(a.get("stride", 1), "stride"),
+        padding=padding if padding in ("same", "valid") else pair(padding, "padding"),
+        dilation=pair(a.get("dilation", 1), "dilation"),
         groups=a.get("groups", 1),
     )
 
@@ -151,7 +143,7 @@ def _own(a: Arguments) -> Operator:
     """Of the operators in torch.ops.sepconv."""
     pointwise = "padding" not in a
     top, bottom, left, right = a.get("padding", (0, 0, 0, 0))
-    stride, dilation = (_pair(a.get(name, (1, 1)), name) for name in ("stride", "dilation"))
+    stride, dilation = (pair(a.get(name, (1, 1)), name) for name in ("stride", "dilation"))
     padding = ((top, bottom), (left, right))
     return Convolve(
         (a["input"],), a["weight"], a.get("bias"), stride, padding, dilation, groups=1 if pointwise else None
@@ -190,30 +182,35 @@ def _clamp(a: Arguments) -> Operator:
 
 
 def _sum(a: Arguments) -> Operator:
-    _only(a, alpha=1, out=None)
+    only(a, alpha=1, out=None)
     return Sum((a["input"], a["other"]))
 
 
+def _product(a: Arguments) -> Operator:
+    only(a, out=None)
+    return Product((a["input"], a["other"]))
+
+
 def _average_pool(a: Arguments) -> Operator:
-    _only(a, ceil_mode=False, divisor_override=None)
+    only(a, ceil_mode=False, divisor_override=None)
     return _pool(a, largest=False)
 
 
 def _max_pool(a: Arguments) -> Operator:
-    _only(a, ceil_mode=False, return_indices=False)
-    if _pair(a.get("dilation", 1), "dilation") != (1, 1):
+    only(a, ceil_mode=False, return_indices=False)
+    if pair(a.get("dilation", 1), "dilation") != (1, 1):
         raise Unsupported(f"dilation is {a['dilation']}")
     return _pool(a, largest=True)
 
 
 def _pool(a: Arguments, *, largest: bool) -> Operator:
-    kernel = _pair(a["kernel_size"], "kernel_size")
+    kernel = pair(a["kernel_size"], "kernel_size")
     stride = a.get("stride")
     return Pool(
         (a["input"],),
         kernel=kernel,
-        stride=_pair(stride, "stride") if stride else kernel,
-        padding=_pair(a.get("padding", 0), "padding"),
+        stride=pair(stride, "stride") if stride else kernel,
+        padding=pair(a.get("padding", 0), "padding"),
         largest=largest,
         include_padding=bool(a.get("count_include_pad", True)),
     )
@@ -226,7 +223,7 @@ def _pool_to(a: Arguments) -> Operator:
 
 
 def _mean(a: Arguments) -> Operator:
-    _only(a, dtype=None, out=None)
+    only(a, dtype=None, out=None)
     dims = a.get("dim")
     if not isinstance(dims, list | tuple) or sorted(dim % 4 for dim in dims) != [2, 3]:
         raise Unsupported(f"it runs over dimensions {dims}, not (2, 3)")
@@ -252,7 +249,7 @@ def _linear(a: Arguments) -> Operator:
 
 
 def _softmax(a: Arguments) -> Operator:
-    _only(a, dtype=None)
+    only(a, dtype=None)
     if not isinstance(a.get("dim"), int):
         raise Unsupported(f"it runs over dimension {a.get('dim')}")
     return SoftMax((a["input"],), a["dim"])
@@ -260,7 +257,7 @@ def _softmax(a: Arguments) -> Operator:
 
 def _pad(a: Arguments) -> Operator:
     pads = a["pad"]
-    _only(a, mode="constant")
+    only(a, mode="constant")
     if a.get("value") not in (None, 0) or not isinstance(pads, list | tuple) or len(pads) not in (2, 4):
         raise Unsupported("it pads by other than zeros around height and width")
     left, right, top, bottom = (*pads, 0, 0)[:4]
@@ -306,6 +303,9 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     operator.add: ("input other", _sum),
     operator.iadd: ("input other inplace!", _sum),
     torch.add: ("input other alpha out", _sum),
+    operator.mul: ("input other", _product),
+    operator.imul: ("input other inplace!", _product),
+    torch.mul: ("input other out", _product),
     functional.avg_pool2d: (_AVERAGE, _average_pool),
     functional.max_pool2d: (_MAX, _max_pool),
     torch.max_pool2d: (_MAX, _max_pool),
@@ -319,6 +319,7 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     functional.pad: ("input pad mode value", _pad),
     functional.dropout: ("input p training inplace", _dropout),
     functional.dropout2d: ("input p training inplace", _dropout),
+    **moving.FUNCTIONS,
 }
 _OWN_WINDOW = "stride padding dilation"
 _OWN: dict[str, tuple[str, Maker]] = {
@@ -342,6 +343,8 @@ METHODS: dict[Any, tuple[str, Maker]] = {
     "clamp_": ("input min max inplace!", _clamp),
     "add": ("input other alpha", _sum),
     "add_": ("input other alpha inplace!", _sum),
+    "mul": ("input other", _product),
+    "mul_": ("input other inplace!", _product),
     "mean": ("input dim keepdim dtype", _mean),
     "flatten": ("input start_dim end_dim", _flatten),
     "view": ("input shape second", _view),
@@ -370,4 +373,5 @@ MODULES: dict[Any, tuple[str, Maker]] = {
     nn.Dropout: ("training", _dropout),
     nn.Dropout2d: ("training", _dropout),
     nn.Identity: ("", _same),
+    **moving.MODULES,
 }

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
 from sepconv.torch.operators import Operator, Unsupported
 from sepconv.torch.parse import parse
+from sepconv.torch.rewrite import rewrite
 
 MODE_SWITCHES = ("_enter_autocast", "_exit_autocast", "_set_grad_enabled", "set_grad_enabled")
 
@@ -45,7 +45,7 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
         constant: whether a node that is read as weights gives the same at every call.
     """
     modules = dict(module.named_modules())
-    _rewrite_flatten(module, lambda node: parse(node, modules, scalar))
+    rewrite(module, lambda node: parse(node, modules, scalar))
     found: dict[Node, Operator] = {}
     reasons: dict[Node, str] = {}
     switches = any(getattr(node.target, "__name__", "") in MODE_SWITCHES for node in module.graph.nodes)
@@ -75,7 +75,9 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
     counts: dict[str, Counter[str]] = {}
     for node in found:
         counts.setdefault(f"submod_{phases[node]}", Counter())[describe(node, modules)] += 1
-    return Cut(split_module(module, module, lambda node: phases[node]), counts, left)
+    split = split_module(module, module, lambda node: phases[node])
+    _put_in_order(split)
+    return Cut(split, counts, left)
 
 
 def _phases(module: GraphModule, found: dict[Node, Operator]) -> dict[Node, int]:
@@ -111,70 +113,16 @@ def _has_effects(node: Node, module: GraphModule) -> bool:
     return not node.all_input_nodes or any(value is True for value in (*node.args, *node.kwargs.values()))
 
 
-def _rewrite_flatten(module: GraphModule, parsed: Callable[[Node], Operator]) -> None:
-    """``x.view(x.size(0), -1)`` and ``x.reshape(n, -1)``, where n is known to be x's batch, become flatten(x, 1)."""
-    for node in list(module.graph.nodes):
-        if node.op != "call_method" or node.target not in ("view", "reshape") or node.kwargs:
-            continue
-        x, *sizes = node.args
-        if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
-            sizes = list(sizes[0])
-        if len(sizes) != 2 or sizes[1] != -1:
-            continue
-        if _same_batch(_sized(sizes[0]), x, parsed) or _keeps_batch(x, node):
-            with module.graph.inserting_before(node):
-                flat = module.graph.call_function(torch.flatten, (x, 1))
-            flat.meta = dict(node.meta)
-            node.replace_all_uses_with(flat)
-            _erase(node, module)
-    module.recompile()
-
-
-def _erase(node: Node, module: GraphModule) -> None:
-    """Erases a node without readers, and what only it read of sizes; fx's own sweep takes methods in place for pure."""
-    reads = [read for read in node.all_input_nodes if _sized(read) is not None or _is_shape(read)]
-    module.graph.erase_node(node)
-    for read in reads:
-        if not read.users:
-            _erase(read, module)
-
-
-def _sized(size: Any) -> Node | None:
-    """The tensor whose size(0) this is."""
-    if not isinstance(size, Node):
-        return None
-    if size.op == "call_method" and size.target == "size" and not size.kwargs and size.args[1:] == (0,):
-        return size.args[0]
-    if size.op == "call_function" and size.target is operator.getitem and size.args[1] == 0:
-        shape = size.args[0]
-        if _is_shape(shape):
-            return shape.args[0]
-    return None
-
-
-def _is_shape(node: Node) -> bool:
-    """Whether this is x.shape or x.size()."""
-    if node.op == "call_function":
-        return node.target is getattr and node.args[1] == "shape"
-    return node.op == "call_method" and node.target == "size" and len(node.args) == 1 and not node.kwargs
-
-
-def _same_batch(sized: Node | None, x: Node, parsed: Callable[[Node], Operator]) -> bool:
-    """Whether x was made of ``sized`` by operators of ours, which all keep the batch."""
-    try:
-        while sized is not None and x is not sized:
-            x = parsed(x).inputs[0]
-    except Unsupported:
-        return False
-    return sized is not None
-
-
-def _keeps_batch(x: Node, node: Node) -> bool:
-    """Whether dynamo, which guards shapes, says that a view has the first dimension of what it views."""
-    before, after = x.meta.get("example_value"), node.meta.get("example_value")
-    if before is None or after is None or before.dim() < 2 or after.dim() != 2:
-        return False
-    return str(before.shape[0]) == str(after.shape[0])
+def _put_in_order(split: GraphModule) -> None:
+    """Calls the parts in the order of their phases. split_module only sees to it that values are there when they are
+    read: a part that changes what it reads, and gives nothing that is read, it may put anywhere."""
+    (output,) = (node for node in split.graph.nodes if node.op == "output")
+    parts = [node for node in split.graph.nodes if node.op == "call_module"]
+    for part in sorted(parts, key=lambda node: int(node.target.removeprefix("submod_"))):
+        output.prepend(part)
+        for result in [user for user in part.users if user.target is operator.getitem]:
+            output.prepend(result)
+    split.recompile()
 
 
 def describe(node: Node, modules: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from sepconv import _core
 from sepconv.compile import compile_graph
 from sepconv.torch.operators import Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
+from sepconv.torch.rewrite import rewrite
 
 Tensor = Any  # torch.Tensor, which has no types here
 MAX_PLANS = 4
@@ -100,7 +101,7 @@ class Region(torch.nn.Module):
     def _result(self, output: _Output, results: list[Any], arguments: tuple[Any, ...], channels_last: bool) -> Tensor:
         if output.index < 0:
             given = arguments[output.argument]
-            return given.flatten(1) if output.flat else given
+            return given.flatten(1) if output.flat else given.reshape(*given.shape, *(1,) * (4 - given.dim()))
         image = torch.from_numpy(results[output.index]).permute(0, 3, 1, 2)
         if output.flat:
             return image.flatten(1)
@@ -226,6 +227,10 @@ class Region(torch.nn.Module):
 
 
 def _region(eager: GraphModule, frozen: bool, threads: int | None) -> Region:
+    modules = dict(eager.named_modules())
+    rewrite(
+        eager, lambda node: parse(node, modules, example)
+    )  # unpickling traced the functions that are there for idioms
     return Region(eager, frozen=frozen, threads=threads)
 
 
