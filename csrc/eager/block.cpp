@@ -135,6 +135,7 @@ int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
 bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,
                      bool (*interrupted)()) const {
   if (images == 0) return true;
+  const FlushDenormals flush;  // also around the estimate of threads, whose rounding would raise the caller's flags
   Run run;
   run.in = in;
   run.addend = addend;

@@ -218,6 +218,7 @@ class DepthwiseGradRun {
 }  // namespace
 
 void depthwise_grad(const DepthwiseGrad& task, int threads, const KernelTable& table) {
+  const FlushDenormals flush;
   DepthwiseGradRun(task, threads, table).run(threads);
 }
 

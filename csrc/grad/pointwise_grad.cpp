@@ -207,6 +207,7 @@ class WeightGrad {
 }  // namespace
 
 void pointwise_grad(const PointwiseGrad& task, int threads, const KernelTable& table) {
+  const FlushDenormals flush;
   if (task.dx) InputGrad(task, threads, table).run(threads);
   if (task.dweights) WeightGrad(task, threads, table).run(threads);
 }

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "depthwise_problem.h"
+#include "gemm_problem.h"
 #include "pool_problem.h"
 
 namespace sepconv::test {
@@ -71,6 +72,9 @@ TEST_P(DepthwiseSpecial, KeepsNegativeZeroAndDenormalsExactly) {
     std::fill(p.weights.begin(), p.weights.end(), -1.0f);  // 0·-1 = -0, and -0 + -0 = -0
     std::fill_n(p.weights.begin(), lanes, value);
     for (const float out : p.run(kernel, Flush::tail, window().stride_h, 1)) ASSERT_PRED2(same_bits, out, value);
+    p.clamp = {0.0f, 6.0f};  // of two zeros the second: that of the result
+    const float clamped = std::max(value, 0.0f);
+    for (const float out : p.run(kernel, Flush::tail, window().stride_h, 1)) ASSERT_PRED2(same_bits, out, clamped);
   }
 }
 
@@ -118,6 +122,20 @@ TEST_P(PoolSpecial, MaximumOfNaNIsNaN) {
   for (const float out : p.run(table.max_pool_f32, Flush::tail)) ASSERT_EQ(out, -kInf);
 }
 
+// Of two zeros the later one, on every ISA.
+TEST_P(PoolSpecial, MaximumOfZerosIsTheLast) {
+  const KernelTable& table = GetParam().table();
+  Random random{10};
+  Window window;
+  window.kw = 2;
+  for (const float first : {0.0f, -0.0f}) {
+    PoolProblem p(1, 2, table.vector, window, random, Values::real);
+    std::fill_n(p.x.begin(), table.vector, first);
+    std::fill_n(p.x.begin() + table.vector, table.vector, -first);
+    for (const float out : p.run(table.max_pool_f32, Flush::tail)) ASSERT_PRED2(same_bits, out, -first);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, PoolSpecial, ::testing::ValuesIn(on_each_isa({"pool_f32"})), test_name);
 
 class Table : public ::testing::TestWithParam<KernelId> {};
@@ -142,6 +160,34 @@ TEST_P(Table, HasEveryKernel) {
     EXPECT_NE(kernel, nullptr);
   EXPECT_TRUE(t.average_pool_f32 && t.max_pool_f32 && t.global_average_f32);
   EXPECT_TRUE(t.add_f32 && t.activate_f32 && t.softmax_f32);
+}
+
+// ReLU leaves -0 as it is, in every kernel that clamps.
+TEST_P(Table, ClampsKeepNegativeZero) {
+  const KernelTable& t = GetParam().table();
+  const int v = t.vector;
+  Random random{11};
+  for (int vectors = 1; vectors <= t.gemm_vectors; ++vectors)
+    for (int rows = 1; rows <= t.gemm_rows[vectors - 1]; ++rows) {
+      GemmProblem p(rows, vectors * v, {v, {{0, 1}}}, false, random, Values::real);
+      std::fill(p.a.begin(), p.a.end(), 0.0f);
+      std::fill(p.b.begin(), p.b.end(), -1.0f);
+      std::fill(p.bias.begin(), p.bias.end(), -0.0f);
+      p.clamp = {0.0f, 6.0f};
+      for (const GemmKernel kernel : {t.gemm_f32[vectors - 1][rows - 1], t.gemm_strided_f32[vectors - 1][rows - 1]})
+        for (const float out : p.run(kernel, v, Flush::tail)) ASSERT_PRED2(same_bits, out, -0.0f);
+    }
+  const std::vector<float> zeros(2 * v + 1, -0.0f), ones(2 * v + 1, 1.0f);
+  const std::int64_t n = 2 * v + 1;
+  std::vector<std::vector<float>> results(6, std::vector<float>(n, -0.0f));
+  t.add_f32(zeros.data(), zeros.data(), results[0].data(), n, 0.0f, 6.0f);
+  t.mul_f32(zeros.data(), ones.data(), results[1].data(), n, 0.0f, 6.0f);
+  t.scale_f32(zeros.data(), ones.data(), results[2].data(), 2, 0.0f, 6.0f);
+  t.activate_f32(Activation::relu, zeros.data(), results[3].data(), n);
+  t.activate_f32(Activation::relu6, zeros.data(), results[4].data(), n);
+  t.unary_f32(UnaryKind::relu, zeros.data(), results[5].data(), n, 0.0f, 0.0f);
+  for (const std::vector<float>& result : results)
+    for (const float out : result) ASSERT_PRED2(same_bits, out, -0.0f);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, Table, ::testing::ValuesIn(on_each_isa({"table"})), test_name);

@@ -29,6 +29,7 @@ ROWS = {
     "forks": "forks.run",
     "exits": "exits.run",
     "interrupt": "interrupt.run",
+    "allocations": "allocations.run_row",
     "soak": "soak.run",
 }
 
