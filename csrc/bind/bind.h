@@ -8,6 +8,7 @@
 #include <array>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "base/tensor.h"
 
@@ -31,6 +32,23 @@ inline Activation to_activation(const std::string& name) {
   }
   throw std::invalid_argument("activation is '" + name +
                               "', must be one of none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu");
+}
+
+// A constructor, for class_::def with NewStyle. py::init frees an object twice, once by its holder and once by the
+// instance, where no memory is left to note it in pybind11's table: here the instance lets go of it first.
+using NewStyle = py::detail::is_new_style_constructor;
+template <class Holder, class... Args>
+auto constructor(Holder (*make)(Args...)) {
+  return [make](py::detail::value_and_holder& instance, Args... args) {
+    Holder made = make(std::forward<Args>(args)...);
+    instance.value_ptr() = const_cast<void*>(static_cast<const void*>(made.get()));
+    try {
+      instance.type->init_instance(instance.inst, &made);
+    } catch (...) {
+      instance.value_ptr() = nullptr;
+      throw;
+    }
+  };
 }
 
 inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }

@@ -108,7 +108,8 @@ class DLPackArray {
 void add_dlpack_export(py::module_& module) {
   using py::arg;
   py::class_<DLPackArray>(module, "DLPackArray")
-      .def(py::init<py::array>(), arg("array"))
+      .def("__init__", constructor(+[](const py::array& array) { return std::make_unique<DLPackArray>(array); }), NewStyle(),
+           arg("array"))
       .def_static("__dlpack_device__", &DLPackArray::device)
       .def("__dlpack__", &DLPackArray::capsule, py::kw_only(), arg("stream") = py::none(), arg("max_version") = py::none(),
            arg("dl_device") = py::none(), arg("copy") = py::none());

@@ -101,17 +101,18 @@ void call_into(const EagerBlock& block, const py::handle& x, const py::object& a
 void add_eager(py::module_& module) {
   using py::arg;
   py::class_<EagerWeights, std::shared_ptr<EagerWeights>>(module, "Weights")
-      .def(py::init(&make_weights), arg("kind"), arg("weight"), arg("bias"), arg("groups"), arg("isa") = py::none());
+      .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"), arg("isa") = py::none());
 
   py::class_<EagerBlock>(module, "Block")
-      .def(py::init([](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages, const std::optional<std::string>& isa) {
+      .def("__init__", constructor(+[](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages,
+                                       const std::optional<std::string>& isa) {
              std::vector<StageSpec> specs;
              for (const auto& [weights, stride, padding, dilation, activation] : stages) {
                specs.push_back({weights, to_window({weights->kh, weights->kw}, stride, padding, dilation), to_activation(activation)});
              }
              return std::make_unique<EagerBlock>(to_shape(shape), specs, isa ? kernels(*isa) : kernels());
            }),
-           arg("shape"), arg("stages"), arg("isa") = py::none())
+           NewStyle(), arg("shape"), arg("stages"), arg("isa") = py::none())
       .def("call", &call, arg("x"), arg("channels_first"), arg("threads"))
       .def("call_into", &call_into, arg("x"), arg("addend"), arg("out"), arg("threads"))
       .def_property_readonly("kernels", &EagerBlock::kernels);

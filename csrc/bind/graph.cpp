@@ -59,8 +59,10 @@ int add_conv(Graph& graph, const std::string& name, int x, const FloatArray& wei
 void add_graph(py::module_& module) {
   using py::arg;
   py::class_<Graph>(module, "Graph")
-      .def(py::init([](const std::optional<std::string>& isa) { return Graph(isa ? kernels(*isa) : kernels()); }),
-           arg("isa") = py::none())
+      .def("__init__", constructor(+[](const std::optional<std::string>& isa) {
+             return std::make_unique<Graph>(isa ? kernels(*isa) : kernels());
+           }),
+           NewStyle(), arg("isa") = py::none())
       .def("input", [](Graph& g, const std::string& name, const std::array<int, 3>& shape) { return g.input(name, to_shape(shape)); },
            arg("name"), arg("shape"))
       .def("conv2d", &add_conv<&Graph::conv2d>, arg("name"), arg("x"), arg("weight"), arg("bias"), arg("batch_norm"),

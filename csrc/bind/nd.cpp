@@ -236,7 +236,7 @@ void add_nd(py::module_& module) {
   using py::arg;
   py::module_ m = module.def_submodule("nd", "Operators over arrays of any rank; see csrc/nd/operators.h.");
   py::class_<nd::PackedMatrix, MatrixPtr>(m, "PackedMatrix")
-      .def(py::init(&pack), arg("matrix"), arg("bias") = py::none())
+      .def("__init__", constructor(&pack), NewStyle(), arg("matrix"), arg("bias") = py::none())
       .def_property_readonly("k", &nd::PackedMatrix::k)
       .def_property_readonly("n", &nd::PackedMatrix::n);
   m.def("copy", [](py::array to, const py::array& from, int threads) { copy(to, from, threads); }, arg("to"), arg("source"), arg("threads"));

@@ -60,10 +60,10 @@ void add_plan(py::module_& module) {
       .def_readonly("weight_bytes", &OperatorInfo::weight_bytes);
 
   py::class_<Plan>(module, "Plan")
-      .def(py::init([](const Graph& graph, const std::string& fusion) {
+      .def("__init__", constructor(+[](const Graph& graph, const std::string& fusion) {
              return std::make_unique<Plan>(graph, to_fusion(fusion));
            }),
-           arg("graph"), arg("fusion") = "automatic")
+           NewStyle(), arg("graph"), arg("fusion") = "automatic")
       .def("run", [](const Plan& plan, const std::vector<Array>& inputs, int threads) { return run(plan, inputs, threads, nullptr); },
            arg("inputs"), arg("threads"))
       .def("run_timed",

@@ -14,6 +14,12 @@ float fold(const char* weight, double scale) {
   return without_denormal(static_cast<float>(static_cast<double>(w) * scale));
 }
 
+// -0 becomes 0, or a clamp would make that of it on some ISAs and not on others.
+float packed_bias(double shift) {
+  const float bias = without_denormal(static_cast<float>(shift));
+  return bias == 0.0f ? 0.0f : bias;
+}
+
 // Whether weights are to be copied as they are, and elements along this axis lie side by side.
 bool plain(const WeightView& w, const Affine& affine, int axis) {
   return affine.scale.empty() && w.strides[axis] == static_cast<std::ptrdiff_t>(sizeof(float));
@@ -41,7 +47,7 @@ PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTa
     const int first = first_block(p) * v;
     const int real = std::min(width, outputs - first);
     float* out = data_ + p * panel_stride_;
-    for (int i = 0; i < width; ++i) out[i] = i < real ? without_denormal(static_cast<float>(affine.shift[first + i])) : 0.0f;
+    for (int i = 0; i < width; ++i) out[i] = i < real ? packed_bias(affine.shift[first + i]) : 0.0f;
     out += width;
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
@@ -79,7 +85,7 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
   for (int b = 0; b < blocks; ++b) {
     for (int i = 0; i < v; ++i, ++out) {
       const int n = b * v + i;
-      *out = n < outputs ? without_denormal(static_cast<float>(affine.shift[n])) : 0.0f;
+      *out = n < outputs ? packed_bias(affine.shift[n]) : 0.0f;
     }
     const bool whole = multiplier == 1 && (b + 1) * v <= outputs;
     if (whole && plain(w, affine, 1) && w.strides[0] == kw * w.strides[1] && w.strides[2] % w.strides[1] == 0) {

@@ -26,9 +26,10 @@ SEPCONV_INLINE vf mul(vf a, vf b) { return vmulq_f32(a, b); }
 SEPCONV_INLINE vf div(vf a, vf b) { return vdivq_f32(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
-// vminq and vmaxq let NaN through, but take -0 for less than 0, where the other ISAs keep their second operand. An upper
-// bound is never a zero; a lower one often is.
-SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return vminq_f32(hi, max(lo, x)); }
+// vminq and vmaxq let NaN through, but take -0 for less than 0, where the other ISAs keep their second operand. A clamp
+// does with that, in two instructions where min and max take four: packed weights have no bias of -0 (pack/pack.cpp), and a
+// sum that begins with 0 is no -0 but by underflow.
+SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return vminq_f32(hi, vmaxq_f32(lo, x)); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return vbslq_f32(vceqq_f32(a, b), b, vmaxq_f32(a, b)); }
 SEPCONV_INLINE vf round(vf a) { return vrndnq_f32(a); }
 

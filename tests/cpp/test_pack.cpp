@@ -123,7 +123,7 @@ TEST_P(PackOnIsa, DepthwiseBlocks) {
   }
 }
 
-// What a weight becomes, and a shift.
+// What a weight becomes, and a shift, whose zeros have no sign.
 TEST_P(PackOnIsa, DenormalsBecomeZerosOfTheirSign) {
   const KernelTable& table = kernels(GetParam());
   WeightStore store;
@@ -133,12 +133,12 @@ TEST_P(PackOnIsa, DenormalsBecomeZerosOfTheirSign) {
     float packed_weight, packed_shift;
   } cases[] = {
       {kDenormal, 1.0, 1e-40, 0.0f, 0.0f},
-      {-kDenormal, 1.0, -1e-40, -0.0f, -0.0f},
+      {-kDenormal, 1.0, -1e-40, -0.0f, 0.0f},
       {kDenormal, 1e30, 1e30 * 1e-40, static_cast<float>(static_cast<double>(kDenormal) * 1e30), 1e-10f},
       {1.0f, 1e-39, 0.0, 0.0f, 0.0f},
       {kSmallestNormal, 1.0, kSmallestNormal, kSmallestNormal, kSmallestNormal},
-      {kSmallestNormal, -0.5, -0.5 * kSmallestNormal, -0.0f, -0.0f},
-      {-0.0f, 1.0, -0.0, -0.0f, -0.0f},
+      {kSmallestNormal, -0.5, -0.5 * kSmallestNormal, -0.0f, 0.0f},
+      {-0.0f, 1.0, -0.0, -0.0f, 0.0f},
       {kInf, 1.0, kInf, kInf, kInf},
       {3e38f, 10.0, -1e39, kInf, -kInf},
   };

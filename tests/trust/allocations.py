@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from row import HERE, Settings, run
 
 SECONDS = 60  # of a child, before it counts as hung
 REPEATS = 12  # of one failure, to see what is lost
+MODEL, ONNX = Path("model.tflite"), Path("model.onnx")
 LOST = 100  # bytes a failure that count as lost
 Work = Callable[[], bytes]
 
@@ -47,7 +49,7 @@ def small_model() -> bytes:
 def loaded() -> bytes:
     import sepconv
 
-    model = sepconv.load(_FOLDER / "model.tflite")
+    model = sepconv.load(MODEL)
     assert isinstance(model, sepconv.Model)
     return np.asarray(model(_image(1), threads=2)).tobytes()
 
@@ -63,7 +65,7 @@ def verified() -> bytes:
         graph.ChannelShuffle(name="c", inputs=("b",), groups=4),
         graph.Softmax(name="y", inputs=("c",)),
     ]
-    return str(sepconv.Model(layers).verify(_numbers(1, 8, 8, 3)).ok).encode()
+    return str(sepconv.Model(layers, name="small").verify(_numbers(1, 8, 8, 3)).ok).encode()
 
 
 def operators() -> bytes:
@@ -83,8 +85,7 @@ def onnx_model() -> bytes:
     import sepconv.onnx
 
     return b"".join(
-        np.ascontiguousarray(result).tobytes()
-        for result in sepconv.onnx.load(_FOLDER / "model.onnx").run({"x": _numbers(1, 3, 16, 16)})
+        np.ascontiguousarray(result).tobytes() for result in sepconv.onnx.load(ONNX).run({"x": _numbers(1, 3, 16, 16)})
     )
 
 
@@ -97,9 +98,6 @@ def works() -> dict[str, Work]:
     return {**found, "onnx": onnx_model}
 
 
-_FOLDER = Path()
-
-
 def _numbers(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
@@ -108,15 +106,15 @@ def _image(images: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return _numbers(images, 32, 32, 3)
 
 
-def write_models(folder: Path) -> None:
+def write_models() -> None:
     import sepconv
     from sepconv.export import export_model
 
-    export_model(sepconv.models.mobilenet_v1_layers(0.1, resolution=32, classes=5), folder / "model.tflite")
+    export_model(sepconv.models.mobilenet_v1_layers(0.1, resolution=32, classes=5), MODEL)
     if "onnx" in works():
         from onnx_models import small_network
 
-        (folder / "model.onnx").write_bytes(small_network().SerializeToString())
+        ONNX.write_bytes(small_network().SerializeToString())
 
 
 # --- One failure
@@ -133,14 +131,15 @@ class Failing:
 
     def __init__(self, library: str) -> None:
         self._library = ctypes.CDLL(library)
-        self._library.failing_start.argtypes = [ctypes.c_long]
+        self._library.failing_start.argtypes = [ctypes.c_long, ctypes.c_bool]
         self._library.failing_stop.restype = ctypes.c_long
         self._libc = ctypes.CDLL(None)
         self._libc.mallinfo2.restype = Memory
 
     def call(self, work: Work, number: int) -> tuple[bytes | None, int]:
         """The result, None for MemoryError, and how many allocations there were, -1 - that where one failed."""
-        assert self._library.failing_start(number), "the extension is not loaded"
+        # The package onnx makes strings too, and says of its own failures what it likes.
+        assert self._library.failing_start(number, work is not onnx_model), "the extension is not loaded"
         try:
             result = work()
         except MemoryError:
@@ -162,7 +161,7 @@ def try_failure(failing: Failing, work: Work, number: int, expected: bytes) -> N
         failing.call(work, number)
         used.append(failing.used())
     # What grows each time; once or twice may be a cache of Python's.
-    steps = sorted(b - a for a, b in zip(used, used[1:], strict=False))
+    steps = sorted(b - a for a, b in itertools.pairwise(used))
     assert steps[len(steps) // 4] < LOST, f"memory grows by {steps} bytes where an allocation fails"
 
 
@@ -194,9 +193,8 @@ def main() -> int:
     failing = Failing(arguments.library)
     counts = {}
     with tempfile.TemporaryDirectory() as folder:
-        global _FOLDER
-        _FOLDER = Path(folder)
-        write_models(_FOLDER)
+        os.chdir(folder)
+        write_models()
         for name, work in works().items():
             expected = work()
             _, count = failing.call(work, -1)
@@ -208,7 +206,9 @@ def main() -> int:
                     return 1
             counts[name] = (len(numbers), count)
     each = ", ".join(f"{name} {tried} of {count}" for name, (tried, count) in counts.items())
-    print(f"{sum(tried for tried, _ in counts.values())} allocations made to fail ({each}): MemoryError or right, 0 lost")
+    print(
+        f"{sum(tried for tried, _ in counts.values())} allocations made to fail ({each}): MemoryError or right, 0 lost"
+    )
     return 0
 
 

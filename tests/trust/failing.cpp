@@ -21,6 +21,7 @@ struct Region {
 Region extension, library;  // where the code of the two lies; set before anything is counted
 std::atomic<long> counted{0}, failing{-1}, failed{0};
 std::atomic<bool> counting{false};
+bool with_library = true;
 
 int find(dl_phdr_info* info, size_t, void*) {
   const char* const name = strrchr(info->dlpi_name, '/');
@@ -39,7 +40,7 @@ int find(dl_phdr_info* info, size_t, void*) {
 
 bool ours(const void* caller) {
   const auto at = reinterpret_cast<uintptr_t>(caller);
-  return (at >= extension.begin && at < extension.end) || (at >= library.begin && at < library.end);
+  return (at >= extension.begin && at < extension.end) || (with_library && at >= library.begin && at < library.end);
 }
 
 // Whether this call is the one that fails. No caller: any counts.
@@ -66,8 +67,10 @@ void* allocated(size_t size, const void* caller) {
 
 extern "C" {
 
-// Counts from 0; the allocation of this number fails, none for -1. False where the extension is not loaded.
-bool failing_start(long number) {
+// Counts from 0; the allocation of this number fails, none for -1. `all`: the C++ library's too, which is everybody's. False
+// where the extension is not loaded.
+bool failing_start(long number, bool all) {
+  with_library = all;
   if (extension.end == 0) dl_iterate_phdr(find, nullptr);
   counted = 0;
   failed = 0;

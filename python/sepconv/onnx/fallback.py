@@ -24,6 +24,8 @@ class Reference:
         self._node = node
         try:
             self._evaluator = ReferenceEvaluator(single_node_model(node, graph))
+        except MemoryError:
+            raise
         except Exception as error:  # the package has no one class for this
             what = f"{node.domain}.{node.op}" if node.domain else node.op
             raise UnsupportedError(f"node {node.name!r}: nothing here runs {what}: {error}") from None

@@ -57,6 +57,8 @@ def _infer_shapes(graph: Graph) -> None:
     model = shape_model(graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except MemoryError:
+        raise
     except Exception:
         return
     found = infos_of([*inferred.graph.value_info, *inferred.graph.output])
@@ -134,6 +136,8 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
         if results is None:
             values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name}
             results = Reference(node, graph)(values)
+    except MemoryError:
+        raise
     except Exception:
         return None
     if len(results) != len(node.outputs) or not all(isinstance(result, np.ndarray) for result in results):

@@ -39,6 +39,8 @@ def read_onnx(data: bytes | memoryview, *, name: str, folder: Path | None = None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(bytes(data))
+    except MemoryError:
+        raise
     except Exception as error:  # google.protobuf's own, which has moved between versions
         raise ModelFormatError(f"{name} is not an ONNX file: {error}") from None
     return read_model(model, name=name, folder=folder), model
