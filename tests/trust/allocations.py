@@ -32,7 +32,7 @@ def run_row(settings: Settings) -> str:
     library = folder / "failing.so"
     run(["g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-o", library, HERE / "failing.cpp", "-ldl"])
     most = str(settings.count(40, 1 << 30))
-    command = [sys.executable, HERE / "allocations.py", library, most]
+    command: list[str | Path] = [sys.executable, HERE / "allocations.py", library, most]
     return run(command, environment={"LD_PRELOAD": str(library)}).strip().splitlines()[-1]
 
 
@@ -43,7 +43,7 @@ def small_model() -> bytes:
     import sepconv
 
     model = sepconv.models.mobilenet_v2(alpha=0.1, resolution=32, classes=5)
-    return model(_image(9), threads=3).tobytes() + str(model.explain()).encode()
+    return np.asarray(model(_image(9), threads=3)).tobytes() + str(model.explain()).encode()
 
 
 def loaded() -> bytes:
