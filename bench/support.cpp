@@ -115,7 +115,8 @@ void register_layers(Kind kind, Make make, const std::string& variant, bool cycl
     for (const Network& network : networks()) {
       for (const Layer& layer : distinct(network, kind)) {
         Layer narrow = layer;  // runs on the same kernel, without waiting for its weights
-        narrow.in.c = narrow.outputs = 1;
+        narrow.in.c = 1;
+        if (kind == Kind::depthwise || kind == Kind::add || kind == Kind::pool) narrow.outputs = 1;
         const std::string kernel = make(narrow, *table).op().kernel, suffix = variant.empty() ? "" : "/" + variant;
         register_one(kernel + "/" + network.name + "/" + describe(layer) + suffix, [=](benchmark::State& state) {
           std::vector<Problem> problems;
