@@ -31,6 +31,8 @@ FLOORS = {
         "gemm_f32_22x4": 77.0,
         "gemm_strided_f32_11x8": 80.0,
         "gemm_strided_f32_22x4": 73.0,
+        "gemm_image_f32_11x8": 80.0,
+        "gemm_image_f32_22x4": 77.0,
         "depthwise_3x3_s1_f32": 55.0,
         "depthwise_3x3_s2_f32": 55.0,
         "depthwise_5x5_s1_f32": 55.0,
@@ -68,9 +70,9 @@ class Loop:
 
 def kernel_name(function: str, isa: str) -> str | None:
     """Return the table's name for a demangled function; None for those that are not shown."""
-    if match := re.search(r"::gemm<(\d+), (\d+), (true|false)>", function):
-        strided = "strided_" if match[3] == "true" else ""
-        return f"gemm_{strided}f32_{match[1]}x{int(match[2]) * LANES[isa]}"
+    if match := re.search(r"::gemm<(\d+), (\d+), (\d+)>", function):
+        rows = {0: "strided_", LANES[isa]: ""}.get(int(match[3]), "image_")
+        return f"gemm_{rows}f32_{match[1]}x{int(match[2]) * LANES[isa]}"
     if match := re.search(r"::depthwise<(\d+), (\d+)>", function):
         return f"depthwise_{match[1]}x{match[1]}_s{match[2]}_f32"
     return None

@@ -30,6 +30,38 @@ bool worth_joining(const Node& depthwise, const Node& reader, const RowOp& depth
          blocked_floats(depthwise_op.in, table) * sizeof(float) <= l2_bytes() / 4;
 }
 
+// Has operators with fetches to spare bring in weights that others wait for: the nearest one's first, and no more than half
+// of L2 at a time.
+template <class Steps>
+void share_fetches(Steps& steps) {
+  struct Wanted {
+    const RowOp* op;
+    double rest;  // of each thread's share, what nobody fetches yet
+  };
+  std::vector<Wanted> wanted;
+  std::size_t room = l2_bytes() / 2;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const auto ops = step->chain.ops();
+    for (auto i = ops.rbegin(); i != ops.rend(); ++i) {
+      RowOp& op = **i;
+      if (!wanted.empty() && op.spare_fetches > 0) {
+        Wanted& next = wanted.back();
+        const auto bytes = static_cast<double>(next.op->weight_bytes);
+        const double begin = std::max(0.0, next.rest - static_cast<double>(op.spare_fetches) / bytes);
+        op.ahead = {next.op->weights, next.op->weight_bytes, begin, next.rest};
+        room += static_cast<std::size_t>((next.rest - begin) * bytes);
+        next.rest = begin;
+        if (begin == 0) wanted.pop_back();
+      }
+      if (op.waits_for_weights && op.weight_bytes > 0 && room > 0) {
+        const std::size_t bytes = std::min(room, op.weight_bytes);
+        wanted.push_back({&op, static_cast<double>(bytes) / static_cast<double>(op.weight_bytes)});
+        room -= bytes;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 Plan::Plan(const Graph& graph, Fusion fusion) : table_(graph.table()), store_(graph.store()) {
@@ -112,19 +144,7 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
                       std::move(chain_nodes)});
   }
 
-  // What is read for one pixel, up to half of L2, comes along with the weights of the last step that has time for it.
-  std::size_t ahead = 0;
-  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
-    for (std::size_t i = step->nodes.size(); i-- > 0;) {
-      RowOp& op = *step->chain.ops()[i];
-      if (step->nodes[i].kind == NodeKind::conv && op.out.h * op.out.w > 1) {
-        op.ahead_bytes = std::min(ahead, l2_bytes() / 2);
-        ahead = 0;
-      } else {
-        ahead += op.weight_bytes;
-      }
-    }
-  }
+  share_fetches(steps_);
 
   std::vector<Split> splits(nodes.size(), Split::rows);
   for (Step& step : steps_) {

@@ -3,10 +3,10 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-template <int Vectors, bool Strided, int Rows>
+template <int Vectors, int Step, int Rows>
 SEPCONV_INLINE constexpr void fill_gemm(GemmKernel (&row)[kMaxGemmRows]) {
-  row[Rows - 1] = gemm<Rows, Vectors, Strided>;
-  if constexpr (Rows > 1) fill_gemm<Vectors, Strided, Rows - 1>(row);
+  row[Rows - 1] = gemm<Rows, Vectors, Step>;
+  if constexpr (Rows > 1) fill_gemm<Vectors, Step, Rows - 1>(row);
 }
 
 SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
@@ -17,10 +17,12 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.gemm_vectors = 2;
   t.gemm_rows[0] = 2 * kRows;
   t.gemm_rows[1] = kRows;
-  fill_gemm<1, false, 2 * kRows>(t.gemm_f32[0]);
-  fill_gemm<2, false, kRows>(t.gemm_f32[1]);
-  fill_gemm<1, true, 2 * kRows>(t.gemm_strided_f32[0]);
-  fill_gemm<2, true, kRows>(t.gemm_strided_f32[1]);
+  fill_gemm<1, kLanes, 2 * kRows>(t.gemm_f32[0]);
+  fill_gemm<2, kLanes, kRows>(t.gemm_f32[1]);
+  fill_gemm<1, 0, 2 * kRows>(t.gemm_strided_f32[0]);
+  fill_gemm<2, 0, kRows>(t.gemm_strided_f32[1]);
+  fill_gemm<1, kImageStep, 2 * kRows>(t.gemm_image_f32[0]);
+  fill_gemm<2, kImageStep, kRows>(t.gemm_image_f32[1]);
   t.gemv_f32 = [](const GemvTask& task) { gemv(task); };
   t.depthwise_3x3_s1_f32 = depthwise<3, 1>;
   t.depthwise_3x3_s2_f32 = depthwise<3, 2>;

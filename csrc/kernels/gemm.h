@@ -22,10 +22,13 @@ SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows], const vf (&w)[kScala
   if constexpr (I + 1 < kScalars) multiply_rows<Rows, Vectors, I + 1>(x, w, acc);
 }
 
-template <int Rows, int Vectors, bool Strided>
+// Step: floats from one row of A to the next, 0 for a tile's own a_step. A step that is known leaves all registers for
+// addresses to the loop.
+template <int Rows, int Vectors, int Step>
 void gemm(const GemmTile& t) {
-  constexpr int kBases = Strided ? (Rows + 6) / 7 : 1;
-  const std::ptrdiff_t step = Strided ? t.a_step : kLanes;
+  constexpr bool kStrided = Step == 0;
+  constexpr int kBases = kStrided ? (Rows + 6) / 7 : 1;
+  const std::ptrdiff_t step = kStrided ? t.a_step : Step;
   const float* b = t.b;
   const char* ahead = static_cast<const char*>(t.prefetch);
   const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
@@ -49,7 +52,7 @@ void gemm(const GemmTile& t) {
     __builtin_prefetch(ahead, 0, 2);
     ahead += ahead_step;
     const auto row = [&](int i) __attribute__((always_inline)) {
-      return load_scalars(Strided ? base[i / 7] + i % 7 * step + k : base[0] + i * step + k);
+      return load_scalars(kStrided ? base[i / 7] + i % 7 * step + k : base[0] + i * step + k);
     };
     constexpr int kFirst = Rows % kLoads;
     if constexpr (kFirst != 0) multiply_rows<1>({row(0)}, w, acc);
@@ -75,7 +78,7 @@ void gemm(const GemmTile& t) {
       for (const float*& pointer : base) pointer += k;
     };
     int k = s->count;
-    if (!Strided && kScalars == kLanes) {
+    if (Step == kLanes && kScalars == kLanes) {
       if (k == kScalars) [[likely]] {  // a whole plane is one step
         multiply(base, 0);
         advance(kScalars);
@@ -95,7 +98,7 @@ void gemm(const GemmTile& t) {
         for (int j = 0; j < Vectors; ++j) w[j] = load(b + j * kLanes);
 #pragma GCC unroll 28
         for (int i = 0; i < Rows; ++i) {
-          const vf x = broadcast(Strided ? base[i / 7][i % 7 * step] : base[0][i * step]);
+          const vf x = broadcast(kStrided ? base[i / 7][i % 7 * step] : base[0][i * step]);
 #pragma GCC unroll 2
           for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd(x, w[j], acc[i][j]);
         }
@@ -106,22 +109,22 @@ void gemm(const GemmTile& t) {
   if (t.residual) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
-      const float* const from = t.residual + i * (Strided ? t.residual_step.floats : kLanes);
+      const float* const from = t.residual + i * (kStrided ? t.residual_step.floats : kLanes);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) {
         const float* const p = from + j * t.residual_plane;
-        acc[i][j] = add(acc[i][j], Strided && j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p));
+        acc[i][j] = add(acc[i][j], kStrided && j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p));
       }
     }
   }
   const auto put = [&](float* p, vf result, int j) __attribute__((always_inline)) {
-    if (Strided && j + 1 == Vectors && t.last_lanes) {
+    if (kStrided && j + 1 == Vectors && t.last_lanes) {
       store_some(p, result, t.last_lanes);
     } else {
       store(p, result);
     }
   };
-  const std::ptrdiff_t c_step = Strided ? t.c_step.floats : kLanes;
+  const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes;
   if (t.hard_swish) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {

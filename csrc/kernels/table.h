@@ -17,6 +17,7 @@ namespace sepconv {
 inline constexpr int kMaxGemmRows = 28;
 inline constexpr int kMaxGemmVectors = 2;
 inline constexpr int kMaxGemvPanels = 4;
+inline constexpr int kImageStep = 6;        // from every second pixel of three channels to the next
 inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
 
 // A run of `count` consecutive k of the A operand, `offset` floats from the row's start.
@@ -142,6 +143,8 @@ struct KernelTable {
   GemmKernel gemm_f32[kMaxGemmVectors][kMaxGemmRows];
   // The same with any a_step and c_step, and a last vector that need not be full: dense convolution, and NHWC.
   GemmKernel gemm_strided_f32[kMaxGemmVectors][kMaxGemmRows];
+  // Rows of A lie kImageStep floats apart: a network's first layer, which mostly sees RGB at stride 2.
+  GemmKernel gemm_image_f32[kMaxGemmVectors][kMaxGemmRows];
 
   void (*gemv_f32)(const GemvTask&);
 

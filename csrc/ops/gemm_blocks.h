@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,28 +26,22 @@ class Tiles {
   int count_, height_, higher_;  // the first higher_ tiles have a row more
 };
 
-// Brings bytes into L2 while tiles are at work: spread over all of them, since fetching them at once would take every
-// fill buffer.
+// Brings bytes into L2 while tiles are at work: spread over all of them, and a line each k at most, since fetching them at
+// once would take every fill buffer.
 class Prefetch {
  public:
   // `bytes` over `tiles` tiles of k steps each.
-  Prefetch(std::size_t bytes, int tiles, int k)
-      : step_(static_cast<std::ptrdiff_t>(bytes / (static_cast<std::size_t>(tiles) * k))), tile_(step_ * k) {}
-
-  // `bytes` over `tiles` tiles, a line each k at most.
-  static Prefetch at_most_a_line(std::size_t bytes, std::int64_t tiles, int k) {
-    Prefetch result(0, 1, k);
-    const std::size_t step = bytes / (static_cast<std::size_t>(tiles) * k);
-    result.step_ = static_cast<std::ptrdiff_t>(std::min<std::size_t>(step, 64));
-    result.tile_ = result.step_ * k;
-    return result;
-  }
+  Prefetch(std::size_t bytes, std::int64_t tiles, int k)
+      : step_(tiles > 0 ? static_cast<std::ptrdiff_t>(std::min(kLine, bytes / (static_cast<std::size_t>(tiles) * k))) : 0),
+        tile_(step_ * k) {}
 
   // While this tile is at work, its part of what begins at `next`.
-  void set(GemmTile& g, const void* next, int tile) const {
+  void set(GemmTile& g, const void* next, std::int64_t tile) const {
     g.prefetch_step = step_;
     g.prefetch = static_cast<const char*>(next) + tile_ * tile;
   }
+
+  static constexpr std::size_t kLine = 64;
 
  private:
   std::ptrdiff_t step_, tile_;
@@ -86,6 +81,7 @@ class GemmOp : public RowOp {
     parts = packed_->panels();
     macs = out.elements() * w.kh * w.kw * in.c;
     weight_bytes = packed_->bytes();
+    weights = reinterpret_cast<const char*>(packed_->panel(0));
     streams = true;
   }
 
@@ -111,7 +107,10 @@ class GemmOp : public RowOp {
     g.b = packed_->panel(p);
     g.c = c + block * task.out.plane;
     if (residual) g.residual = residual + block * task.other.plane;
-    (g.a_step == table_.vector ? table_.gemm_f32 : table_.gemm_strided_f32)[vectors - 1][rows - 1](g);
+    const auto& kernels = g.a_step == table_.vector ? table_.gemm_f32
+                          : g.a_step == kImageStep  ? table_.gemm_image_f32
+                                                    : table_.gemm_strided_f32;
+    kernels[vectors - 1][rows - 1](g);
     if (epilogue_.pass == Activation::none) return;
     // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
     for (int j = 0; j < vectors; ++j) {

@@ -63,13 +63,20 @@ class ImageConv final : public GemmOp {
 
   void copy_patch(const RowTask& task, int top, int left, int columns) const noexcept {
     const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
+    const auto zero = [&](float* row, int first, int last) {
+      std::fill(row + std::ptrdiff_t{1} * first * in.c, row + std::ptrdiff_t{1} * last * in.c, 0.0f);
+    };
     for (int r = 0; r < window.kh; ++r) {
       const int row = top + r * window.dilation_h;
       float* const to = task.scratch + r * patch_row_;
-      std::memset(to, 0, sizeof(float) * columns * in.c);
-      if (row < 0 || row >= in.h || begin == end) continue;
+      if (row < 0 || row >= in.h || begin == end) {
+        zero(to, 0, columns);
+        continue;
+      }
+      zero(to, 0, begin);
       std::memcpy(to + std::ptrdiff_t{1} * begin * in.c, task.in.at(0, row) + std::ptrdiff_t{1} * (left + begin) * in.c,
                   sizeof(float) * (end - begin) * in.c);
+      zero(to, end, columns);
     }
   }
 

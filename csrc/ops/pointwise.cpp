@@ -3,6 +3,7 @@
 // Loop order: where the weights fit a quarter of a megabyte they stay in L2 and the tile of pixels is outermost, so that
 // it is read once; otherwise the panel is outermost, so that weights are read once.
 #include <climits>
+#include <span>
 
 #include "ops/gemm_blocks.h"
 #include "ops/operators.h"
@@ -20,6 +21,9 @@ class Pointwise final : public GemmOp {
     const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
     split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
+    const int tiles = Tiles(out.h * out.w, tile_rows_).count();
+    waits_for_weights = tiles <= 2;
+    spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(tiles)) * in.c * Prefetch::kLine;
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
   }
@@ -35,7 +39,7 @@ class Pointwise final : public GemmOp {
     for (int y = task.y0; y < task.y1;) {
       const int run = std::min({task.y1 - y, task.in.ring - y % task.in.ring, task.out.ring - y % task.out.ring,
                                 other_ring - y % other_ring});
-      multiply_pixels(task, y, run * in.w, segments, segment_count);
+      multiply_pixels(task, y, run, segments, segment_count);
       y += run;
     }
   }
@@ -65,16 +69,22 @@ class Pointwise final : public GemmOp {
     }
   }
 
-  void multiply_pixels(const RowTask& task, int y, int pixels, const Segment* segments, int segment_count) const noexcept {
-    const int v = table_.vector;
-    const Tiles tiles(pixels, tile_rows_);
-    // What comes behind these weights is read for one pixel, faster than memory gives it: it comes along with them.
-    const bool ahead = ahead_bytes > 0 && task.part1 == parts && tiles.count() > 1;
-    const std::int64_t all_tiles = std::int64_t{1} * (task.part1 - task.part0) * tiles.count();
-    const std::size_t own_bytes = (task.part1 - task.part0) * packed_->panel_bytes();
-    const Prefetch prefetch = ahead ? Prefetch::at_most_a_line(own_bytes + ahead_bytes, all_tiles, in.c)
-                                    : weight_prefetch(packed_->panel_bytes(), tiles.count(), in.c);
-    int number = 0;
+  // Of a panel's tiles, how many it takes to fetch the next panel, a line each k.
+  int own_tiles(int tiles) const {
+    const std::size_t line_each_k = Prefetch::kLine * in.c;
+    return tiles == 1 ? 0 : static_cast<int>(std::min<std::size_t>(tiles, (packed_->panel_bytes() + line_each_k / 2) / line_each_k));
+  }
+
+  // What rows [y0, y1) of a task's channels fetch for another operator.
+  std::span<const char> ahead_of(const RowTask& task, int y0, int y1) const {
+    const double part = 1.0 / parts, rows = (task.part1 - task.part0) * part / out.h;
+    const double share = static_cast<double>(ahead.bytes) * rows * (y1 - y0);
+    const double first = static_cast<double>(ahead.bytes) * (task.part0 * part + rows * y0) + share * ahead.begin;
+    return {ahead.weights + static_cast<std::size_t>(first), static_cast<std::size_t>(share * (ahead.end - ahead.begin))};
+  }
+
+  void multiply_pixels(const RowTask& task, int y, int rows, const Segment* segments, int segment_count) const noexcept {
+    const int v = table_.vector, pixels = rows * in.w;
     const float* const a = task.in.at(0, y);
     float* const c = task.out.at(0, y);
     const float* const residual = task.other.data ? task.other.at(0, y) : nullptr;
@@ -82,12 +92,18 @@ class Pointwise final : public GemmOp {
       multiply_one(task, a, c, segments, segment_count);
       return;
     }
+    const Tiles tiles(pixels, tile_rows_);
+    // The first tiles of each panel fetch the next one, the others what lies ahead.
+    const std::span<const char> ahead_bytes = ahead_of(task, y, y + rows);
+    const int own = ahead_bytes.empty() ? tiles.count() : own_tiles(tiles.count()), others = tiles.count() - own;
+    const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own, in.c);
+    const Prefetch ahead_prefetch(ahead_bytes.size(), std::int64_t{1} * (task.part1 - task.part0) * others, in.c);
     GemmTile g = tile_of(task, segments, segment_count, v);
     const auto tile = [&](int p, int i) {
       const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
       g.a = a + first;
-      if (ahead) prefetch.set(g, packed_->panel(task.part0 + 1), number++);
-      else prefetch.set(g, packed_->panel(p + 1), i);
+      if (i < own) own_prefetch.set(g, packed_->panel(p + 1), i);
+      else ahead_prefetch.set(g, ahead_bytes.data(), std::int64_t{1} * (p - task.part0) * others + i - own);
       multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
     };
     if (weight_bytes <= kResidentWeights) {

@@ -45,6 +45,15 @@ struct RowRange {
   int begin, end;
 };
 
+// Weights of a later operator that reads them faster than L3 gives them. A thread that computes a part of this operator's
+// output fetches the same part of them, which it most likely reads; and of that only from `begin` to `end`, between 0 and 1,
+// since other operators fetch the rest.
+struct Ahead {
+  const char* weights = nullptr;
+  std::size_t bytes = 0;
+  double begin = 0, end = 0;
+};
+
 class RowOp {
  public:
   virtual ~RowOp() = default;
@@ -65,7 +74,10 @@ class RowOp {
   std::int64_t macs = 0;           // multiply-adds (for elementwise operators: operations) an image
   std::size_t weight_bytes = 0;    // packed
   std::size_t scratch_floats = 0;
-  std::size_t ahead_bytes = 0;     // of weights behind its own that the operators after it read with no time to wait for
+  const char* weights = nullptr;   // of a dense or pointwise convolution
+  bool waits_for_weights = false;  // whether it has too little work on them to fetch them in time itself
+  std::size_t spare_fetches = 0;   // bytes that it could fetch into L2 besides its own weights
+  Ahead ahead;                     // what it does fetch
   Split split = Split::as_input;
   bool few_pieces = false;         // whether a piece costs so much by itself that a thread should get but one
   bool streams = false;            // whether it reads and writes ring buffers, so that it can be part of a chain

@@ -9,13 +9,19 @@ namespace {
 // Whoever makes a tile says how far apart its rows lie.
 static_assert(!std::is_default_constructible_v<GemmTile>);
 
+// How far apart a kernel's rows lie: as the pixels of a plane, of every second column of an RGB image, or anyhow.
+enum class Rows { plane, image, strided };
+
 struct TileId {
   KernelId id;
-  bool strided;
+  Rows kind;
   int rows, vectors;
   GemmKernel kernel() const {
     const KernelTable& t = id.table();
-    return (strided ? t.gemm_strided_f32 : t.gemm_f32)[vectors - 1][rows - 1];
+    const auto& kernels = kind == Rows::plane   ? t.gemm_f32
+                          : kind == Rows::image ? t.gemm_image_f32
+                                                : t.gemm_strided_f32;
+    return kernels[vectors - 1][rows - 1];
   }
   friend void PrintTo(const TileId& tile, std::ostream* os) { PrintTo(tile.id, os); }
 };
@@ -24,11 +30,12 @@ std::vector<TileId> tiles() {
   std::vector<TileId> out;
   for (const std::string& isa : supported_isas()) {
     const KernelTable& t = kernels(isa);
-    for (const bool strided : {false, true})
+    for (const auto& [kind, name] : {std::pair{Rows::plane, "gemm_f32_"}, {Rows::image, "gemm_image_f32_"},
+                                     {Rows::strided, "gemm_strided_f32_"}})
       for (int vectors = 1; vectors <= t.gemm_vectors; ++vectors)
         for (int rows = 1; rows <= t.gemm_rows[vectors - 1]; ++rows) {
           const std::string size = std::to_string(rows) + "x" + std::to_string(vectors * t.vector);
-          out.push_back({{(strided ? "gemm_strided_f32_" : "gemm_f32_") + size, isa}, strided, rows, vectors});
+          out.push_back({{name + size, isa}, kind, rows, vectors});
         }
   }
   return out;
@@ -62,8 +69,16 @@ class Gemm : public ::testing::TestWithParam<TileId> {
     return out;
   }
 
+  // Rows of a window, one below the other, each from pixels that overlap the next row's.
+  std::vector<GemmLayout> image_layouts(int depth) const {
+    std::vector<GemmLayout> out{{kImageStep, {{0, depth}}}};
+    if (depth % 3 == 0) out.push_back({kImageStep, {{0, depth / 3}, {301, depth / 3}, {602, depth / 3}}});
+    return out;
+  }
+
   std::vector<GemmLayout> layouts(int depth) const {
-    if (tile.strided) return strided_layouts(depth);
+    if (tile.kind == Rows::strided) return strided_layouts(depth);
+    if (tile.kind == Rows::image) return image_layouts(depth);
     std::vector<GemmLayout> out{planes(depth, lanes)};
     if (lanes > 3) out.push_back(planes(depth, 3));
     return out;
@@ -93,7 +108,7 @@ TEST_P(Gemm, IsExactOnSmallIntegers) { check_all(Values::integer); }
 
 TEST_P(Gemm, HoldsItsBoundOverALongSum) {
   for (const int depth : {257, 1024}) {
-    const GemmLayout layout = tile.strided ? GemmLayout{depth, {{0, depth}}} : planes(depth, lanes);
+    const GemmLayout layout = tile.kind == Rows::plane ? planes(depth, lanes) : layouts(depth)[0];
     const GemmProblem problem(tile.rows, columns, layout, false, random, Values::real);
     ASSERT_NO_FATAL_FAILURE(problem.check(tile.kernel(), lanes, Flush::tail, 0));
   }
@@ -121,7 +136,7 @@ TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
   const GemmKernel kernel = tile.kernel();
   const int depth = 24;
   // One row's elements side by side, so that the same memory can be described as one segment or as many.
-  const GemmLayout whole{tile.strided ? depth : lanes, {{0, depth}}};
+  const GemmLayout whole{tile.kind == Rows::plane ? lanes : layouts(depth)[0].a_step, {{0, depth}}};
   const GemmProblem problem(tile.rows, columns, whole, false, random, Values::real);
   GemmProblem cut = problem;
   cut.layout.segments = {{0, 16}, {16, 1}, {17, 7}};
@@ -131,7 +146,7 @@ TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
 
 // NHWC differs in where results go, not in what they are: also where the last vector is partly there.
 TEST_P(Gemm, WritesRowsOfChannels) {
-  if (!tile.strided) return;
+  if (tile.kind != Rows::strided) return;
   for (const int cut : {0, 1, lanes / 2, lanes - 1})
     for (const Flush flush : kBothEnds)
       for (const int depth : {1, 9}) {
@@ -203,7 +218,7 @@ std::string tile_name(const ::testing::TestParamInfo<TileId>& info) {
 // The bits of the sum's own pass through the activation.
 TEST_P(Gemm, AppliesHardSwishAsTheActivationDoes) {
   for (const bool with_residual : {false, true}) {
-    GemmProblem problem(tile.rows, columns, planes(9, 4), with_residual, random, Values::real);
+    GemmProblem problem(tile.rows, columns, tile.kind == Rows::plane ? planes(9, 4) : layouts(9).back(), with_residual, random, Values::real);
     for (float& value : problem.bias) value *= 4.0f;
     problem.bias[0] = kNaN;
     std::vector<float> expected = problem.run(tile.kernel(), lanes, Flush::tail);

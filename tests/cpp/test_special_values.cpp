@@ -145,9 +145,9 @@ TEST_P(Table, HasEveryKernel) {
   std::size_t expected = 0;
   for (int vectors = 0; vectors < t.gemm_vectors; ++vectors) {
     ASSERT_TRUE(t.gemm_rows[vectors] >= 1 && t.gemm_rows[vectors] <= kMaxGemmRows);
-    expected += 2u * t.gemm_rows[vectors];
+    expected += 3u * t.gemm_rows[vectors];
     for (int rows = 0; rows < t.gemm_rows[vectors]; ++rows)
-      distinct.insert({t.gemm_f32[vectors][rows], t.gemm_strided_f32[vectors][rows]});
+      distinct.insert({t.gemm_f32[vectors][rows], t.gemm_strided_f32[vectors][rows], t.gemm_image_f32[vectors][rows]});
   }
   EXPECT_EQ(distinct.count(nullptr), 0u);
   EXPECT_EQ(distinct.size(), expected);
