@@ -197,7 +197,7 @@ def test_unsupported_operators_are_named_with_their_index() -> None:
     x = b.operator("RELU", [b.input((1, 4))], (1, 4))
     with pytest.raises(UnsupportedError, match=r"operator 1, RELU_N1_TO_1: .* supported are ADD, "):
         read_tflite(b.finish(b.operator("RELU_N1_TO_1", [x], (1, 4))))
-    for kind in ("HARD_SWISH", "STABLEHLO_CBRT", "CUSTOM"):
+    for kind in ("TANH", "STABLEHLO_CBRT", "CUSTOM"):
         with pytest.raises(UnsupportedError, match=f"operator 0, {kind}"):
             read_tflite(with_operator(kind))
 
@@ -259,7 +259,7 @@ def dynamic_weights(b: TfliteBuilder) -> int:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (lambda: hostile_add(constant=True), UnsupportedError, "operator 0, ADD: tensor 1, 'c', is constant"),
+        (lambda: hostile_add(constant=True), UnsupportedError, "operator 0, ADD: the constant operand has the shape"),
         (lambda: hostile_add(constant=False), ModelFormatError, "is read before anything writes it"),
         (two_writers, ModelFormatError, "is written to twice"),
         (dangling, ModelFormatError, "is read before anything writes it"),

@@ -97,7 +97,7 @@ def run_mutations(data: bytes, count: int, seed: int) -> int:
 
 @pytest.mark.slow
 def test_mutations_of_a_small_network() -> None:
-    valid = run_mutations(small_network(), SMALL_MUTATIONS, seed=1)
+    valid = run_mutations(small_network(families=True), SMALL_MUTATIONS, seed=1)
     assert 0 < valid < SMALL_MUTATIONS  # mutations of both kinds: harmless ones, and damage
 
 
@@ -108,7 +108,7 @@ def test_mutations_of_a_real_network(shared_data: Path) -> None:
 
 
 def test_every_truncation_is_refused() -> None:
-    data = small_network()
+    data = small_network(families=True)
     for size in range(len(data)):
         assert not read_or_refuse(data[:size]) or not any(data[size:])
 

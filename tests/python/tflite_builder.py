@@ -18,8 +18,11 @@ def normal(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return RNG.standard_normal(shape, dtype=np.float32)
 
 
-def small_network(b: TfliteBuilder | None = None) -> bytes:
-    """Every supported operator in a few kilobytes, float and quantised; ``b`` then holds what it was made from."""
+def small_network(b: TfliteBuilder | None = None, *, families: bool = False) -> bytes:
+    """Many operators in a few kilobytes, float and quantised; ``b`` then holds what it was made from.
+
+    families: the operators too that only the later families have.
+    """
     b = TfliteBuilder() if b is None else b
     x = b.input((1, 9, 8, 3), "UINT8", scale=0.5, zero_point=3)
     x = b.operator("DEQUANTIZE", [x], (1, 9, 8, 3), "DequantizeOptions")
@@ -35,6 +38,8 @@ def small_network(b: TfliteBuilder | None = None) -> bytes:
     x = b.operator(
         "DEPTHWISE_CONV_2D", [x, weight, b.constant("b1", normal(8))], (1, 5, 6, 8), **DEPTHWISE, DepthMultiplier=2
     )
+    if families:
+        x = _families_operators(b, x)
     y = b.operator("RELU", [x], (1, 5, 6, 8))
     y = b.operator("RELU6", [y], (1, 5, 6, 8))
     x = b.operator("ADD", [x, y], (1, 5, 6, 8), "AddOptions", FusedActivationFunction=1)
@@ -52,6 +57,34 @@ def small_network(b: TfliteBuilder | None = None) -> bytes:
     x = b.operator("FULLY_CONNECTED", [x, weight, -1], (1, 5), "FullyConnectedOptions")
     logits = b.operator("LOGISTIC", [x], (1, 5))
     return b.finish(b.operator("SOFTMAX", [logits], (1, 5), "SoftmaxOptions", Beta=2.0))
+
+
+def _families_operators(b: TfliteBuilder, x: int) -> int:
+    """What MobileNet V3 and ShuffleNet V2 have beside the rest, on [1, 5, 6, 8]."""
+    shape = (1, 5, 6, 8)
+    axes = b.constant("height and width", np.array([1, 2], np.int32))
+    scale = b.operator("MEAN", [x, axes], (1, 1, 1, 8), "ReducerOptions", KeepDims=True)
+    three, sixth = (b.constant(str(v), np.array(v, np.float32)) for v in (3.0, 1 / 6))
+    scale = b.operator("ADD", [scale, three], (1, 1, 1, 8), "AddOptions", FusedActivationFunction=3)
+    scale = b.operator("MUL", [scale, sixth], (1, 1, 1, 8), "MulOptions")
+    x = b.operator("MUL", [x, scale], shape, "MulOptions")
+    x = b.operator("ADD", [x, b.constant("terms", normal(8))], shape, "AddOptions")
+    x = b.operator("HARD_SWISH", [x], shape)
+    parts = []
+    for begin, size in ((0, 3), (3, -1)):
+        start = b.constant(f"begin {begin}", np.array([0, 0, 0, begin], np.int32))
+        sizes = b.constant(f"sizes {size}", np.array([1, 5, 6, size], np.int32))
+        parts.append(b.operator("SLICE", [x, start, sizes], (1, 5, 6, 3 if begin == 0 else 5), "SliceOptions"))
+    x = b.operator("CONCATENATION", parts[::-1], shape, "ConcatenationOptions", Axis=3)
+    x = b.operator("RESHAPE", [x, b.constant("rows", np.array([1, 5, 6, 2, 4], np.int32))], (1, 5, 6, 2, 4))
+    order = b.constant("order", np.array([0, 1, 2, 4, 3], np.int32))
+    x = b.operator("TRANSPOSE", [x, order], (1, 5, 6, 4, 2), "TransposeOptions")
+    x = b.operator("RESHAPE", [x, b.constant("row", np.array([1, 5, 6, 8], np.int32))], shape)
+    size = b.constant("size", np.array([10, 6], np.int32))
+    x = b.operator("RESIZE_NEAREST_NEIGHBOR", [x, size], (1, 10, 6, 8), "ResizeNearestNeighborOptions")
+    return b.operator(
+        "MAX_POOL_2D", [x], shape, "Pool2DOptions", StrideW=1, StrideH=2, FilterWidth=1, FilterHeight=2, Padding=1
+    )
 
 
 def shared_weights(count: int) -> bytes:

@@ -25,6 +25,20 @@ class Value:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """Channels seen as ``groups`` rows, [n, h, w, groups, c / groups], or with ``swapped`` these columns first."""
+
+    source: Value
+    groups: int
+    swapped: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows, columns = self.groups, self.source.shape[-1] // self.groups
+        return (*self.source.shape[:-1], *((columns, rows) if self.swapped else (rows, columns)))
+
+
 @dataclass
 class Network:
     tensors: Tensors
@@ -33,6 +47,9 @@ class Network:
     layers: list[Layer] = field(default_factory=list)
     _values: dict[int, Value] = field(default_factory=dict)
     _constants: dict[int, Tensor] = field(default_factory=dict)
+    _matrices: dict[int, Matrix] = field(default_factory=dict)
+    # By the name of a layer that computes relu6(x + 3): x. Part of a hard sigmoid, as files have it.
+    shifted: dict[str, Value] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _name_counts: dict[str, int] = field(default_factory=dict)
 
@@ -42,12 +59,26 @@ class Network:
         if value is not None:
             return value
         tensor = self.tensors.get(index)
+        if index in self._matrices:
+            raise UnsupportedError(
+                f"tensor {index}, {tensor.name!r}, has channels as a matrix, {list(self._matrices[index].shape)}; only "
+                "a shuffle of channels can read it"
+            )
         if tensor.is_constant or index in self._constants:
             raise UnsupportedError(f"tensor {index}, {tensor.name!r}, is constant where an activation is needed")
         raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is read before anything writes it")
 
     def is_activation(self, index: int) -> bool:
         return index in self._values
+
+    def matrix(self, index: int) -> Matrix | None:
+        """The matrix of channels that tensor ``index`` holds, or None."""
+        return self._matrices.get(index)
+
+    def set_matrix(self, index: int, matrix: Matrix) -> None:
+        """Makes tensor ``index`` stand for ``matrix``."""
+        self._check_written(index, matrix.shape)
+        self._matrices[index] = matrix
 
     def constant(self, index: int) -> Tensor:
         """Tensor ``index``, or the constant that it was dequantised from."""
@@ -96,25 +127,33 @@ class Network:
         """Makes tensor ``index`` another name of ``value``."""
         self._write(index, value)
 
+    def live_layers(self, outputs: list[str]) -> list[Layer]:
+        """All layers but those of ``shifted`` that became part of a hard sigmoid and that nobody else reads."""
+        read = {name for layer in self.layers for name in layer.inputs} | set(outputs)
+        return [layer for layer in self.layers if layer.name in read or layer.name not in self.shifted]
+
     def _write(self, index: int, value: Value) -> None:
+        self._check_written(index, value.shape)
+        self._values[index] = value
+
+    def _check_written(self, index: int, shape: tuple[int, ...]) -> None:
         tensor = self._writable(index)
         if tensor.type_name not in _ACTIVATION_TYPES:
             raise UnsupportedError(
                 f"tensor {index}, {tensor.name!r}, is of type {tensor.type_name}; activations must be one of "
                 f"{', '.join(_ACTIVATION_TYPES)}"
             )
-        if tensor.shape not in ((), value.shape):
+        if tensor.shape not in ((), shape):
             raise ModelFormatError(
                 f"tensor {index}, {tensor.name!r}, is declared with the shape {list(tensor.shape)}; what is written to "
-                f"it has the shape {list(value.shape)}"
+                f"it has the shape {list(shape)}"
             )
-        self._values[index] = value
 
     def _writable(self, index: int) -> Tensor:
         tensor = self.tensors.get(index)
         if tensor.is_constant:
             raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is constant and is written to")
-        if index in self._values or index in self._constants:
+        if index in self._values or index in self._constants or index in self._matrices:
             raise ModelFormatError(f"tensor {index}, {tensor.name!r}, is written to twice")
         return tensor
 

@@ -11,7 +11,6 @@ from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.graph import (
     Activation,
     ActivationName,
-    Add,
     AveragePool2d,
     Conv2d,
     DepthwiseConv2d,
@@ -23,18 +22,21 @@ from sepconv.graph import (
     Reshape,
     Softmax,
 )
+from sepconv.io._tflite_elementwise import add, mul
+from sepconv.io._tflite_moving import concatenation, resize_nearest_neighbor, slice_, split_channels, transpose
 from sepconv.io._tflite_network import Network, Value
-from sepconv.io._tflite_options import MAX_STEP, Operator, fused_activation, padded_extents, pair, place_windows
+from sepconv.io._tflite_options import (
+    MAX_STEP,
+    Operator,
+    fused_activation,
+    image_input,
+    padded_extents,
+    pair,
+    place_windows,
+    small_integers,
+)
 from sepconv.io._tflite_schema import Options
-from sepconv.io._tflite_tensors import BIAS_TYPES, INDEX_TYPES, MAX_RANK, WEIGHT_TYPES
-
-
-def _image_input(network: Network, operator: Operator) -> Value:
-    """Input 0, which must be [n, h, w, c]."""
-    source = network.value(operator.input(0, "the activation"))
-    if len(source.shape) != 4:
-        raise UnsupportedError(f"the input has the shape {list(source.shape)}; it must be [n, h, w, c]")
-    return source
+from sepconv.io._tflite_tensors import BIAS_TYPES, MAX_RANK, WEIGHT_TYPES
 
 
 def _bias(network: Network, operator: Operator, channels: int) -> ArrayLike | None:
@@ -47,18 +49,9 @@ def _bias(network: Network, operator: Operator, channels: int) -> ArrayLike | No
     return bias.arranged(bias.stored.reshape(channels), (channels,))
 
 
-def _indices(network: Network, operator: Operator, position: int, what: str, max_size: int) -> list[int]:
-    """A small constant of integers, flattened."""
-    tensor = network.constant(operator.input(position, what))
-    values = tensor.values(what, INDEX_TYPES)
-    if values.size > max_size:
-        raise ModelFormatError(f"{what} has {values.size} elements; it must have at most {max_size}")
-    return [int(value) for value in values.reshape(-1)]
-
-
 def _conv_2d(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.CONV_2D)
-    source = _image_input(network, operator)
+    source = image_input(network, operator)
     weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 0, network.budget)
     if weight.stored.ndim != 4:
         raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [n, kh, kw, c]")
@@ -87,7 +80,7 @@ def _conv_2d(network: Network, operator: Operator) -> None:
 
 def _depthwise_conv_2d(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.DEPTHWISE_CONV_2D)
-    source = _image_input(network, operator)
+    source = image_input(network, operator)
     weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 3, network.budget)
     if weight.stored.ndim != 4 or weight.stored.shape[0] != 1:
         raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [1, kh, kw, c*m]")
@@ -143,22 +136,9 @@ def _fully_connected(network: Network, operator: Operator) -> None:
     network.add(layer, operator.output, (*batch, count))
 
 
-def _add(network: Network, operator: Operator) -> None:
-    options = operator.optional_options(Options.ADD)
-    left, right = (network.value(operator.input(position, "a summand")) for position in (0, 1))
-    if left.shape != right.shape:
-        raise UnsupportedError(f"the summands have the shapes {list(left.shape)} and {list(right.shape)}, not the same")
-    layer = Add(
-        name=network.unique_name(operator.output),
-        inputs=(left.layer, right.layer),
-        activation=fused_activation(options, 0),
-    )
-    network.add(layer, operator.output, left.shape)
-
-
 def _pool(network: Network, operator: Operator, kind: type[AveragePool2d] | type[MaxPool2d]) -> None:
     options = operator.options_of(Options.POOL_2D)
-    source = _image_input(network, operator)
+    source = image_input(network, operator)
     kernel = pair(options, 4, 3, "the kernel")
     stride = pair(options, 2, 1, "the stride")
     window = place_windows(network, source, kernel, stride, (1, 1), options.integer(0, "b"))
@@ -183,8 +163,8 @@ def _max_pool_2d(network: Network, operator: Operator) -> None:
 
 def _mean(network: Network, operator: Operator) -> None:
     options = operator.optional_options(Options.REDUCER)
-    source = _image_input(network, operator)
-    axes = _indices(network, operator, 1, "the axes", MAX_RANK)
+    source = image_input(network, operator)
+    axes = small_integers(network, operator, 1, "the axes", MAX_RANK)
     if {axis + 4 if axis < 0 else axis for axis in axes} != {1, 2}:
         raise UnsupportedError(f"the mean is over the axes {axes}; they must be 1 and 2, height and width")
     keep_dimensions = options is not None and bool(options.integer(0, "B"))
@@ -194,8 +174,8 @@ def _mean(network: Network, operator: Operator) -> None:
 
 
 def _pad(network: Network, operator: Operator) -> None:
-    source = _image_input(network, operator)
-    widths = _indices(network, operator, 1, "the paddings", 2 * MAX_RANK)
+    source = image_input(network, operator)
+    widths = small_integers(network, operator, 1, "the paddings", 2 * MAX_RANK)
     if len(widths) != 8 or min(widths) < 0:
         raise ModelFormatError(f"the paddings are {widths}; they must be 4 pairs of integers not below 0")
     if any(widths[:2]) or any(widths[6:]):
@@ -213,11 +193,13 @@ def _add_reshape(network: Network, operator: Operator, source: Value, shape: tup
 
 
 def _reshape(network: Network, operator: Operator) -> None:
-    source = network.value(operator.input(0, "the activation"))
+    index = operator.input(0, "the activation")
+    matrix = network.matrix(index)
+    source = network.value(index) if matrix is None else matrix.source
     options = operator.optional_options(Options.RESHAPE)
     # The shape is the second input, or an option in older files, or else that of the output tensor.
     if operator.optional_input(1) is not None:
-        shape = _indices(network, operator, 1, "the shape", MAX_RANK)
+        shape = small_integers(network, operator, 1, "the shape", MAX_RANK)
     else:
         option = [] if options is None else options.array(0, "<i4")[: MAX_RANK + 1].tolist()
         shape = option or list(network.tensors.get(operator.output).shape)
@@ -228,7 +210,8 @@ def _reshape(network: Network, operator: Operator) -> None:
     resolved = tuple(size // known if extent == -1 else extent for extent in shape)
     if math.prod(resolved) != size:
         raise ModelFormatError(f"the new shape {shape} has another number of elements than {list(source.shape)}")
-    _add_reshape(network, operator, source, resolved)
+    if not split_channels(network, operator, source, resolved):
+        _add_reshape(network, operator, source, resolved)
 
 
 def _squeeze(network: Network, operator: Operator) -> None:
@@ -275,22 +258,28 @@ def _dequantize(network: Network, operator: Operator) -> None:
 
 
 _TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
-    "ADD": _add,
+    "ADD": add,
     "AVERAGE_POOL_2D": _average_pool_2d,
+    "CONCATENATION": concatenation,
     "CONV_2D": _conv_2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "DEQUANTIZE": _dequantize,
     "FULLY_CONNECTED": _fully_connected,
+    "HARD_SWISH": lambda network, operator: _activation(network, operator, "hard_swish"),
     "LOGISTIC": lambda network, operator: _activation(network, operator, "sigmoid"),
     "MAX_POOL_2D": _max_pool_2d,
     "MEAN": _mean,
+    "MUL": mul,
     "PAD": _pad,
     "QUANTIZE": _quantize,
     "RELU": lambda network, operator: _activation(network, operator, "relu"),
     "RELU6": lambda network, operator: _activation(network, operator, "relu6"),
     "RESHAPE": _reshape,
+    "RESIZE_NEAREST_NEIGHBOR": resize_nearest_neighbor,
+    "SLICE": slice_,
     "SOFTMAX": _softmax,
     "SQUEEZE": _squeeze,
+    "TRANSPOSE": transpose,
 }
 
 

@@ -9,6 +9,7 @@ from sepconv.graph import ActivationName, Padding, Pair, same_padding
 from sepconv.io import _tflite_schema as schema
 from sepconv.io._tflite_network import Network, Value
 from sepconv.io._tflite_schema import Options
+from sepconv.io._tflite_tensors import INDEX_TYPES
 from sepconv.io.flatbuffer import Table
 
 MAX_STEP = 1 << 20  # of strides, dilations and paddings, as in the compiled core
@@ -55,6 +56,23 @@ class Window:
     dilation: Pair
     padding: Padding
     extent: Pair
+
+
+def image_input(network: Network, operator: Operator) -> Value:
+    """Input 0, which must be [n, h, w, c]."""
+    source = network.value(operator.input(0, "the activation"))
+    if len(source.shape) != 4:
+        raise UnsupportedError(f"the input has the shape {list(source.shape)}; it must be [n, h, w, c]")
+    return source
+
+
+def small_integers(network: Network, operator: Operator, position: int, what: str, max_size: int) -> list[int]:
+    """A small constant of integers, flattened."""
+    tensor = network.constant(operator.input(position, what))
+    values = tensor.values(what, INDEX_TYPES)
+    if values.size > max_size:
+        raise ModelFormatError(f"{what} has {values.size} elements; it must have at most {max_size}")
+    return [int(value) for value in values.reshape(-1)]
 
 
 def pair(options: Table, height_field: int, width_field: int, what: str, default: int = 0) -> Pair:

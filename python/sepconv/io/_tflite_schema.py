@@ -68,12 +68,15 @@ class Options(IntEnum):
     POOL_2D = 5
     FULLY_CONNECTED = 8
     SOFTMAX = 9
+    CONCATENATION = 10
     ADD = 11
     RESHAPE = 17
+    MUL = 21
     PAD = 22
     REDUCER = 27
     SQUEEZE = 30
     DEQUANTIZE = 38
+    RESIZE_NEAREST_NEIGHBOR = 74
     QUANTIZE = 89
 
 

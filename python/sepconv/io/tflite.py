@@ -75,7 +75,7 @@ def _read(data: memoryview) -> TfliteNetwork:
     outputs = [_output(network, index) for index in _indices(subgraph, schema.Subgraph.OUTPUTS, "network output")]
     if not outputs:
         raise ModelFormatError("the network has no output")
-    return TfliteNetwork(network.layers, tuple(outputs))
+    return TfliteNetwork(network.live_layers(outputs), tuple(outputs))
 
 
 def _indices(table: Table, field: int, what: str) -> list[int]:
