@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "base/aligned.h"
 #include "base/fp_env.h"
@@ -11,8 +12,6 @@
 namespace sepconv {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr auto kInterruptPeriod = std::chrono::milliseconds(50);
 constexpr std::size_t kStripBytes = 256 << 10;  // of buffers that a strip of rows goes through
 constexpr int kMostStripRows = 64;
 constexpr double kSecondsAThread = 10e-6;  // of work, that starting a thread for it pays
@@ -60,8 +59,7 @@ struct EagerBlock::Run {
   std::int64_t pieces;
   float* scratch;
   bool (*interrupted)();
-  Clock::time_point next_look;
-  std::atomic<std::int64_t> taken{0};
+  std::atomic<std::int64_t> taken{0}, finished{0};  // pieces
   std::atomic<bool> stopped{false};
 };
 
@@ -151,7 +149,6 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
   Scratch scratch(run.buffers.total * threads);
   run.scratch = scratch.floats();
   run.interrupted = interrupted;
-  run.next_look = Clock::now() + kInterruptPeriod;
   struct Job {
     const EagerBlock* block;
     Run* run;
@@ -169,18 +166,24 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
 void EagerBlock::work(Run& run, int thread) const noexcept {
   const FlushDenormals flush;
   const int h = out().h;
+  Watch watch(run.stopped, thread == 0 ? run.interrupted : nullptr);
   for (std::int64_t piece; (piece = run.taken.fetch_add(1, std::memory_order_relaxed)) < run.pieces;) {
     const std::int64_t end = run.rows * (piece + 1) / run.pieces;
     for (std::int64_t row = run.rows * piece / run.pieces; row < end;) {
       const int y = static_cast<int>(row % h);
       const int rows = static_cast<int>(std::min<std::int64_t>(h - y, end - row));
-      if (!run_rows(run, thread, row / h, y, y + rows, run.scratch + run.buffers.total * thread)) return;
+      if (!run_rows(run, watch, row / h, y, y + rows, run.scratch + run.buffers.total * thread)) return;
       row += rows;
     }
+    run.finished.fetch_add(1, std::memory_order_relaxed);
+  }
+  // The calling thread alone can see Ctrl-C: in a long call it looks out for the others until they are done.
+  while (watch.long_running() && run.finished.load(std::memory_order_relaxed) < run.pieces && !watch.look()) {
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
 }
 
-bool EagerBlock::run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, float* scratch) const noexcept {
+bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, float* scratch) const noexcept {
   const Buffers& b = run.buffers;
   const ConstPixels image = run.in.of_image(n), addend_image = run.addend.of_image(n);
   const Pixels out_image = run.out.of_image(n);
@@ -205,24 +208,24 @@ bool EagerBlock::run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, 
       if (first < needed.end && windowed_ > 0) {
         if (run.load) {
           const Rows loaded = rows_from(b.loaded, first, in().w, in().c);
-          load_rows(image, loaded, first, needed.end, in(), 1, table_);
+          load_rows(image, loaded, first, needed.end, in(), 1, table_, watch);
           from = loaded;
         }
         if (repeat_ == 1) {
-          stages_[0]->run(from, {}, ring, first, needed.end, stage_scratch);
+          stages_[0]->run(from, {}, ring, first, needed.end, stage_scratch, watch);
         } else {
           const Rows rows = rows_from(b.expanded, first, window->in.w, window->in.c);
-          stages_[0]->run(from, {}, rows, first, needed.end, stage_scratch);
-          load_rows({rows.data, 0, rows.row, rows.pixel, 1}, ring, first, needed.end, window->in, repeat_, table_);
+          stages_[0]->run(from, {}, rows, first, needed.end, stage_scratch, watch);
+          load_rows({rows.data, 0, rows.row, rows.pixel, 1}, ring, first, needed.end, window->in, repeat_, table_, watch);
         }
       } else if (first < needed.end && run.load) {
-        load_rows(image, ring, first, needed.end, in(), repeat_, table_);
+        load_rows(image, ring, first, needed.end, in(), repeat_, table_, watch);
       }
       next = std::max(next, needed.end);
       if (windowed_ > 0 || run.load) from = ring;
     } else if (run.load) {
       const Rows loaded = rows_from(b.loaded, y, in().w, in().c);
-      load_rows(image, loaded, y, end, in(), 1, table_);
+      load_rows(image, loaded, y, end, in(), 1, table_, watch);
       from = loaded;
     }
     ConstRows addend;
@@ -230,7 +233,7 @@ bool EagerBlock::run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, 
       addend = ConstRows(addend_image);
       if (run.load_addend) {
         const Rows loaded = rows_from(b.addend, y, out.w, out.c);
-        load_rows(addend_image, loaded, y, end, out, 1, table_);
+        load_rows(addend_image, loaded, y, end, out, 1, table_, watch);
         addend = loaded;
       }
     }
@@ -239,18 +242,11 @@ bool EagerBlock::run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, 
       const bool last = i + 1 == stages_.size();
       const Stage& stage = *stages_[i];
       const Rows to = last ? stored : rows_from(b.middle, y, stage.out.w, stage.out.c);
-      stage.run(from, last ? addend : ConstRows(), to, y, end, stage_scratch);
+      stage.run(from, last ? addend : ConstRows(), to, y, end, stage_scratch, watch);
       from = to;
     }
-    if (run.store) store_rows(stored, out_image, y, end, out, table_);
-    if (run.stopped.load(std::memory_order_relaxed)) return false;
-    if (thread == 0 && run.interrupted && Clock::now() >= run.next_look) {
-      run.next_look = Clock::now() + kInterruptPeriod;
-      if (run.interrupted()) {
-        run.stopped.store(true, std::memory_order_relaxed);
-        return false;
-      }
-    }
+    if (run.store) store_rows(stored, out_image, y, end, out, table_, watch);
+    if (watch.look()) return false;
   }
   return true;
 }

@@ -43,7 +43,7 @@ class EagerBlock {
   int worthwhile_threads(std::int64_t images, int threads) const;
   void work(Run& run, int thread) const noexcept;
   // Rows [y0, y1) of image n; false when interrupted.
-  bool run_rows(Run& run, int thread, std::int64_t n, int y0, int y1, float* scratch) const noexcept;
+  bool run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, float* scratch) const noexcept;
 
   const KernelTable& table_;
   std::vector<std::unique_ptr<Stage>> stages_;

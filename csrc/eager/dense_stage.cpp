@@ -27,17 +27,22 @@ class DenseStage final : public Stage {
     scratch_floats = segments_ * (sizeof(Segment) / sizeof(float)) + patch;
   }
 
-  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch) const noexcept override {
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch,
+           Watch& watch) const noexcept override {
     auto* const segments = reinterpret_cast<Segment*>(scratch);
     float* const patch = scratch + segments_ * (sizeof(Segment) / sizeof(float));
     const Tiles tiles(out.w, highest_);
     for (int y = y0; y < y1; ++y) {
-      for (int i = 0; i < tiles.count(); ++i) tile(from, to, y, tiles.begin(i), tiles.height(i), segments, patch);
+      for (int i = 0; i < tiles.count(); ++i) {
+        if (!tile(from, to, y, tiles.begin(i), tiles.height(i), segments, patch, watch)) return;
+      }
     }
   }
 
  private:
-  void tile(const ConstRows& from, const Rows& to, int y, int first, int rows, Segment* segments, float* patch) const noexcept {
+  // False where it left off.
+  bool tile(const ConstRows& from, const Rows& to, int y, int first, int rows, Segment* segments, float* patch,
+            Watch& watch) const noexcept {
     const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
@@ -69,9 +74,12 @@ class DenseStage final : public Stage {
         g.c = c + group * outputs + channel;
         g.last_lanes = channels % table_.vector;
         table_.gemm_strided_f32[packed.vectors(p) - 1][rows - 1](g);
+        const std::int64_t written = std::int64_t{1} * rows * channels;
+        if (watch.leave(written * static_cast<std::int64_t>(segments_) * group_, written)) return false;
       }
     }
     activate(c, to.pixel, rows, out.c);
+    return true;
   }
 
   // The runs of k of one output pixel: a tap each, or a row of taps where nothing lies between their channels.

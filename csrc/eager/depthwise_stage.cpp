@@ -26,7 +26,8 @@ class DepthwiseStage final : public Stage {
     scratch_floats = (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float) * pointers_ + zeros();
   }
 
-  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch) const noexcept override {
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch,
+           Watch& watch) const noexcept override {
     auto* const rows = reinterpret_cast<const float**>(scratch);
     auto* const steps = reinterpret_cast<std::ptrdiff_t*>(rows + pointers_);
     auto* const zero = reinterpret_cast<float*>(steps + pointers_);
@@ -60,8 +61,8 @@ class DepthwiseStage final : public Stage {
       d.w = weights_->depthwise->block(0);
       d.blocks = fast_ ? full : full + (rest != 0);
       d.last_lanes = rest;
-      (fast_ ? fast_ : table_.depthwise_pixels_any_f32)(d);
-      if (fast_ && rest) tail(d, full, count);
+      if (!columns(fast_ ? fast_ : table_.depthwise_pixels_any_f32, d, watch)) return;
+      if (fast_ && rest && !tail(d, full, count, watch)) return;
       for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
     }
   }
@@ -69,8 +70,25 @@ class DepthwiseStage final : public Stage {
  private:
   std::size_t zeros() const { return static_cast<std::size_t>(blocks_of(out.c, table_)) * table_.vector; }
 
+  // Runs a kernel over all columns, a part after the other where they are many; false where it left off.
+  bool columns(DepthwisePixelsKernel pixels, const DepthwisePixels& d, Watch& watch) const noexcept {
+    constexpr int kTiles = 28;  // whole tiles of every kernel
+    constexpr std::int64_t kMacs = 8 << 20;
+    const std::int64_t written = std::int64_t{1} * d.out_rows * d.blocks * table_.vector, macs = written * d.kh * d.kw;
+    const int most = static_cast<int>(std::clamp<std::int64_t>(kMacs / macs / kTiles, 1, out.w)) * kTiles;
+    DepthwisePixels part = d;
+    for (int x = 0; x < d.out_w; x += most) {
+      part.out_w = std::min(most, d.out_w - x);
+      part.out = d.out + x * d.out_pixel;
+      part.pad_left = d.pad_left - x * d.stride_w;
+      pixels(part);
+      if (watch.leave(macs * part.out_w, written * part.out_w)) return false;
+    }
+    return true;
+  }
+
   // The last block of a fast kernel's rows.
-  void tail(const DepthwisePixels& whole, int block, int count) const noexcept {
+  bool tail(const DepthwisePixels& whole, int block, int count, Watch& watch) const noexcept {
     const int c = block * table_.vector;
     DepthwisePixels d = whole;
     for (int i = 0; i < count; ++i) const_cast<const float**>(d.rows)[i] += c;
@@ -81,8 +99,9 @@ class DepthwiseStage final : public Stage {
       d.rows = whole.rows + o * window.stride_h;
       d.steps = whole.steps + o * window.stride_h;
       d.out = whole.out + o * whole.out_row + c;
-      table_.depthwise_pixels_any_f32(d);
+      if (!columns(table_.depthwise_pixels_any_f32, d, watch)) return false;
     }
+    return true;
   }
 
   DepthwisePixelsKernel fast_ = nullptr;

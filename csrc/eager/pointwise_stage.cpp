@@ -17,17 +17,19 @@ class PointwiseStage final : public Stage {
              table.isa;
   }
 
-  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float*) const noexcept override {
+  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float*,
+           Watch& watch) const noexcept override {
     for (int y = y0; y < y1;) {
       int count = std::min(from.together(y, y1 - y, in.w), to.together(y, y1 - y, in.w));
       if (addend.data) count = std::min(count, addend.together(y, y1 - y, in.w));
-      multiply(from, addend, to, y, count * in.w);
+      if (!multiply(from, addend, to, y, count * in.w, watch)) return;
       y += count;
     }
   }
 
  private:
-  void multiply(const ConstRows& from, const ConstRows& addend, const Rows& to, int y, int pixels) const noexcept {
+  // False where it left off.
+  bool multiply(const ConstRows& from, const ConstRows& addend, const Rows& to, int y, int pixels, Watch& watch) const noexcept {
     const int v = table_.vector;
     const Tiles tiles(pixels, tile_rows(highest_, from.pixel));
     const Prefetch prefetch = weight_prefetch(packed_.panel_bytes(), tiles.count(), in.c);
@@ -54,16 +56,22 @@ class PointwiseStage final : public Stage {
       prefetch.set(g, packed_.panel(p + 1), i);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate(g.c, to.pixel, rows, channels);
+      return !watch.leave(std::int64_t{1} * rows * channels * in.c, std::int64_t{1} * rows * channels);
     };
     if (packed_.bytes() <= kResidentWeights) {
       for (int i = 0; i < tiles.count(); ++i) {
-        for (int p = 0; p < packed_.panels(); ++p) tile(p, i);
+        for (int p = 0; p < packed_.panels(); ++p) {
+          if (!tile(p, i)) return false;
+        }
       }
     } else {
       for (int p = 0; p < packed_.panels(); ++p) {
-        for (int i = 0; i < tiles.count(); ++i) tile(p, i);
+        for (int i = 0; i < tiles.count(); ++i) {
+          if (!tile(p, i)) return false;
+        }
       }
     }
+    return true;
   }
 
   const PackedGemm& packed_;

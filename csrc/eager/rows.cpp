@@ -1,8 +1,19 @@
 #include "eager/rows.h"
 
-namespace sepconv {
+#include <algorithm>
 
-void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const Shape& in, int repeat, const KernelTable& table) {
+namespace sepconv {
+namespace {
+
+// How many channels are transposed at a time: whole tiles of every ISA. In an array that was never touched each begins a
+// page of its own, perhaps a huge one, which takes the time of so many multiply-adds.
+constexpr int kChannels = 16;
+constexpr std::int64_t kPage = 1 << 18;
+
+}  // namespace
+
+void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const Shape& in, int repeat, const KernelTable& table,
+               Watch& watch) {
   for (int y = y0; y < y1;) {
     int count = to.together(y, y1 - y, in.w);
     if (image.row != in.w * image.pixel) count = 1;
@@ -10,20 +21,26 @@ void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const S
     const float* const from = image.at(y, 0);
     float* const rows = to.at(y);
     if (image.pixel == 1 && repeat == 1) {
-      table.transpose_f32(from, image.channel, rows, to.pixel, in.c, pixels);
+      for (int c = 0; c < in.c; c += kChannels) {
+        const int channels = std::min(kChannels, in.c - c);
+        table.transpose_f32(from + c * image.channel, image.channel, rows + c, to.pixel, channels, pixels);
+        if (watch.leave(channels * kPage, channels * pixels)) return;
+      }
     } else {
       for (std::int64_t x = 0; x < pixels; ++x) {
         float* out = rows + x * to.pixel;
         for (int c = 0; c < in.c; ++c) {
           for (int m = 0; m < repeat; ++m) *out++ = from[x * image.pixel + c * image.channel];
         }
+        if (watch.leave(0, std::int64_t{1} * in.c * repeat)) return;
       }
     }
     y += count;
   }
 }
 
-void store_rows(const ConstRows& from, const Pixels& image, int y0, int y1, const Shape& out, const KernelTable& table) {
+void store_rows(const ConstRows& from, const Pixels& image, int y0, int y1, const Shape& out, const KernelTable& table,
+                Watch& watch) {
   for (int y = y0; y < y1;) {
     int count = from.together(y, y1 - y, out.w);
     if (image.row != out.w * image.pixel) count = 1;
@@ -31,10 +48,15 @@ void store_rows(const ConstRows& from, const Pixels& image, int y0, int y1, cons
     const float* const rows = from.at(y);
     float* const to = image.at(y, 0);
     if (image.pixel == 1) {
-      table.transpose_f32(rows, from.pixel, to, image.channel, pixels, out.c);
+      for (int c = 0; c < out.c; c += kChannels) {
+        const int channels = std::min(kChannels, out.c - c);
+        table.transpose_f32(rows + c, from.pixel, to + c * image.channel, image.channel, pixels, channels);
+        if (watch.leave(channels * kPage, channels * pixels)) return;
+      }
     } else {
       for (std::int64_t x = 0; x < pixels; ++x) {
         for (int c = 0; c < out.c; ++c) to[x * image.pixel + c * image.channel] = rows[x * from.pixel + c];
+        if (watch.leave(0, out.c)) return;
       }
     }
     y += count;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
+#include "eager/watch.h"
 #include "kernels/table.h"
 
 namespace sepconv {
@@ -47,9 +48,10 @@ using ConstRows = BasicRows<const float>;
 using Rows = BasicRows<float>;
 
 // Rows [y0, y1) of an image into rows of channels, each channel `repeat` times: what the kernels can read.
-void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const Shape& in, int repeat, const KernelTable&);
+void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const Shape& in, int repeat, const KernelTable&,
+               Watch&);
 
-// Rows [y0, y1) to an image of any strides.
-void store_rows(const ConstRows& from, const Pixels& image, int y0, int y1, const Shape& out, const KernelTable&);
+// Rows [y0, y1) to an image of any strides. Both return early where the watch says so.
+void store_rows(const ConstRows& from, const Pixels& image, int y0, int y1, const Shape& out, const KernelTable&, Watch&);
 
 }  // namespace sepconv

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "eager/rows.h"
+#include "eager/watch.h"
 #include "ops/row_op.h"
 #include "pack/pack.h"
 
@@ -39,8 +40,9 @@ class Stage {
   virtual ~Stage() = default;
 
   // Output rows [y0, y1) from input rows; where `addend` has data it is added before the activation. `scratch`:
-  // scratch_floats of them.
-  virtual void run(const ConstRows& in, const ConstRows& addend, const Rows& out, int y0, int y1, float* scratch) const noexcept = 0;
+  // scratch_floats of them. Returns early where the watch says so.
+  virtual void run(const ConstRows& in, const ConstRows& addend, const Rows& out, int y0, int y1, float* scratch,
+                   Watch& watch) const noexcept = 0;
 
   RowRange input_rows(int y0, int y1) const;
 

@@ -6,6 +6,7 @@ What is taken: numpy arrays, objects with ``__dlpack__`` in CPU memory, the buff
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ FLOAT32 = np.dtype(np.float32)
 HOST_DEVICES = (1, 3, 11)
 DEVICE_NAMES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "CUDA managed", 14: "oneAPI"}
 DLPACK_VERSION = (1, 1)
+PART = 1 << 22  # numbers that are converted at a time
 MUST_HAVE = "must have float32, float16, bfloat16 or float64"
 
 
@@ -64,23 +66,60 @@ def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """The values themselves where they are aligned float32 of this machine's byte order, else a copy."""
     if values.dtype == FLOAT32 and values.flags.aligned:
         return values
-    if values.dtype == np.uint16:  # bfloat16: the upper half of a float32
-        return (values.astype(np.uint32, order="C") << np.uint32(16)).view(FLOAT32)
-    return values.astype(FLOAT32, order="C")
+    result = np.empty(values.shape, FLOAT32)
+    _in_parts(values, result, _widen if values.dtype == np.uint16 else _copy)
+    return result
 
 
 def as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The nearest bfloat16 numbers, ties to even, as uint16; laid out in memory as ``values`` are."""
-    bits = values.view(np.uint32)
-    upper = bits >> np.uint32(16)
-    # Beyond the largest number the carry makes an infinity, as it must; NaNs keep their sign and become quiet.
-    nearest = (bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
-    return np.where(np.isnan(values), upper | np.uint32(0x40), nearest).astype(np.uint16)
+    result = np.empty_like(values, np.uint16)
+    _in_parts(values, result, _narrow)
+    return result
+
+
+def as_type(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values in a floating type, or uint16 for bfloat16; themselves where they have it, else laid out like them."""
+    if dtype == np.uint16:
+        return as_bfloat16(values)
+    if dtype == FLOAT32:
+        return values
+    result = np.empty_like(values, dtype)
+    store(values, result)
+    return result
 
 
 def store(result: NDArray[np.float32], target: NDArray[Any]) -> None:
     """Write the result into an array of any taken type."""
-    target[...] = as_bfloat16(result) if target.dtype == np.uint16 else result
+    _in_parts(result, target, _narrow if target.dtype == np.uint16 else _copy)
+
+
+def _in_parts(source: NDArray[Any], target: NDArray[Any], convert: Callable[[Any, Any], None]) -> None:
+    """convert(target, source), a part after the other: Python looks for Ctrl-C between them, and numpy within none."""
+    if source.size <= PART:
+        convert(target, source)
+        return
+    axis = next(axis for axis, size in enumerate(source.shape) if size > 1)
+    middle = source.shape[axis] // 2
+    for part in (slice(None, middle), slice(middle, None)):
+        at = (*(slice(None),) * axis, part)
+        _in_parts(source[at], target[at], convert)
+
+
+def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:
+    target[...] = source
+
+
+def _widen(target: NDArray[np.float32], source: NDArray[np.uint16]) -> None:
+    target[...] = (source.astype(np.uint32) << np.uint32(16)).view(FLOAT32)  # the upper half of a float32
+
+
+def _narrow(target: NDArray[np.uint16], source: NDArray[np.float32]) -> None:
+    bits = source.view(np.uint32)
+    upper = bits >> np.uint32(16)
+    # Beyond the largest number the carry makes an infinity, as it must; NaNs keep their sign and become quiet.
+    nearest = (bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
+    target[...] = np.where(np.isnan(source), upper | np.uint32(0x40), nearest)
 
 
 def _from_dlpack(argument: str, x: Any) -> Taken:
@@ -141,14 +180,13 @@ def _from_buffer(argument: str, x: Any) -> NDArray[Any]:
 
 def give(result: NDArray[np.float32], like: Taken) -> Any:
     """The result as the caller's kind of array and type: an array of the library that ``like`` comes from."""
-    bfloat16 = like.values.dtype == np.uint16
-    numbers: NDArray[Any] = as_bfloat16(result) if bfloat16 else result.astype(like.values.dtype, copy=False)
+    numbers = as_type(result, like.values.dtype)
     if like.caller is None:
         return numbers if like.own_type is None else numbers.view(like.own_type)
     from_dlpack = _namespace_function(like.caller)
     if from_dlpack is not None:
         return from_dlpack(_core.DLPackArray(numbers))
-    return result if bfloat16 else numbers  # numpy has no bfloat16
+    return result if numbers.dtype == np.uint16 else numbers  # numpy has no bfloat16
 
 
 def _namespace_function(x: Any) -> Any:
