@@ -18,7 +18,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="write a network as an ONNX, TFLite or ncnn file",
         description="Write a network, in float32, as an ONNX (checked by onnx.checker), TFLite or ncnn file.",
     )
-    parser.add_argument("model", metavar="MODEL", help="as for bench: mobilenet_v1_1.0_224, or a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="as for bench: mobilenet_v1_1.0_224, or a .tflite or .onnx file")
     parser.add_argument("path", metavar="FILE", help="name.onnx, name.tflite, or name.param (and name.bin) for ncnn")
     parser.add_argument("--weights", metavar="FILE", help="trained weights for a model given by name (default: random)")
     parser.add_argument("--batch", type=positive, metavar="N", help="default: left open in ONNX, else 1")

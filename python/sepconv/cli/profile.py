@@ -20,7 +20,7 @@ holds them. Both are measured first."""
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("profile", help="where a network's time goes", description=DESCRIPTION)
-    parser.add_argument("model", metavar="MODEL", help="as for bench: mobilenet_v1_1.0_224, or a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="as for bench: mobilenet_v1_1.0_224, or a .tflite or .onnx file")
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images a run (default: %(default)s)")
     parser.add_argument("--repeat", type=positive, default=100, metavar="N", help="runs (default: %(default)s)")

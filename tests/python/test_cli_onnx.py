@@ -1,0 +1,68 @@
+"""An .onnx file through the command line, from end to end: each command that takes a file of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs the extra onnx")
+pytest.importorskip("sepconv._core", reason="needs the built engine")
+
+import sepconv
+from sepconv import cli, images
+from sepconv.conventions import guess
+from sepconv.model import Model
+
+NAME = "mobilenet_v2_0.35_64"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("models") / "network.onnx"
+    assert cli.main(["export", NAME, str(path)]) == 0
+    return path
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_classify_gives_what_the_file_gives(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pillow: Any = pytest.importorskip("PIL.Image", reason="needs pillow (extra demo)")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    pillow.fromarray(pixels).resize((73, 73)).save(tmp_path / "photograph.png")
+    text = out(capsys, "classify", str(tmp_path / "photograph.png"), "--model", str(file), "--repeat", "1", "--json")
+    result = json.loads(text)
+    convention = guess("float32", 1000)
+    photograph = images.load_image(tmp_path / "photograph.png")
+    x = convention.to_input(images.resize(photograph, convention, 64, 64))
+    loaded: Any = sepconv.load(file)
+    scores = loaded(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    assert result["top"][0]["index"] == int(np.argmax(scores))
+    assert result["input"] == [64, 64, 3]
+
+
+def test_bench_profile_and_export_take_it(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ("--rounds", "2", "--burst", "1", "--contenders", "numpy")
+    assert "sepconv" in out(capsys, "bench", str(file), *quick)
+    assert "gemm_f32_" in out(capsys, "profile", str(file), "--repeat", "2")
+    again = tmp_path / "again.onnx"
+    out(capsys, "export", str(file), str(again))
+    x = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
+    first, second = (sepconv.load(path) for path in (file, again))
+    assert not isinstance(first, Model)
+    assert np.array_equal(first(x), second(x))
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"\x08\x07not a model")
+    for arguments in (("bench", str(bad)), ("profile", str(bad)), ("export", str(bad), str(tmp_path / "x.tflite"))):
+        assert cli.main(arguments) == 2
+        assert "bad.onnx" in capsys.readouterr().err
