@@ -13,7 +13,16 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch_families import MobileNetV3Small, ShuffleNetV2, channel_shuffle  # noqa: E402
-from torch_networks import LAST, Calls, all_replaced, assert_same, image, random_statistics, runs  # noqa: E402
+from torch_networks import (  # noqa: E402
+    LAST,
+    Calls,
+    all_replaced,
+    assert_same,
+    check_behind_a_convolution,
+    image,
+    random_statistics,
+    runs,
+)
 
 import sepconv.torch  # noqa: E402
 from sepconv.torch import optimize  # noqa: E402
@@ -120,13 +129,7 @@ OPERATORS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator_behind_a_convolution(name: str) -> None:
-    what = OPERATORS[name]
-    after = what if isinstance(what, nn.Module) else Calls(what)
-    module = random_statistics(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), after))
-    optimized = optimize(module)
-    for x in (image(1, 3, 12, 9), image(4, 3, 12, 9).to(memory_format=LAST), image(2, 3, 24, 9)[:, :, ::2]):
-        assert_same(module, optimized, x)
-    assert all_replaced(optimized), optimized.report
+    check_behind_a_convolution(OPERATORS[name])
 
 
 def test_squeeze_and_excite_with_views() -> None:

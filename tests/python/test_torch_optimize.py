@@ -20,6 +20,7 @@ from torch_networks import (  # noqa: E402
     MobileNetV2,
     all_replaced,
     assert_same,
+    check_behind_a_convolution,
     image,
     random_statistics,
     runs,
@@ -142,13 +143,7 @@ def test_each_convolution(name: str) -> None:
 
 @pytest.mark.parametrize("name", AFTER)
 def test_each_operator_behind_a_convolution(name: str) -> None:
-    what = AFTER[name]
-    after = what if isinstance(what, nn.Module) else Calls(what)
-    module = random_statistics(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), after))
-    optimized = optimize(module)
-    for x in (image(1, 3, 12, 9), image(4, 3, 12, 9).to(memory_format=LAST), image(2, 3, 24, 9)[:, :, ::2]):
-        assert_same(module, optimized, x)
-    assert all_replaced(optimized), optimized.report
+    check_behind_a_convolution(AFTER[name])
 
 
 def test_residuals_and_several_inputs() -> None:

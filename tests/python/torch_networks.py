@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sepconv.torch import Optimized
+from sepconv.torch import Optimized, optimize
 
 LAST = torch.channels_last
 
@@ -108,6 +108,16 @@ def assert_same(module: Any, optimized: Any, *inputs: Any, bound: float = 1e-5) 
         if not (isinstance(optimized, Optimized) and optimized.report.left):  # else torch chose
             assert got.is_contiguous(memory_format=LAST if channels_last else torch.contiguous_format)
         torch.testing.assert_close(got, want, rtol=bound, atol=bound * max(1.0, float(want.abs().max())))
+
+
+def check_behind_a_convolution(what: Any) -> None:
+    """A module, or a function of a module and a tensor, is replaced whole behind a convolution of 8 channels."""
+    after = what if isinstance(what, nn.Module) else Calls(what)
+    module = random_statistics(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), after))
+    optimized = optimize(module)
+    for x in (image(1, 3, 12, 9), image(4, 3, 12, 9).to(memory_format=LAST), image(2, 3, 24, 9)[:, :, ::2]):
+        assert_same(module, optimized, x)
+    assert all_replaced(optimized), optimized.report
 
 
 def all_replaced(optimized: Optimized) -> bool:
