@@ -33,7 +33,8 @@ from sepconv.models import (
 )
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-INTERRUPT_LIMIT = 0.2  # seconds from Ctrl-C to KeyboardInterrupt
+# Seconds from Ctrl-C to KeyboardInterrupt. Code that a sanitizer watches takes several times as long.
+INTERRUPT_LIMIT = 2.0 if "libasan" in os.environ.get("LD_PRELOAD", "") else 0.2
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
