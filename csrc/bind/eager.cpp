@@ -20,7 +20,7 @@ WeightKind to_kind(const std::string& name) {
 
 std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatArray& w,
                                            const std::optional<py::array_t<float, py::array::c_style>>& bias, int groups,
-                                           const std::optional<std::string>& isa) {
+                                           std::int64_t pixels, const std::optional<std::string>& isa) {
   if (w.ndim() != 4) throw std::invalid_argument("weight has rank " + std::to_string(w.ndim()) + ", must have 4");
   WeightView view{reinterpret_cast<const char*>(w.data()), {}, {}};
   for (int i = 0; i < 4; ++i) {
@@ -31,7 +31,7 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
   const int outputs = view.dims[kind == "depthwise" ? 2 : 3];
   if (groups < 1 || outputs % groups) throw std::invalid_argument("groups does not divide the outputs");
   if (bias && (bias->ndim() != 1 || bias->shape(0) != outputs)) throw std::invalid_argument("bias does not have the outputs' length");
-  return std::make_shared<EagerWeights>(to_kind(kind), view, bias ? bias->data() : nullptr, groups,
+  return std::make_shared<EagerWeights>(to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
                                         isa ? kernels(*isa) : kernels());
 }
 
@@ -101,7 +101,8 @@ void call_into(const EagerBlock& block, const py::handle& x, const py::object& a
 void add_eager(py::module_& module) {
   using py::arg;
   py::class_<EagerWeights, std::shared_ptr<EagerWeights>>(module, "Weights")
-      .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"), arg("isa") = py::none());
+      .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"),
+           arg("pixels") = 0, arg("isa") = py::none(), py::keep_alive<1, 3>());
 
   py::class_<EagerBlock>(module, "Block")
       .def("__init__", constructor(+[](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages,

@@ -13,6 +13,7 @@ namespace sepconv {
 namespace {
 
 constexpr std::size_t kStripBytes = 256 << 10;  // of buffers that a strip of rows goes through
+constexpr std::size_t kPackedStripBytes = 1 << 20;  // where each strip packs weights
 constexpr int kMostStripRows = 64;
 constexpr double kSecondsAThread = 10e-6;  // of work, that starting a thread for it pays
 
@@ -95,7 +96,8 @@ EagerBlock::Buffers EagerBlock::lay_out(bool load, bool store, bool load_addend)
 
   Buffers b;
   const std::size_t each = (window_row + expanded_row + loaded_row) * stride + middle_row + out_row * (store + load_addend);
-  const std::size_t rows = each == 0 ? kMostStripRows : kStripBytes / sizeof(float) / each;
+  const bool packs = std::any_of(stages_.begin(), stages_.end(), [](const auto& stage) { return stage->packs; });
+  const std::size_t rows = each == 0 ? kMostStripRows : (packs ? kPackedStripBytes : kStripBytes) / sizeof(float) / each;
   b.strip = static_cast<int>(std::clamp<std::size_t>(rows, 1, std::min(kMostStripRows, last.out.h)));
   if (b.strip > 2 && b.strip < last.out.h) b.strip -= b.strip % 2;  // depthwise kernels take two
   if (window) {

@@ -6,6 +6,7 @@ namespace sepconv {
 namespace {
 
 constexpr std::size_t kResidentWeights = 256 << 10;
+constexpr int kPanelsTogether = 8;  // packed at once: a megabyte of 1024 channels, half of an L2
 
 class PointwiseStage final : public Stage {
  public:
@@ -15,24 +16,42 @@ class PointwiseStage final : public Stage {
     highest_ = table.gemm_rows[packed_.vectors(0) - 1];
     kernel = "gemm_strided_f32_" + std::to_string(highest_) + "x" + std::to_string(packed_.vectors(0) * table.vector) + "__" +
              table.isa;
+    packs = packed_.later();
+    if (packs) scratch_floats = packed_.panel_bytes() / sizeof(float) * std::min(kPanelsTogether, packed_.panels());
   }
 
-  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float*,
+  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float* scratch,
            Watch& watch) const noexcept override {
-    for (int y = y0; y < y1;) {
-      int count = std::min(from.together(y, y1 - y, in.w), to.together(y, y1 - y, in.w));
-      if (addend.data) count = std::min(count, addend.together(y, y1 - y, in.w));
-      if (!multiply(from, addend, to, y, count * in.w, watch)) return;
-      y += count;
+    // False where it left off.
+    const auto panels = [&](int first, int end, const float* packed) {
+      for (int y = y0; y < y1;) {
+        int count = std::min(from.together(y, y1 - y, in.w), to.together(y, y1 - y, in.w));
+        if (addend.data) count = std::min(count, addend.together(y, y1 - y, in.w));
+        if (!multiply(from, addend, to, y, count * in.w, first, end, packed, watch)) return false;
+        y += count;
+      }
+      return true;
+    };
+    if (!packs) {
+      panels(0, packed_.panels(), packed_.panel(0));
+      return;
+    }
+    for (int p = 0; p < packed_.panels(); p += kPanelsTogether) {
+      const int end = std::min(p + kPanelsTogether, packed_.panels());
+      packed_.pack(p, end - p, scratch);
+      if (!panels(p, end, scratch)) return;
     }
   }
 
  private:
-  // False where it left off.
-  bool multiply(const ConstRows& from, const ConstRows& addend, const Rows& to, int y, int pixels, Watch& watch) const noexcept {
+  // By panels [first_panel, end_panel), of which the first lies at `packed`. False where it left off.
+  bool multiply(const ConstRows& from, const ConstRows& addend, const Rows& to, int y, int pixels, int first_panel, int end_panel,
+                const float* packed, Watch& watch) const noexcept {
     const int v = table_.vector;
     const Tiles tiles(pixels, tile_rows(highest_, from.pixel));
-    const Prefetch prefetch = weight_prefetch(packed_.panel_bytes(), tiles.count(), in.c);
+    const std::size_t panel_floats = packed_.panel_bytes() / sizeof(float);
+    // What was just packed is in L2 already.
+    const Prefetch prefetch = weight_prefetch(packs ? 0 : packed_.panel_bytes(), tiles.count(), in.c);
     const Segment segment{0, in.c};
     const float* const a = from.at(y);
     float* const c = to.at(y);
@@ -49,23 +68,23 @@ class PointwiseStage final : public Stage {
       const int rows = tiles.height(i), vectors = packed_.vectors(p), channel = packed_.first_block(p) * v;
       const int channels = std::min(vectors * v, out.c - channel);
       g.a = a + first * from.pixel;
-      g.b = packed_.panel(p);
+      g.b = packed + (p - first_panel) * panel_floats;
       g.c = c + first * to.pixel + channel;
       g.residual = residual ? residual + first * addend.pixel + channel : nullptr;
       g.last_lanes = channels % v;
-      prefetch.set(g, packed_.panel(p + 1), i);
+      prefetch.set(g, g.b + panel_floats, i);
       table_.gemm_strided_f32[vectors - 1][rows - 1](g);
       activate(g.c, to.pixel, rows, channels);
       return !watch.leave(std::int64_t{1} * rows * channels * in.c, std::int64_t{1} * rows * channels);
     };
-    if (packed_.bytes() <= kResidentWeights) {
+    if ((end_panel - first_panel) * packed_.panel_bytes() <= kResidentWeights) {
       for (int i = 0; i < tiles.count(); ++i) {
-        for (int p = 0; p < packed_.panels(); ++p) {
+        for (int p = first_panel; p < end_panel; ++p) {
           if (!tile(p, i)) return false;
         }
       }
     } else {
-      for (int p = 0; p < packed_.panels(); ++p) {
+      for (int p = first_panel; p < end_panel; ++p) {
         for (int i = 0; i < tiles.count(); ++i) {
           if (!tile(p, i)) return false;
         }

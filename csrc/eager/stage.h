@@ -17,9 +17,11 @@ enum class WeightKind { depthwise, pointwise, dense };
 // Weights and bias of one convolution, packed.
 class EagerWeights {
  public:
-  // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1], float-aligned; `bias`: N of them or nullptr. Throws
-  // std::bad_alloc.
-  EagerWeights(WeightKind kind, const WeightView& weight, const float* bias, int groups, const KernelTable& table);
+  // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1], float-aligned; `bias`: N of them or nullptr. `pixels`: of the
+  // only call that they serve, or 0. Of few, large pointwise weights are packed in that call, a part just before it is
+  // multiplied: `weight` must last as long. Throws std::bad_alloc.
+  EagerWeights(WeightKind kind, const WeightView& weight, const float* bias, int groups, std::int64_t pixels,
+               const KernelTable& table);
 
   ~EagerWeights();
   EagerWeights(const EagerWeights&) = delete;
@@ -51,6 +53,7 @@ class Stage {
   std::string kernel;
   std::size_t scratch_floats = 0;
   std::size_t weight_bytes = 0;
+  bool packs = false;  // in each run: the more rows, the better
   int repeat = 1;  // how often each channel of the input must come: a depthwise convolution's multiplier
 
  protected:

@@ -1,11 +1,14 @@
 #include "pack/pack.h"
 
 #include <cstring>
+#include <utility>
 
 #include "base/fp_env.h"
 
 namespace sepconv {
 namespace {
+
+constexpr int kPanelsTogether = 8;
 
 float fold(const char* weight, double scale) {
   float w;
@@ -27,27 +30,73 @@ bool plain(const WeightView& w, const Affine& affine, int axis) {
 
 double scale_of(const Affine& affine, int n) { return affine.scale.empty() ? 1.0 : affine.scale[n]; }
 
+// Copies of a size that the compiler knows are no calls.
+template <std::size_t Bytes>
+void copy_rows(const char* from, std::ptrdiff_t step, int rows, char* to, std::size_t panel_bytes, int panels) {
+  for (int c = 0; c < rows; ++c, from += step, to += Bytes) {
+    for (int p = 0; p < panels; ++p) std::memcpy(to + p * panel_bytes, from + p * Bytes, Bytes);
+  }
+}
+
+// Rows of weights whose outputs lie side by side, into as many full panels. Row by row: a column of panels would meet a
+// new page with each row, and no prefetch.
+void copy_panels(const WeightView& w, int first, int panels, std::size_t panel_bytes, std::size_t width, char* to) {
+  const char* const from = w.address(0, 0, 0, 0) + first * width;
+  const int rows = w.dims[2];
+  switch (width) {
+    case 16: return copy_rows<16>(from, w.strides[2], rows, to, panel_bytes, panels);
+    case 32: return copy_rows<32>(from, w.strides[2], rows, to, panel_bytes, panels);
+    case 64: return copy_rows<64>(from, w.strides[2], rows, to, panel_bytes, panels);
+    case 128: return copy_rows<128>(from, w.strides[2], rows, to, panel_bytes, panels);
+    default: break;
+  }
+  for (int c = 0; c < rows; ++c, to += width) {
+    for (int p = 0; p < panels; ++p) std::memcpy(to + p * panel_bytes, from + c * w.strides[2] + p * width, width);
+  }
+}
+
 const float* as_floats(const char* address) { return reinterpret_cast<const float*>(address); }
 
 }  // namespace
 
-PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) {
-  const int v = table.vector;
+void PackedGemm::lay_out(const WeightView& w) {
+  const int v = table_.vector;
   const auto [kh, kw, channels, outputs] = w.dims;
   const std::size_t k = std::size_t{1} * kh * kw * channels;
   blocks_ = (outputs + v - 1) / v;
-  panel_vectors_ = table.gemm_vectors;
+  panel_vectors_ = table_.gemm_vectors;
   panel_stride_ = (k + 1) * panel_vectors_ * v;
-  const std::size_t floats = (k + 1) * blocks_ * v;
-  bytes_ = floats * sizeof(float);
-  data_ = store.take(floats);
+  bytes_ = (k + 1) * blocks_ * v * sizeof(float);
+}
 
-  for (int p = 0; p < panels(); ++p) {
+PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) : table_(table) {
+  lay_out(w);
+  data_ = store.take(bytes_ / sizeof(float));
+  pack(w, affine, 0, panels(), data_);
+}
+
+PackedGemm::PackedGemm(const WeightView& w, Affine affine, const KernelTable& table)
+    : table_(table), source_(w), affine_(std::move(affine)) {
+  lay_out(w);
+}
+
+void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel, int count, float* to) const {
+  const int v = table_.vector;
+  const auto [kh, kw, channels, outputs] = w.dims;
+  // Full panels of a 1×1 window, their outputs side by side.
+  const int end = first_panel + count;
+  const int full = kh * kw == 1 && plain(w, affine, 3) ? std::min(end, outputs / (panel_vectors_ * v)) : 0;
+  for (int p = first_panel; p < full; p += kPanelsTogether) {
+    copy_panels(w, p, std::min(kPanelsTogether, full - p), panel_bytes(), sizeof(float) * panel_vectors_ * v,
+                reinterpret_cast<char*>(to + (p - first_panel) * panel_stride_ + panel_vectors_ * v));
+  }
+  for (int p = first_panel; p < end; ++p) {
     const int width = vectors(p) * v;
     const int first = first_block(p) * v;
     const int real = std::min(width, outputs - first);
-    float* out = data_ + p * panel_stride_;
+    float* out = to + (p - first_panel) * panel_stride_;
     for (int i = 0; i < width; ++i) out[i] = i < real ? packed_bias(affine.shift[first + i]) : 0.0f;
+    if (p < full) continue;
     out += width;
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
@@ -56,7 +105,7 @@ PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTa
           continue;
         }
         if (real == width && plain(w, affine, 2) && w.strides[3] % static_cast<std::ptrdiff_t>(sizeof(float)) == 0) {
-          table.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / static_cast<std::ptrdiff_t>(sizeof(float)), out,
+          table_.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / static_cast<std::ptrdiff_t>(sizeof(float)), out,
                               width, width, channels);
           out += std::ptrdiff_t{1} * width * channels;
           continue;

@@ -35,6 +35,12 @@ class PackedGemm {
  public:
   // Throws std::bad_alloc.
   PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store);
+  // Packs nothing: pack() does when a panel is needed, from the same weights, which must still be there.
+  PackedGemm(const WeightView& weights, Affine affine, const KernelTable& table);
+
+  bool later() const { return data_ == nullptr; }
+  // Panels [first, first + count) to `to`, panel_bytes() apart.
+  void pack(int first, int count, float* to) const { pack(source_, affine_, first, count, to); }
 
   int panels() const { return (blocks_ + panel_vectors_ - 1) / panel_vectors_; }
   int vectors(int panel) const { return std::min(panel_vectors_, blocks_ - panel * panel_vectors_); }
@@ -44,9 +50,15 @@ class PackedGemm {
   std::size_t bytes() const { return bytes_; }
 
  private:
+  void lay_out(const WeightView& weights);
+  void pack(const WeightView& weights, const Affine& affine, int first_panel, int count, float* to) const;
+
+  const KernelTable& table_;
   int blocks_, panel_vectors_;
   std::size_t panel_stride_, bytes_;
-  float* data_;
+  float* data_ = nullptr;
+  WeightView source_{};
+  Affine affine_;
 };
 
 // One block of V output channels after the other: bias[V], then [kh][kw][V].

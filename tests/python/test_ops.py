@@ -170,3 +170,25 @@ def test_broadcast_views_are_read_as_they_are() -> None:
 def test_an_empty_batch_gives_an_empty_result() -> None:
     x = np.empty((0, 5, 5, 3), np.float32)
     assert sepconv.depthwise_conv2d(x, np.ones((3, 3, 3, 2), np.float32)).shape == (0, 3, 3, 6)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize(("size", "channels", "outputs"), [(7, 700, 645), (20, 512, 1024), (3, 1024, 401)])
+def test_weights_packed_while_they_are_multiplied(size: int, channels: int, outputs: int, layout: Any) -> None:
+    """So many that each part is packed just before its turn: the bits of prepared ones, on rows with gaps too."""
+    random = np.random.default_rng(3)
+    x = random.standard_normal((1, size, size + 2, channels), dtype=np.float32)[:, :, 1:-1]
+    filters = random.standard_normal((3, 3, channels, 1), dtype=np.float32)
+    weight = random.standard_normal((1, 1, channels, outputs), dtype=np.float32)
+    bias = random.standard_normal(outputs, dtype=np.float32)
+    if layout == "NCHW":
+        x, filters, weight = x.transpose(0, 3, 1, 2), filters.transpose(2, 3, 0, 1), weight.transpose(3, 2, 0, 1).copy()
+    middle = sepconv.prepare(filters, "depthwise", layout=layout)
+    last = sepconv.prepare(weight, "pointwise", bias, layout=layout)
+    residual = sepconv.pointwise_conv2d(x, last, layout=layout)
+    assert np.array_equal(sepconv.pointwise_conv2d(x, weight, bias, layout=layout), residual)
+    for threads in (1, 2, 3):
+        both: dict[str, Any] = {"padding": 1, "threads": threads, "layout": layout, "activation": "silu"}
+        wanted = sepconv.separable_conv2d(x, middle, last, residual=residual, **both)
+        got = sepconv.separable_conv2d(x, filters, weight, None, bias, residual=residual, **both)
+        assert np.array_equal(got, wanted)

@@ -54,7 +54,7 @@ _Stage = tuple["Weights", _Pair, _Padding, _Pair, str]  # stride, padding, dilat
 # The eager operators: arrays in NHWC order, of any strides.
 class Weights:
     def __init__(
-        self, kind: str, weight: _Float32, bias: _Float32 | None, groups: int, isa: str | None = None
+        self, kind: str, weight: _Float32, bias: _Float32 | None, groups: int, pixels: int = 0, isa: str | None = None
     ) -> None: ...
 
 class Block:

@@ -66,7 +66,9 @@ def separable_conv2d(
     check_activations(middle_activation=middle_activation, activation=activation)
     call = Call("separable_conv2d", x, layout)
     middle = prepared("depthwise_weight", depthwise_weight, "depthwise", "depthwise_bias", depthwise_bias, layout)
-    last = prepared("pointwise_weight", pointwise_weight, "pointwise", "pointwise_bias", pointwise_bias, layout)
+    last = prepared(
+        "pointwise_weight", pointwise_weight, "pointwise", "pointwise_bias", pointwise_bias, layout, pixels=call.pixels
+    )
     call.depthwise("depthwise_weight", middle, depthwise_weight, stride, padding, dilation, middle_activation)
     call.pointwise("pointwise_weight", last, pointwise_weight, activation)
     return call.run(residual, out, threads, key)

@@ -115,7 +115,7 @@ def pointwise_conv2d(
     check_layout(layout)
     check_activations(activation=activation)
     call = Call("pointwise_conv2d", x, layout)
-    weights = prepared("weight", weight, "pointwise", "bias", bias, layout)
+    weights = prepared("weight", weight, "pointwise", "bias", bias, layout, pixels=call.pixels)
     call.pointwise("weight", weights, weight, activation)
     return call.run(residual, out, threads, key)
 

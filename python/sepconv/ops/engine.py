@@ -92,6 +92,12 @@ class Call:
         self.copied: dict[str, str] = {}
 
     @property
+    def pixels(self) -> int:
+        """Of one image; 0 where there are several, for each of which weights would be packed again."""
+        n, h, w, _ = self.x.shape
+        return h * w if n == 1 else 0
+
+    @property
     def shape(self) -> Shape:
         """Of the last stage's output, an image."""
         return self.stages[-1].out if self.stages else self.x.shape[1:]

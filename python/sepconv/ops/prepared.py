@@ -36,8 +36,12 @@ class Prepared:
         bias: NDArray[np.float32] | None,
         channels: int | None,
         groups: int,
+        pixels: int = 0,
     ) -> None:
-        """``weight``: aligned, dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1]."""
+        """``weight``: aligned, dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1].
+
+        ``pixels``: of the only call that they serve, which may pack them bit by bit; 0 where there may be others.
+        """
         self.kind: Kind = kind
         self.kernel = (weight.shape[0], weight.shape[1])
         self.channels = channels
@@ -45,7 +49,7 @@ class Prepared:
         self.groups = groups
         self._weight = weight
         self._bias = bias
-        self.packed = _core.Weights(kind, weight, bias, groups)
+        self.packed = _core.Weights(kind, weight, bias, groups, pixels)
         # What calls with these weights went through: kept, so that the next call like it need not be checked.
         self.blocks: dict[Any, _core.Block] = {}
         self.calls: dict[Any, Any] = {}
@@ -85,11 +89,18 @@ def prepare(weight: Any, kind: Kind, bias: Any = None, *, layout: Layout = "NHWC
 
 
 def prepared(
-    argument: str, weight: Any, kind: Kind, bias_argument: str, bias: Any, layout: Layout, groups: int = 1
+    argument: str,
+    weight: Any,
+    kind: Kind,
+    bias_argument: str,
+    bias: Any,
+    layout: Layout,
+    groups: int = 1,
+    pixels: int = 0,
 ) -> Prepared:
-    """``weight`` where it is prepared, which is checked, else packed."""
+    """``weight`` where it is prepared, which is checked, else packed for a call of so many pixels."""
     if not isinstance(weight, Prepared):
-        return pack(argument, weight, kind, bias_argument, bias, layout, groups)
+        return pack(argument, weight, kind, bias_argument, bias, layout, groups, pixels)
     if weight.kind != kind:
         raise ValueError(f"{argument} was prepared as {weight.kind!r}, must be as {kind!r}")
     if bias is not None:
@@ -100,7 +111,14 @@ def prepared(
 
 
 def pack(
-    argument: str, weight: Any, kind: Kind, bias_argument: str, bias: Any, layout: Layout, groups: int = 1
+    argument: str,
+    weight: Any,
+    kind: Kind,
+    bias_argument: str,
+    bias: Any,
+    layout: Layout,
+    groups: int = 1,
+    pixels: int = 0,
 ) -> Prepared:
     """Prepared weights of an array. Raises TypeError and ValueError that name the argument."""
     array = take(argument, weight).values
@@ -133,7 +151,7 @@ def pack(
         raise ValueError(f"groups was {groups}, must be a divisor of {argument}'s {outputs} outputs (1 but for conv)")
     if kind == "conv":
         channels = inputs * int(groups)
-    return Prepared(kind, as_float32(array), _bias(bias_argument, bias, outputs), channels, int(groups))
+    return Prepared(kind, as_float32(array), _bias(bias_argument, bias, outputs), channels, int(groups), pixels)
 
 
 def _bias(argument: str, bias: Any, outputs: int) -> NDArray[np.float32] | None:
