@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sepconv.bench import report, sweep
+from sepconv.bench import operators, report, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -118,7 +118,7 @@ def render_summary(document: Document) -> str:
     for result in document["results"]:
         timed = [row for row in result["contenders"] if "milliseconds" in row]
         own = timed[0]
-        peers = [row for row in timed[1:] if row["kind"] not in ("sepconv", "oracle")]
+        peers = [row for row in timed[1:] if row["kind"] not in report.OWN]
         if not peers:
             continue
         fastest = min(peers, key=lambda row: float(row["milliseconds"]["p25"]))
@@ -135,6 +135,12 @@ def render_summary(document: Document) -> str:
         )
     headers = ("network", "threads", "sepconv, ms", "fastest peer, ms", "ratio", "of the FMA peak")
     return f"{table(headers, rows)}\n\n{conditions(document)}"
+
+
+def render_operators(document: Document) -> str:
+    """A row an operator: microseconds on every contender."""
+    counts = "\n".join(f"- {line}" for line in operators.sentences(document["results"]))
+    return f"{table(operators.HEADERS, operators.rows(document['results']))}\n\n{counts}\n\n{conditions(document)}"
 
 
 def conditions(document: Document) -> str:
@@ -168,6 +174,8 @@ RUNS = {
     "depthwise": Run("bench --op depthwise --shape 14,14,512", render_comparisons),
     "pointwise": Run("bench --op pointwise --shape 14,14,512", render_comparisons),
     "separable": Run("bench --op separable --shape 112,112,32,64 --activation relu6", render_comparisons),
+    "operators": Run("bench --op-table --threads 1 --rounds 10 --burst 10", render_operators),
+    "operators-2": Run("bench --op-table --threads 2 --rounds 10 --burst 10", render_operators),
     "profile-v1": Run("profile mobilenet_v1_1.0_224", render_profile, "docs/roofline.svg"),
     "profile-v1-layers": Run("profile mobilenet_v1_1.0_224 --unfused", render_profile),
     "profile-v2": Run("profile mobilenet_v2_1.0_224", render_profile),

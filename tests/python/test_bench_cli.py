@@ -54,9 +54,43 @@ def test_bench_an_operator_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(run(capsys, "bench", *op, *QUICK, "--threads", "1,2", "--isa", "scalar", "--json"))
     assert [result["threads"] for result in found["results"]] == [1, 2]
     assert found["results"][0]["network"] == "depthwise 5x5 8x8x16 stride 2x2"
-    assert [row["name"] for row in found["results"][0]["contenders"]] == ["sepconv scalar", "numpy scalar"]
+    assert [row["name"] for row in found["results"][0]["contenders"]] == [
+        *("sepconv scalar", "sepconv_packing scalar", "numpy scalar")
+    ]
     assert found["results"][0]["contenders"][0]["isa"] == "scalar"
     assert {"machine", "versions", "isa", "load_average", "date", "command"} <= found.keys()
+
+
+def test_bench_the_operators_of_mobilenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from sepconv.bench import operators
+
+    every = operators.mobilenet_operators()
+    assert len({network.name for network in every}) == len(every) == 18 + 21
+    assert every[-1].name == "separable 3x3 7x7x960→320"
+    monkeypatch.setattr(operators, "mobilenet_operators", lambda: [every[17], every[-1]])
+    found = json.loads(run(capsys, "bench", "--op-table", *QUICK, "--json"))
+    for result in found["results"]:
+        assert [row["kind"] for row in result["contenders"]] == ["sepconv", "numpy"]
+        assert all(row["milliseconds"]["p25"] > 0 and row["max_relative_error"] < 1e-5 for row in result["contenders"])
+    text = run(capsys, "bench", "--op-table", *QUICK[:-1], "sepconv_packing,numpy")
+    assert re.search(r"^ *depthwise 3x3 7x7x960 +│ +1 │ +\d+\.\d \(\d+\.\d\) │ +\d", text, re.MULTILINE)
+
+
+def test_the_table_of_operators() -> None:
+    from sepconv.bench import operators
+
+    def row(kind: str, p25: float) -> dict[str, object]:
+        return {"kind": kind, "milliseconds": {"p25": p25, "minimum": p25 / 2}}
+
+    times = {"sepconv": 0.02, "sepconv_packing": 0.08, "torch": 0.1, "torch_contiguous": 0.05}
+    result = {"network": "depthwise", "threads": 2, "contenders": [row(*item) for item in times.items()]}
+    (cells,) = operators.rows([result])
+    assert cells[:4] == ["depthwise", "2", "20.0 (10.0)", "80.0 (40.0)"]
+    assert cells[-4:] == ["–", "–", "2.50×", "**0.62× (loses)**"]
+    assert len(cells) == len(operators.HEADERS)
+    first, second = operators.sentences([result])
+    assert "faster of torch's two layouts on 1 of 1" in first
+    assert "on 0 of 1" in second
 
 
 @needs_matplotlib

@@ -40,15 +40,19 @@ class Kind:
     default: bool = True
 
 
+TORCH_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")
 KINDS: dict[str, Kind] = {
     "sepconv": Kind("sepconv", "sepconv", LAYERS, ("SEPCONV_ISA",)),
+    # Of one operator alone, with the weights packed in each call.
+    "sepconv_packing": Kind("sepconv", "sepconv", LAYERS, ("SEPCONV_ISA",), default=False),
     "onnxruntime": Kind("onnxruntime", "onnxruntime", ONNX),
     "openvino": Kind("openvino", "openvino", ONNX, ("ONEDNN_MAX_CPU_ISA",)),
     "litert": Kind("ai_edge_litert", "ai-edge-litert", TFLITE),
-    "torch": Kind("torch", "torch", LAYERS, ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")),
+    "torch": Kind("torch", "torch", LAYERS, TORCH_VARIABLES),
     "ncnn": Kind("ncnn", "ncnn", NCNN),
     "numpy": Kind("numpy", "numpy", LAYERS),
     "oracle": Kind("sepconv", "sepconv", LAYERS, default=False),
+    "torch_contiguous": Kind("torch", "torch", LAYERS, TORCH_VARIABLES, default=False),
 }
 # How those variables spell our ISAs, where not as we do.
 _SPELLINGS = {

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 
 from sepconv.bench.contenders import KINDS, Contender, prepare, reason_absent, sepconv_file
 from sepconv.bench.networks import Network
-from sepconv.bench.processes import Worker, WorkerError
+from sepconv.bench.processes import Worker, WorkerError, Workers
+from sepconv.bench.runners import LAYERS
 from sepconv.export.ncnn import ncnn_name
 from sepconv.graph import outputs as final_outputs
 
@@ -78,14 +80,16 @@ def compare(
     settings: Settings,
     advance: Advance = lambda doing: None,
     best_isa: str = "scalar",
+    workers: Workers | None = None,
 ) -> Comparison:
     """Measure ``contenders``, of which the first must be a sepconv.
 
     ``advance`` is called with what is being done, ``steps_of`` times; ``best_isa`` is the ISA to calibrate for
-    contenders that are not held to one. Raises WorkerError where sepconv itself fails; a peer that does is excluded.
+    contenders that are not held to one. ``workers``: processes to use, and to leave running. Raises WorkerError where
+    sepconv itself fails; a peer that does is excluded.
     """
     with tempfile.TemporaryDirectory(prefix="sepconv-bench-") as folder:
-        return _compare(network, contenders, settings, Path(folder), advance, best_isa)
+        return _compare(network, contenders, settings, Path(folder), advance, best_isa, workers)
 
 
 def _compare(
@@ -95,6 +99,7 @@ def _compare(
     folder: Path,
     advance: Advance,
     best_isa: str,
+    workers: Workers | None,
 ) -> Comparison:
     begin = time.monotonic()
     measured = [Measured(contender) for contender in contenders]
@@ -102,7 +107,7 @@ def _compare(
     for entry in measured:
         entry.excluded = reason_absent(entry.contender, missing)
     title = f"{network.name}, {settings.threads} thread(s)"
-    runner = _Runs(network, settings, folder, lambda doing: advance(f"{title}: {doing}"))
+    runner = _Runs(network, settings, folder, lambda doing: advance(f"{title}: {doing}"), workers)
     isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
     runner.fresh_starts(measured)
     rates = runner.take_turns(measured, isas)
@@ -110,12 +115,15 @@ def _compare(
 
 
 class _Runs:
-    def __init__(self, network: Network, settings: Settings, folder: Path, advance: Advance) -> None:
+    def __init__(
+        self, network: Network, settings: Settings, folder: Path, advance: Advance, workers: Workers | None
+    ) -> None:
+        self.workers = workers
         self.network = network
         self.settings = settings
         self.folder = folder
         self.advance = advance
-        self.sepconv_file = sepconv_file(folder)
+        self.sepconv_file = LAYERS if network.operator else sepconv_file(folder)
 
     def fresh_starts(self, measured: Sequence[Measured]) -> None:
         """Load to first result, and memory, in processes that end at once; nothing else runs meanwhile."""
@@ -203,16 +211,23 @@ class _Runs:
             "folder": str(self.folder),
             "file": self.sepconv_file if contender.kind == "sepconv" else KINDS[contender.kind].file,
             "threads": self.settings.threads,
+            "operator": self.network.operator,
             "input": named(self.network.input.name),
             "outputs": [named(name) for name in final_outputs(self.network.layers)],
             "results": str(self._outputs_path(contender)),
         }
 
-    def _worker(self, contender: Contender) -> Worker:
-        return Worker(contender.environment(self.settings.threads), self.folder / f"{contender.name}.log")
+    def _worker(self, contender: Contender) -> AbstractContextManager[Worker]:
+        environment = contender.environment(self.settings.threads)
+        return self._process(contender.name, environment)
 
-    def _calibration(self, isa: str) -> Worker:
-        return Worker({}, self.folder / f"fma {isa}.log")
+    def _calibration(self, isa: str) -> AbstractContextManager[Worker]:
+        return self._process(f"fma {isa}", {})
+
+    def _process(self, name: str, environment: dict[str, str]) -> AbstractContextManager[Worker]:
+        if self.workers is None:
+            return Worker(environment, self.folder / f"{name}.log")
+        return contextlib.nullcontext(self.workers.get(name, environment))
 
 
 def relative_error(outputs: Sequence[np.ndarray[Any, Any]], reference: Sequence[np.ndarray[Any, Any]]) -> float:

@@ -36,6 +36,7 @@ class Network:
 
     name: str
     layers: tuple[Layer, ...]
+    operator: bool = False  # one, which sepconv runs by its functions on arrays
 
     def __post_init__(self) -> None:
         inputs = [layer for layer in self.layers if isinstance(layer, Input)]
@@ -150,7 +151,7 @@ def operator(
     size = "" if kind == "pointwise" else f" {kh}x{kw}"
     strides = "" if stride == (1, 1) else f" stride {stride[0]}x{stride[1]}"
     outputs = "" if n == c else f"→{n}"
-    return Network(f"{kind}{size} {h}x{w}x{c}{outputs}{strides}", tuple(layers))
+    return Network(f"{kind}{size} {h}x{w}x{c}{outputs}{strides}", tuple(layers), operator=True)
 
 
 def _same(x: Shape, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:

@@ -67,6 +67,13 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -80,3 +87,28 @@ class Worker:
         if status < 0 and not lines:
             return f"its process ended by {signal.Signals(-status).name}"
         return lines[-1][:300] if lines else f"its process ended with status {status}"
+
+
+class Workers:
+    """Processes that go from one comparison to the next, so that each contender is imported once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[tuple[str, tuple[tuple[str, str], ...]], Worker] = {}
+
+    def get(self, name: str, environment: dict[str, str]) -> Worker:
+        """The one of this name and environment; a new one where there is none, or it has died."""
+        key = name, tuple(sorted(environment.items()))
+        worker = self._running.get(key)
+        if worker is None or not worker.running:
+            worker = self._running[key] = Worker(environment, self._folder / f"{name}.log")
+        return worker
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._running.values():
+            worker.end()

@@ -77,6 +77,8 @@ def _row(entry: Measured, reference: Measured, flops: int, peak: float) -> Resul
     }
 
 
+LABELS = {"sepconv_packing": "sepconv, packing included", "torch_contiguous": "torch, contiguous"}
+OWN = ("sepconv", "sepconv_packing", "oracle")  # no peers
 HEADERS = ("", "min ms", "p25 ms", "median", "GFLOP/s", "of peak", "ratio to sepconv", "error")
 
 
@@ -105,6 +107,7 @@ def rows(result: Result) -> list[list[str]]:
         for key, form in (("startup_ms", ".1f"), ("memory_mb", ".1f")):
             if _has(result, key):
                 cells.append(format(row[key], form) if key in row else "–")
+        cells[0] = LABELS.get(cells[0], cells[0])
         table.append(cells)
     return table
 
@@ -132,8 +135,7 @@ def summaries(result: Result) -> list[str]:
         peers = [
             row
             for row in timed
-            if row["kind"] not in ("sepconv", "oracle")
-            and (row["name"] == row["kind"] + held or (free and row["name"] == row["kind"]))
+            if row["kind"] not in OWN and (row["name"] == row["kind"] + held or (free and row["name"] == row["kind"]))
         ]
         if peers:
             fastest = min(peers, key=lambda row: row["milliseconds"]["p25"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class Task:
     outputs: tuple[str, ...]
     x: Array
     threads: int
+    operator: bool = False  # one, not a network
 
     @property
     def path(self) -> Path:
@@ -92,19 +94,38 @@ class Sepconv(Runner):
         self._sepconv = sepconv
 
     def open(self) -> None:
+        if self.task.operator:
+            self._call = self._function(prepared=True)
+            return
         if self.task.path.suffix == ".tflite":
-            self._model = self._sepconv.io.load(self.task.path)
+            model = self._sepconv.io.load(self.task.path)
         else:
-            self._model = self._sepconv.model.Model(self.task.layers(), name="network")
+            model = self._sepconv.model.Model(self.task.layers(), name="network")
+        threads = self.task.threads
+        self._call = lambda x: model(x, threads=threads)
+
+    def _function(self, prepared: bool) -> Callable[[Array], Any]:
+        from sepconv.bench.functions import operator_call
+
+        return operator_call(self.task.layers(), self.task.threads, prepared)
 
     def run(self) -> Any:
-        return self._model(self.task.x, threads=self.task.threads)
+        return self._call(self.task.x)
 
     def outputs(self, result: Any) -> list[Array]:
         return list(result) if isinstance(result, tuple) else [result]
 
     def isa(self) -> str | None:
         return self._sepconv.isa()
+
+
+class SepconvPacking(Sepconv):
+    """One operator by its function, which packs the weights in each call."""
+
+    _call: Callable[[Array], Any]
+
+    def open(self) -> None:
+        self._call = self._function(prepared=False)
 
 
 class Onnxruntime(Runner):
@@ -176,6 +197,8 @@ class Litert(Runner):
 
 
 class Torch(Runner):
+    channels_last = True
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         import torch
@@ -186,14 +209,18 @@ class Torch(Runner):
         self._module = torch_network
 
     def open(self) -> None:
-        self._network = self._module.TorchNetwork(self.task.layers())
-        self._x = self._module.to_torch(self.task.x)
+        self._network = self._module.TorchNetwork(self.task.layers(), self.channels_last)
+        self._x = self._module.to_torch(self.task.x, self.channels_last)
 
     def run(self) -> Any:
         return self._network(self._x)
 
     def outputs(self, result: Any) -> list[Array]:
         return channels_last([y.numpy() for y in result])
+
+
+class TorchContiguous(Torch):
+    channels_last = False
 
 
 class Ncnn(Runner):
@@ -279,4 +306,6 @@ RUNNERS: dict[str, type[Runner]] = {
     "ncnn": Ncnn,
     "numpy": Numpy,
     "oracle": Oracle,
+    "sepconv_packing": SepconvPacking,
+    "torch_contiguous": TorchContiguous,
 }

@@ -1,4 +1,4 @@
-"""The layer list in torch: channels_last, BatchNorm folded, torch's own functions."""
+"""The layer list in torch: channels_last or not, BatchNorm folded, torch's own functions."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ Step = Callable[[list[Tensor]], Tensor]
 
 
 class TorchNetwork:
-    """Call it with a channels_last tensor [n, c, h, w]; gives the results of the layers that no layer reads."""
+    """Call it with a tensor [n, c, h, w]; gives the results of the layers that no layer reads."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], channels_last: bool = True) -> None:
         import torch
 
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._torch: Any = torch
         self._functional: Any = torch.nn.functional
         shapes = infer_shapes(layers)
@@ -103,7 +104,7 @@ class TorchNetwork:
     def _convolution(self, layer: Convolution) -> Step:
         torch, functional = self._torch, self._functional
         kernel, offsets, groups = folded_channels_first(layer)
-        weight = torch.from_numpy(kernel).contiguous(memory_format=torch.channels_last)
+        weight = torch.from_numpy(kernel).contiguous(memory_format=self._format)
         bias = torch.from_numpy(offsets)
         act = self._activation(layer.activation)
         pads, both = _torch_pads(layer.padding), _symmetric(layer.padding)
@@ -148,11 +149,12 @@ class TorchNetwork:
         return functions[name]
 
 
-def to_torch(x: np.ndarray[Any, Any]) -> Tensor:
-    """A channels_last tensor [n, c, h, w] over the memory of an array [n, h, w, c]."""
+def to_torch(x: np.ndarray[Any, Any], channels_last: bool = True) -> Tensor:
+    """A channels_last tensor [n, c, h, w] over the memory of an array [n, h, w, c]; else a contiguous copy."""
     import torch
 
-    return torch.from_numpy(float32(x)).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(float32(x)).permute(0, 3, 1, 2)
+    return tensor if channels_last else tensor.contiguous()
 
 
 def _torch_pads(padding: Padding) -> tuple[int, int, int, int]:

@@ -54,7 +54,15 @@ def _contender(question: Answer) -> tuple[Callable[[Answer], Answer], Answer]:
     memory_before = peak_memory()
     imported = time.perf_counter()
     x = np.load(folder / INPUT)
-    task = Task(folder, question["file"], question["input"], tuple(question["outputs"]), x, question["threads"])
+    task = Task(
+        folder,
+        question["file"],
+        question["input"],
+        tuple(question["outputs"]),
+        x,
+        question["threads"],
+        question["operator"],
+    )
     runner = RUNNERS[question["kind"]](task)
     start = time.perf_counter()
     runner.open()

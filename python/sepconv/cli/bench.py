@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +56,10 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--burst", type=positive, default=40, metavar="MS", help="milliseconds a burst (default: %(default)s)")
     add("--json", nargs="?", const="-", metavar="FILE", help="write JSON, to FILE or in place of the tables")
     add("--plot", metavar="FILE", help="draw the times into a .png, .svg or .pdf file")
-    one = parser.add_argument_group("one operator")
+    one = parser.add_argument_group("one operator, by sepconv's function on arrays, weights prepared and not")
+    one.add_argument(
+        "--op-table", action="store_true", help="every depthwise and separable convolution of MobileNet V1 and V2"
+    )
     one.add_argument("--op", choices=("depthwise", "pointwise", "separable", "conv"), help="in place of MODEL")
     one.add_argument("--shape", type=numbers, metavar="H,W,C[,N]", help="input, and output channels (default: C)")
     one.add_argument("--kernel", type=pair, default=(3, 3), metavar="K[,K]", help="default: 3")
@@ -68,13 +73,12 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     isa = engine.isa()
     from sepconv import _core
-    from sepconv.bench import contenders, machine, method, plot, report, sweep
+    from sepconv.bench import contenders, machine, method, plot, processes, report, sweep
 
     if args.plot:
         plot.check_path(args.plot)  # now rather than after minutes of measuring
-    chosen_names = args.contenders or (["sepconv"] if args.sweep else None)
-    chosen = contenders.choose(chosen_names, args.isa, _core.supported_isas())
     networks = _networks(args)
+    chosen = contenders.choose(_contender_names(args), args.isa, _core.supported_isas())
     settings = [
         method.Settings(
             threads=threads,
@@ -89,8 +93,15 @@ def run(args: argparse.Namespace) -> int:
     ]
     load = machine.load_average()
     steps = len(networks) * sum(method.steps_of(chosen, each) for each in settings)
-    with console.progress(steps) as advance:
-        comparisons = [method.compare(network, chosen, each, advance, isa) for network in networks for each in settings]
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(console.progress(steps))
+        workers = None
+        if args.op_table:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sepconv-bench-"))
+            workers = stack.enter_context(processes.Workers(Path(folder)))
+        comparisons = [
+            method.compare(network, chosen, each, advance, isa, workers) for network in networks for each in settings
+        ]
     found = report.document(comparisons, ["sepconv", *_command(sys.argv[1:])], isa, load)
     if args.sweep:
         found["sweep"] = sweep.lines(found["results"])
@@ -102,15 +113,30 @@ def run(args: argparse.Namespace) -> int:
             print(text)
             return 0
         Path(args.json).write_text(text + "\n", encoding="utf-8")
-    _print(found)
+    (_print_operators if args.op_table else _print)(found)
     return 0
 
 
-def _networks(args: argparse.Namespace) -> list[Network]:
-    from sepconv.bench import networks, sweep
+def _contender_names(args: argparse.Namespace) -> list[str] | None:
+    """Who takes part; None for everybody. Of one operator sepconv comes twice, and torch too."""
+    from sepconv.bench import contenders, operators
 
-    if sum(map(bool, (args.models, args.op, args.sweep))) > 1:
-        raise ValueError("MODEL, --op and --sweep exclude each other")
+    names: list[str] | None = args.contenders
+    if args.op_table:
+        return names or list(operators.CONTENDERS)
+    if args.op is not None:
+        default = [kind for kind in contenders.KINDS if contenders.KINDS[kind].default]
+        return ["sepconv_packing", *(names or [*default, "torch_contiguous"])]
+    return names or (["sepconv"] if args.sweep else None)
+
+
+def _networks(args: argparse.Namespace) -> list[Network]:
+    from sepconv.bench import networks, operators, sweep
+
+    if sum(map(bool, (args.models, args.op, args.op_table, args.sweep))) > 1:
+        raise ValueError("MODEL, --op, --op-table and --sweep exclude each other")
+    if args.op_table:
+        return operators.mobilenet_operators()
     if args.op is None:
         if args.shape is not None:
             raise ValueError("--shape needs --op")
@@ -143,6 +169,16 @@ def _print(found: dict[str, Any]) -> None:
             print(f"  {line}")
         print()
     for line in sweep.sentences(found.get("sweep", {})):
+        print(line)
+    print(_caption(found))
+
+
+def _print_operators(found: dict[str, Any]) -> None:
+    from sepconv.bench import operators, report
+
+    console.print_table("µs, 25th percentile (minimum)", operators.HEADERS, operators.rows(found["results"]))
+    notes = dict.fromkeys(note for result in found["results"] for note in report.notes(result))
+    for line in (*operators.sentences(found["results"]), *notes):
         print(line)
     print(_caption(found))
 
