@@ -126,7 +126,7 @@ TEST_P(ModesOnIsa, Operators) {
   const Floats in = numbers(2 * shape.elements()), depthwise = draw(random, 9 * channels, Values::real);
   const Floats pointwise = draw(random, 7 * channels, Values::real), dense = draw(random, 9 * channels * 5, Values::real);
   const auto weights = [&](WeightKind kind, const Floats& w, std::array<int, 4> dims) {
-    return std::make_shared<EagerWeights>(kind, Network::view(w, dims), nullptr, 1, table);
+    return std::make_shared<EagerWeights>(kind, Network::view(w, dims), nullptr, 1, 0, table);
   };
   const StageSpec first{weights(WeightKind::depthwise, depthwise, {3, 3, channels, 1}), Network::window(3, 1), Activation::relu6};
   const StageSpec second{weights(WeightKind::pointwise, pointwise, {1, 1, channels, 7}), Window{}, Activation::silu};

@@ -120,7 +120,7 @@ def test_who_takes_part() -> None:
     assert contenders.reason_absent(held[-1], {}) == "nothing holds it to avx2"
     assert held[1].environment(2)["SEPCONV_ISA"] == "avx2"
     assert held[3].environment(2) == held[2].environment(2) | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    with pytest.raises(ValueError, match="contenders has 'tvm', must be of sepconv, onnxruntime"):
+    with pytest.raises(ValueError, match="contenders has 'tvm', must be of sepconv, sepconv_packing, onnxruntime"):
         contenders.choose(["tvm"], [], ["scalar"])
     with pytest.raises(ValueError, match="isa has 'avx2', must be of scalar on this machine"):
         contenders.choose(None, ["avx2"], ["scalar"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sepconv.bench.networks import Network, OperatorName, operator
+from sepconv.graph import DepthwiseConv2d
 
 # Of the input: height and width, channels, stride; of separable ones also the output's channels.
 _V1 = [
@@ -25,15 +27,25 @@ HEADERS = (
 
 
 def mobilenet_operators() -> list[Network]:
-    """The distinct ones, depthwise first, without activations."""
+    """The distinct ones, depthwise first, without activations.
+
+    A zero on every side, as torch's MobileNets have: TensorFlow's padding at stride 2, which its operator lacks, would
+    have torch copy the image first.
+    """
     depthwise = list(dict.fromkeys(("depthwise", (h, h, c), s) for h, c, s, _ in (*_V1, *_V2)))
     separable = [("separable", (h, h, c, n), s) for h, c, s, n in (*_V1, *_V2)]
 
     def networks(kind: OperatorName, shapes: Sequence[tuple[str, tuple[int, ...], int]]) -> Iterator[Network]:
         for _, shape, stride in shapes:
-            yield operator(kind, shape, stride=(stride, stride))
+            network = operator(kind, shape, stride=(stride, stride))
+            layers = [_padded(layer) if isinstance(layer, DepthwiseConv2d) else layer for layer in network.layers]
+            yield dataclasses.replace(network, layers=tuple(layers))
 
     return [*networks("depthwise", depthwise), *networks("separable", separable)]
+
+
+def _padded(layer: DepthwiseConv2d) -> DepthwiseConv2d:
+    return dataclasses.replace(layer, padding=((1, 1), (1, 1)))
 
 
 def rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:

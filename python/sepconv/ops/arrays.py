@@ -46,6 +46,8 @@ def take(argument: str, x: Any) -> Taken:
     """A view of ``x``. Raises TypeError, ValueError or BufferError that names the argument."""
     if type(x) is np.ndarray:
         taken = Taken(x)
+        if x.dtype == FLOAT32:
+            return taken
     elif isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{argument} was a masked array, must be one without a mask: fill it first")
     elif isinstance(x, np.ndarray):

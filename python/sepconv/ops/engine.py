@@ -175,6 +175,8 @@ class Call:
     def _block(self) -> _core.Block:
         """The core's operator for these stages, kept with prepared weights."""
         *first, last = self.stages
+        if any(stage.packed for stage in self.stages):
+            return self._new_block()
         blocks = last.weights.blocks
         # Without the last weights, which hold the block: as part of the key they would never be freed but by the
         # collector of cycles, and with them the arrays that they were packed from.
@@ -188,12 +190,15 @@ class Call:
         if block is None:
             if len(blocks) >= _CALLS_KEPT:
                 blocks.clear()
-            stages = [
-                (stage.weights.packed, at.stride, at.padding, at.dilation, stage.activation)
-                for stage, at in ((stage, stage.window or POINTWISE) for stage in self.stages)
-            ]
-            block = blocks[key] = _core.Block(self.x.shape[1:], stages)
+            block = blocks[key] = self._new_block()
         return block
+
+    def _new_block(self) -> _core.Block:
+        stages = [
+            (stage.weights.packed, at.stride, at.padding, at.dilation, stage.activation)
+            for stage, at in ((stage, stage.window or POINTWISE) for stage in self.stages)
+        ]
+        return _core.Block(self.x.shape[1:], stages)
 
     def _new(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """An array for the result, NHWC in its axes, and in memory as x is."""
