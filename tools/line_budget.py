@@ -28,7 +28,7 @@ BUDGET = {
     "csrc/ref": 900,
     "csrc/nd": 1300,
     "csrc/bind": 1800,
-    "python": 20000,
+    "python": 21000,
     "tests/cpp": 5000,
     "tests/trust": 2400,
     "tests/python": 13000,
