@@ -32,7 +32,7 @@ FLOORS = {
         "gemm_strided_f32_11x8": 80.0,
         "gemm_strided_f32_22x4": 73.0,
         "gemm_image_f32_11x8": 80.0,
-        "gemm_image_f32_22x4": 77.0,
+        "gemm_image_f32_22x4": 73.0,
         "depthwise_3x3_s1_f32": 55.0,
         "depthwise_3x3_s2_f32": 55.0,
         "depthwise_5x5_s1_f32": 55.0,
