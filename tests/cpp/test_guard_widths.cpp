@@ -58,6 +58,8 @@ class Sweep {
           p.run(use(planes), v_, flush_, width % 3);
           const GemmProblem q(rows, vectors * v_, {width, {{0, width}}}, width % 2 == 1, random_, Values::real);
           q.run(use(strided), v_, flush_);
+          const GemmProblem image(rows, vectors * v_, {kImageStep, {{0, width}}}, false, random_, Values::real);
+          image.run(use(t_.gemm_image_f32[vectors - 1][rows - 1]), v_, flush_);
         }
         for (int cut = 0; cut < v_; ++cut) {
           const GemmProblem p(rows, vectors * v_, {5, {{0, 5}}}, cut % 2 == 0, random_, Values::real);
