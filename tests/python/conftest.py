@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +34,13 @@ def shared_data() -> Path:
         where = "SEPCONV_TEST_DATA" if named else "../shared"
         pytest.skip(f"no test data: {where} is {folder}, which has no folder golden/")
     return folder
+
+
+@pytest.fixture(scope="module")
+def torch() -> Iterator[Any]:
+    """torch on one thread, or the reason to skip."""
+    module = pytest.importorskip("torch", reason="torch is not installed")
+    threads = module.get_num_threads()
+    module.set_num_threads(1)  # for images this small, several only wait for each other
+    yield module
+    module.set_num_threads(threads)

@@ -5,7 +5,6 @@ Some hundreds here; ``python tests/trust counterparts --full`` does tens of thou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -14,15 +13,6 @@ from counterparts import check_within, compare, onnx_result, random_counterpart
 from op_problems import OPERATORS, want
 
 WINDOWED = [operator for operator in OPERATORS if operator != "pointwise_conv2d"]
-
-
-@pytest.fixture(scope="module")
-def torch() -> Iterator[Any]:
-    module = pytest.importorskip("torch", reason="torch is not installed")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)  # for images this small, several only wait for each other
-    yield module
-    module.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -8,24 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_calls import WANT, WEIGHT, X, call, copied
 from dlpack_producer import BFLOAT, COPIED, READ_ONLY, Producer, bfloat16
 
 import sepconv
 from sepconv import _core
-
-X = np.random.default_rng(0).standard_normal((2, 6, 7, 5), dtype=np.float32)
-WEIGHT = np.random.default_rng(1).standard_normal((3, 3, 5, 1), dtype=np.float32)
-WANT = sepconv.depthwise_conv2d(X, WEIGHT, padding=1)
-
-
-def call(x: Any, **more: Any) -> Any:
-    return sepconv.depthwise_conv2d(x, WEIGHT, padding=1, **more)
-
-
-def copied() -> dict[str, str]:
-    record = sepconv.last_call()
-    assert record is not None
-    return record.copied
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -10,7 +10,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +21,6 @@ from op_problems import OPERATORS
 from oracle import UNIT, Float32
 
 import sepconv
-
-
-@pytest.fixture(scope="module")
-def torch() -> Iterator[Any]:
-    module = pytest.importorskip("torch", reason="torch is not installed")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)  # for images this small, several only wait for each other
-    yield module
-    module.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
