@@ -18,6 +18,15 @@ WeightKind to_kind(const std::string& name) {
   throw std::invalid_argument("kind is '" + name + "', must be one of depthwise, pointwise, conv");
 }
 
+// Weights packed during their call read the caller's array until then. (A keep_alive of pybind11 would lose the array where
+// no memory is left to note it.)
+struct WeightsOfArray {
+  template <class... Args>
+  explicit WeightsOfArray(const FloatArray& w, Args&&... args) : array(w), weights(std::forward<Args>(args)...) {}
+  FloatArray array;
+  EagerWeights weights;
+};
+
 std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatArray& w,
                                            const std::optional<py::array_t<float, py::array::c_style>>& bias, int groups,
                                            std::int64_t pixels, const std::optional<std::string>& isa) {
@@ -31,8 +40,9 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
   const int outputs = view.dims[kind == "depthwise" ? 2 : 3];
   if (groups < 1 || outputs % groups) throw std::invalid_argument("groups does not divide the outputs");
   if (bias && (bias->ndim() != 1 || bias->shape(0) != outputs)) throw std::invalid_argument("bias does not have the outputs' length");
-  return std::make_shared<EagerWeights>(to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
-                                        isa ? kernels(*isa) : kernels());
+  const auto made = std::make_shared<WeightsOfArray>(w, to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
+                                                     isa ? kernels(*isa) : kernels());
+  return {made, &made->weights};
 }
 
 // Where the caller's array lies, its axes in the order given; nothing unless it is aligned float32 of the block's shape.
@@ -102,7 +112,7 @@ void add_eager(py::module_& module) {
   using py::arg;
   py::class_<EagerWeights, std::shared_ptr<EagerWeights>>(module, "Weights")
       .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"),
-           arg("pixels") = 0, arg("isa") = py::none(), py::keep_alive<1, 3>());
+           arg("pixels") = 0, arg("isa") = py::none());
 
   py::class_<EagerBlock>(module, "Block")
       .def("__init__", constructor(+[](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages,
