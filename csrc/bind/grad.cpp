@@ -54,6 +54,32 @@ void check_window(const Window& w, const Shape& in) {
   }
 }
 
+// Gives a task its arrays, and returns the new ones: the gradients of x, and of weight and bias, or None for those that
+// `needs` leaves out.
+template <class Task>
+py::tuple connect(Task& task, const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs) {
+  const auto like = [](const Floats& array) {
+    return Floats(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+  };
+  task.x = x.data();
+  task.weights = weight.data();
+  task.dy = dy.data();
+  py::object dx = py::none(), dweight = py::none(), dbias = py::none();
+  if (needs[0]) {
+    Floats array = like(x);
+    task.dx = array.mutable_data();
+    dx = array;
+  }
+  if (needs[1]) {
+    Floats array = like(weight), bias(weight.shape(0));
+    task.dweights = array.mutable_data();
+    task.dbias = bias.mutable_data();
+    dweight = array;
+    dbias = bias;
+  }
+  return py::make_tuple(dx, dweight, dbias);
+}
+
 // x [n, h, w, C], weight [C*M, 1, kh, kw], dy [n, oh, ow, C*M]; `needs`: of x, of weight and bias.
 py::tuple depthwise(const Floats& x, const Floats& weight, const Floats& dy, const Pair& stride, const PaddingPairs& padding,
                     const Pair& dilation, const std::array<bool, 2>& needs, int threads) {
@@ -69,27 +95,12 @@ py::tuple depthwise(const Floats& x, const Floats& weight, const Floats& dy, con
   check_shape("weight", weight, {outputs, 1, task.window.kh, task.window.kw});
   check_window(task.window, task.in);
   check_shape("dy", dy, {x.shape(0), task.window.out_h(task.in.h), task.window.out_w(task.in.w), outputs});
-  py::object dx = py::none(), dweight = py::none(), dbias = py::none();
-  if (needs[0]) {
-    Floats array(std::vector<py::ssize_t>(x.shape(), x.shape() + 4));
-    task.dx = array.mutable_data();
-    dx = array;
-  }
-  if (needs[1]) {
-    Floats array(std::vector<py::ssize_t>(weight.shape(), weight.shape() + 4)), bias(outputs);
-    task.dweights = array.mutable_data();
-    task.dbias = bias.mutable_data();
-    dweight = array;
-    dbias = bias;
-  }
-  task.x = x.data();
-  task.weights = weight.data();
-  task.dy = dy.data();
+  py::tuple gradients = connect(task, x, weight, dy, needs);
   without_gil([&] {
     depthwise_grad(task, threads, kernels());
     return true;
   });
-  return py::make_tuple(dx, dweight, dbias);
+  return gradients;
 }
 
 // x [pixels, C], weight [N, C], dy [pixels, N]; `needs` as above.
@@ -102,27 +113,12 @@ py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, con
   task.outputs = size_of("weight", weight.shape(0));
   check_shape("weight", weight, {task.outputs, task.channels});
   check_shape("dy", dy, {x.shape(0), task.outputs});
-  py::object dx = py::none(), dweight = py::none(), dbias = py::none();
-  if (needs[0]) {
-    Floats array(std::vector<py::ssize_t>{x.shape(0), x.shape(1)});
-    task.dx = array.mutable_data();
-    dx = array;
-  }
-  if (needs[1]) {
-    Floats array(std::vector<py::ssize_t>{task.outputs, task.channels}), bias(task.outputs);
-    task.dweights = array.mutable_data();
-    task.dbias = bias.mutable_data();
-    dweight = array;
-    dbias = bias;
-  }
-  task.x = x.data();
-  task.weights = weight.data();
-  task.dy = dy.data();
+  py::tuple gradients = connect(task, x, weight, dy, needs);
   without_gil([&] {
     pointwise_grad(task, threads, kernels());
     return true;
   });
-  return py::make_tuple(dx, dweight, dbias);
+  return gradients;
 }
 
 template <class T>
