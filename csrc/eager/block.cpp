@@ -57,7 +57,8 @@ struct EagerBlock::Run {
   bool load, store, load_addend;
   Buffers buffers;
   std::int64_t rows;     // of all images
-  std::int64_t pieces;
+  std::int64_t pieces;   // of rows, or of the last stage's parts
+  bool by_parts;
   float* scratch;
   bool (*interrupted)();
   std::atomic<std::int64_t> taken{0}, finished{0};  // pieces
@@ -128,6 +129,7 @@ int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
   for (const auto& stage : stages_) {
     const double pixels = static_cast<double>(images) * stage->out.h * stage->out.w;
     seconds += pixels * static_cast<double>(stage->weight_bytes) / 400e9 + pixels * stage->out.c / 5e9;
+    if (stage->packs) seconds += static_cast<double>(stage->weight_bytes) / 12e9;
   }
   return static_cast<int>(std::min<double>(threads, 1 + seconds / kSecondsAThread));
 }
@@ -145,9 +147,11 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
   run.load_addend = addend.data && addend.channel != 1;
   run.buffers = lay_out(run.load, run.store, run.load_addend);
   run.rows = images * this->out().h;
-  threads = static_cast<int>(std::min<std::int64_t>(worthwhile_threads(images, threads), run.rows));
+  run.by_parts = threads > 1 && windowed_ <= 0 && stages_.back()->packs;
+  threads = static_cast<int>(
+      std::min<std::int64_t>(worthwhile_threads(images, threads), run.by_parts ? stages_.back()->parts : run.rows));
   // Every piece computes its first window's rows anew: more than one a thread only where there are many rows.
-  run.pieces = threads > 1 && run.rows >= 32 * threads ? 2 * threads : threads;
+  run.pieces = threads > 1 && !run.by_parts && run.rows >= 32 * threads ? 2 * threads : threads;
   Scratch scratch(run.buffers.total * threads);
   run.scratch = scratch.floats();
   run.interrupted = interrupted;
@@ -170,11 +174,15 @@ void EagerBlock::work(Run& run, int thread) const noexcept {
   const int h = out().h;
   Watch watch(run.stopped, thread == 0 ? run.interrupted : nullptr);
   for (std::int64_t piece; (piece = run.taken.fetch_add(1, std::memory_order_relaxed)) < run.pieces;) {
-    const std::int64_t end = run.rows * (piece + 1) / run.pieces;
-    for (std::int64_t row = run.rows * piece / run.pieces; row < end;) {
+    const auto share = [&](std::int64_t all, std::int64_t i) { return all * i / run.pieces; };
+    const int all_parts = stages_.back()->parts;
+    const Parts parts = run.by_parts ? Parts{static_cast<int>(share(all_parts, piece)), static_cast<int>(share(all_parts, piece + 1))}
+                                     : Parts{0, all_parts};
+    const std::int64_t end = run.by_parts ? run.rows : share(run.rows, piece + 1);
+    for (std::int64_t row = run.by_parts ? 0 : share(run.rows, piece); row < end;) {
       const int y = static_cast<int>(row % h);
       const int rows = static_cast<int>(std::min<std::int64_t>(h - y, end - row));
-      if (!run_rows(run, watch, row / h, y, y + rows, run.scratch + run.buffers.total * thread)) return;
+      if (!run_rows(run, watch, row / h, y, y + rows, parts, run.scratch + run.buffers.total * thread)) return;
       row += rows;
     }
     run.finished.fetch_add(1, std::memory_order_relaxed);
@@ -185,11 +193,14 @@ void EagerBlock::work(Run& run, int thread) const noexcept {
   }
 }
 
-bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, float* scratch) const noexcept {
+bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, Parts parts,
+                          float* scratch) const noexcept {
   const Buffers& b = run.buffers;
   const ConstPixels image = run.in.of_image(n), addend_image = run.addend.of_image(n);
   const Pixels out_image = run.out.of_image(n);
   const Shape& out = this->out();
+  const int channel = stages_.back()->channel_of(parts.first);
+  const Shape written{out.h, out.w, stages_.back()->channel_of(parts.end) - channel};
   // A buffer whose first row is row y.
   const auto rows_from = [&](std::size_t offset, int y, int w, int channels) {
     const std::ptrdiff_t pixel = padded(channels), row = w * pixel;
@@ -214,10 +225,10 @@ bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, 
           from = loaded;
         }
         if (repeat_ == 1) {
-          stages_[0]->run(from, {}, ring, first, needed.end, stage_scratch, watch);
+          stages_[0]->run(from, {}, ring, first, needed.end, {0, stages_[0]->parts}, stage_scratch, watch);
         } else {
           const Rows rows = rows_from(b.expanded, first, window->in.w, window->in.c);
-          stages_[0]->run(from, {}, rows, first, needed.end, stage_scratch, watch);
+          stages_[0]->run(from, {}, rows, first, needed.end, {0, stages_[0]->parts}, stage_scratch, watch);
           load_rows({rows.data, 0, rows.row, rows.pixel, 1}, ring, first, needed.end, window->in, repeat_, table_, watch);
         }
       } else if (first < needed.end && run.load) {
@@ -235,7 +246,7 @@ bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, 
       addend = ConstRows(addend_image);
       if (run.load_addend) {
         const Rows loaded = rows_from(b.addend, y, out.w, out.c);
-        load_rows(addend_image, loaded, y, end, out, 1, table_, watch);
+        load_rows(addend_image.from_channel(channel), loaded.from_channel(channel), y, end, written, 1, table_, watch);
         addend = loaded;
       }
     }
@@ -244,10 +255,10 @@ bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, 
       const bool last = i + 1 == stages_.size();
       const Stage& stage = *stages_[i];
       const Rows to = last ? stored : rows_from(b.middle, y, stage.out.w, stage.out.c);
-      stage.run(from, last ? addend : ConstRows(), to, y, end, stage_scratch, watch);
+      stage.run(from, last ? addend : ConstRows(), to, y, end, last ? parts : Parts{0, stage.parts}, stage_scratch, watch);
       from = to;
     }
-    if (run.store) store_rows(stored, out_image, y, end, out, table_, watch);
+    if (run.store) store_rows(stored.from_channel(channel), out_image.from_channel(channel), y, end, written, table_, watch);
     if (watch.look()) return false;
   }
   return true;

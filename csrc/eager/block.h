@@ -2,6 +2,8 @@
 //
 // Loop order: strips of output rows; within a strip stage after stage. What a window needs of the stage before lies in a
 // ring of rows, so that nothing is computed twice; between the other stages lie the rows of one strip. Both stay in cache.
+// Threads have rows of their own. Where the last stage packs weights during the run they have output channels of their own
+// instead, so that none packs what another does, and each computes all of the stage before.
 // The first stage reads the caller's memory and the last writes it wherever channels lie together there; other memory
 // (NCHW) is transposed a strip at a time on its way in or out.
 #pragma once
@@ -42,8 +44,8 @@ class EagerBlock {
   Buffers lay_out(bool load, bool store, bool load_addend) const;
   int worthwhile_threads(std::int64_t images, int threads) const;
   void work(Run& run, int thread) const noexcept;
-  // Rows [y0, y1) of image n; false when interrupted.
-  bool run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, float* scratch) const noexcept;
+  // These parts of rows [y0, y1) of image n; false when interrupted.
+  bool run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, int y1, Parts parts, float* scratch) const noexcept;
 
   const KernelTable& table_;
   std::vector<std::unique_ptr<Stage>> stages_;

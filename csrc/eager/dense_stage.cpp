@@ -27,7 +27,7 @@ class DenseStage final : public Stage {
     scratch_floats = segments_ * (sizeof(Segment) / sizeof(float)) + patch;
   }
 
-  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch,
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, Parts, float* scratch,
            Watch& watch) const noexcept override {
     auto* const segments = reinterpret_cast<Segment*>(scratch);
     float* const patch = scratch + segments_ * (sizeof(Segment) / sizeof(float));

@@ -26,7 +26,7 @@ class DepthwiseStage final : public Stage {
     scratch_floats = (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float) * pointers_ + zeros();
   }
 
-  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, float* scratch,
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, Parts, float* scratch,
            Watch& watch) const noexcept override {
     auto* const rows = reinterpret_cast<const float**>(scratch);
     auto* const steps = reinterpret_cast<std::ptrdiff_t*>(rows + pointers_);

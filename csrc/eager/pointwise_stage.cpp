@@ -17,10 +17,12 @@ class PointwiseStage final : public Stage {
     kernel = "gemm_strided_f32_" + std::to_string(highest_) + "x" + std::to_string(packed_.vectors(0) * table.vector) + "__" +
              table.isa;
     packs = packed_.later();
+    parts = packed_.panels();
+    part_channels = packed_.vectors(0) * table.vector;
     if (packs) scratch_floats = packed_.panel_bytes() / sizeof(float) * std::min(kPanelsTogether, packed_.panels());
   }
 
-  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, float* scratch,
+  void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, Parts wanted, float* scratch,
            Watch& watch) const noexcept override {
     // False where it left off.
     const auto panels = [&](int first, int end, const float* packed) {
@@ -33,11 +35,11 @@ class PointwiseStage final : public Stage {
       return true;
     };
     if (!packs) {
-      panels(0, packed_.panels(), packed_.panel(0));
+      panels(wanted.first, wanted.end, packed_.panel(wanted.first));
       return;
     }
-    for (int p = 0; p < packed_.panels(); p += kPanelsTogether) {
-      const int end = std::min(p + kPanelsTogether, packed_.panels());
+    for (int p = wanted.first; p < wanted.end; p += kPanelsTogether) {
+      const int end = std::min(p + kPanelsTogether, wanted.end);
       packed_.pack(p, end - p, scratch);
       if (!panels(p, end, scratch)) return;
     }

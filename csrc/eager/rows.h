@@ -19,6 +19,7 @@ struct BasicPixels {
   std::ptrdiff_t image = 0, row = 0, pixel = 0, channel = 1;
 
   BasicPixels of_image(std::int64_t n) const { return {data + n * image, image, row, pixel, channel}; }
+  BasicPixels from_channel(int c) const { return {data + c * channel, image, row, pixel, channel}; }
   T* at(std::ptrdiff_t y, std::ptrdiff_t x) const { return data + y * row + x * pixel; }
 };
 using ConstPixels = BasicPixels<const float>;
@@ -35,6 +36,7 @@ struct BasicRows {
   BasicRows(T* d, std::ptrdiff_t r, std::ptrdiff_t p, int n) : data(d), row(r), pixel(p), ring(n) {}
   explicit BasicRows(const BasicPixels<T>& image) : data(image.data), row(image.row), pixel(image.pixel) {}
   operator BasicRows<const T>() const { return {data, row, pixel, ring}; }
+  BasicRows from_channel(int c) const { return {data + c, row, pixel, ring}; }
 
   T* at(int y) const { return data + std::ptrdiff_t{1} * (y % ring) * row; }
   // How many rows from y on, of w pixels each, are as one long row; `most` at most.

@@ -68,6 +68,7 @@ Stage::Stage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Win
              const KernelTable& table)
     : in(shape), window(w), table_(table), weights_(std::move(weights)), epilogue_(activation) {
   out = {w.out_h(in.h), w.out_w(in.w), weights_->outputs};
+  part_channels = out.c;
   for (const auto& packed : weights_->gemm) weight_bytes += packed->bytes();
 }
 

@@ -1,6 +1,7 @@
 // One convolution over rows whose channels lie together: pointwise, depthwise or dense.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,15 +37,23 @@ class EagerWeights {
   WeightStore store_;
 };
 
+// Some of the parts that a stage's output channels can be computed in.
+struct Parts {
+  int first, end;
+};
+
 class Stage {
  public:
   Stage(Shape in, std::shared_ptr<const EagerWeights> weights, const Window& window, Activation activation, const KernelTable&);
   virtual ~Stage() = default;
 
-  // Output rows [y0, y1) from input rows; where `addend` has data it is added before the activation. `scratch`:
-  // scratch_floats of them. Returns early where the watch says so.
-  virtual void run(const ConstRows& in, const ConstRows& addend, const Rows& out, int y0, int y1, float* scratch,
+  // These parts of output rows [y0, y1) from input rows; where `addend` has data it is added before the activation.
+  // `scratch`: scratch_floats of them. Returns early where the watch says so.
+  virtual void run(const ConstRows& in, const ConstRows& addend, const Rows& out, int y0, int y1, Parts parts, float* scratch,
                    Watch& watch) const noexcept = 0;
+
+  // The first channel of a part; of the one past the last, where the output ends.
+  int channel_of(int part) const { return std::min(part * part_channels, out.c); }
 
   RowRange input_rows(int y0, int y1) const;
 
@@ -54,6 +63,8 @@ class Stage {
   std::size_t scratch_floats = 0;
   std::size_t weight_bytes = 0;
   bool packs = false;  // in each run: the more rows, the better
+  int parts = 1;       // which can be computed apart, of part_channels each
+  int part_channels;
   int repeat = 1;  // how often each channel of the input must come: a depthwise convolution's multiplier
 
  protected:
