@@ -192,3 +192,37 @@ def test_weights_packed_while_they_are_multiplied(size: int, channels: int, outp
         wanted = sepconv.separable_conv2d(x, middle, last, residual=residual, **both)
         got = sepconv.separable_conv2d(x, filters, weight, None, bias, residual=residual, **both)
         assert np.array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_that_threads_pack_in_parts_give_the_bits_of_prepared_ones(layout: Any, stride: int) -> None:
+    rng = np.random.default_rng(0)
+    channels, outputs = 333, 261  # panels and vectors that are not full; enough weights to be packed by parts
+    axes = (0, 1, 2, 3) if layout == "NHWC" else (0, 3, 1, 2)
+    x = rng.standard_normal((1, 9, 7, channels), np.float32).transpose(axes)
+    filters = rng.standard_normal((3, 3, channels, 1), np.float32)
+    matrix = rng.standard_normal((1, 1, channels, outputs), np.float32)
+    biases = rng.standard_normal(channels, np.float32), rng.standard_normal(outputs, np.float32)
+    if layout == "NCHW":
+        filters, matrix = filters.transpose(2, 3, 0, 1), matrix.transpose(3, 2, 0, 1)
+    size = (5, 4) if stride == 2 else (9, 7)
+    residual = rng.standard_normal((1, *size, outputs), np.float32).transpose(axes)
+    options: Any = {"stride": stride, "padding": 1, "middle_activation": "relu6", "activation": "hard_swish"}
+    prepared = (
+        sepconv.prepare(filters, "depthwise", biases[0], layout=layout),
+        sepconv.prepare(matrix, "pointwise", biases[1], layout=layout),
+    )
+    expected = sepconv.separable_conv2d(x, *prepared, residual=residual, layout=layout, threads=1, **options)
+    for threads in (1, 2, 3, 7, 16):
+        got = sepconv.separable_conv2d(
+            x, filters, matrix, *biases, residual=residual, layout=layout, threads=threads, **options
+        )
+        np.testing.assert_array_equal(got, expected)
+        out = np.full(expected.shape, np.nan, np.float32).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+        sepconv.separable_conv2d(
+            x, filters, matrix, *biases, residual=residual, layout=layout, threads=threads, out=out, **options
+        )
+        np.testing.assert_array_equal(out, expected)
+        alone = sepconv.pointwise_conv2d(x, matrix, biases[1], layout=layout, threads=threads)
+        np.testing.assert_array_equal(alone, sepconv.pointwise_conv2d(x, prepared[1], layout=layout, threads=1))
