@@ -31,7 +31,7 @@ BUDGET = {
     "python": 21000,
     "tests/cpp": 5000,
     "tests/trust": 2400,
-    "tests/python": 13000,
+    "tests/python": 13800,
     "bench": 600,
     "tools": 1200,
     "cmake": 150,

@@ -91,14 +91,14 @@ Floats conv_transpose(const Floats& x, const std::vector<MatrixPtr>& groups, con
   return y;
 }
 
-// Each window must hold at least one element of the image: the caller sees to it.
+// Each window must hold at least one element of the image, unless it is summed up: the caller sees to it.
 py::object pool(const std::string& kind, const py::array& x, const Sizes& out, const Sizes& kernel, const Sizes& stride,
                 const Sizes& begin, const Sizes& end, const Sizes& dilation, bool with_indices, int threads) {
   check_dense(x);
   if (x.ndim() < 3) fail("x must be [n, c, space...]");
   const Sizes in(x.shape() + 2, x.shape() + x.ndim());
   const Windows w = windows(in, out, kernel, stride, begin, end, dilation);
-  for (std::size_t i = 0; i < in.size(); ++i) {
+  for (std::size_t i = 0; kind != "sum" && i < in.size(); ++i) {
     const auto has_tap = [&](std::int64_t o) {
       const std::int64_t first = o * stride[i] - begin[i];
       const std::int64_t skipped = first >= 0 ? 0 : (-first + dilation[i] - 1) / dilation[i];
@@ -126,9 +126,12 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
     return y;
   }
   if (type != nd::Type::f32) fail("pooling needs float32 (a maximum also int8 or uint8)");
-  if (kind != "max" && kind != "average" && kind != "average_padded") fail("kind must be max, average or average_padded");
+  if (kind != "max" && kind != "average" && kind != "average_padded" && kind != "sum") {
+    fail("kind must be max, average, average_padded or sum");
+  }
   const nd::PoolKind pooling = kind == "max" ? nd::PoolKind::max
                                : kind == "average" ? nd::PoolKind::average
+                               : kind == "sum"     ? nd::PoolKind::sum
                                                    : nd::PoolKind::average_padded;
   std::optional<py::array> indices;
   if (with_indices) indices = empty(py::dtype::of<std::int64_t>(), shape);

@@ -122,6 +122,7 @@ void pool(PoolKind kind, const float* x, std::int64_t planes, const Geometry& g,
             place = offset;
           }
         });
+        if (kind == PoolKind::sum) count = 1;
         if (kind == PoolKind::average_padded) {
           count = 1;
           std::int64_t rest = o;

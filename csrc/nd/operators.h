@@ -86,8 +86,8 @@ void conv(const float* x, std::int64_t n, std::int64_t channels, const std::vect
 void conv_transpose(const float* x, std::int64_t n, const std::vector<const PackedMatrix*>& groups, std::int64_t outputs,
                     const float* bias, const Geometry& g, float* y, int threads);
 
-enum class PoolKind { average, average_padded, max };
-// y[planes][out] from x[planes][in]. average_padded divides by the taps inside the padded image. `end` is the padding
+enum class PoolKind { average, average_padded, max, sum };
+// y[planes][out] from x[planes][in]. average_padded divides by the taps inside the padded image, sum by nothing. `end` is the padding
 // after each axis. `indices`, for max alone, may be nullptr: where in x the greatest is.
 void pool(PoolKind kind, const float* x, std::int64_t planes, const Geometry& g,
           const std::array<std::int64_t, kMaxRank>& end, float* y, std::int64_t* indices, int threads);

@@ -10,6 +10,7 @@ from sepconv.errors import UnsupportedError
 from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Info, Node
 from sepconv.onnx.ops import Call, NotNativeError, find
+from sepconv.onnx.ops.shapes import own_shape
 from sepconv.onnx.protos import infos_of, shape_model
 from sepconv.onnx.tensors import MAX_ELEMENTS
 
@@ -52,9 +53,39 @@ def infer(graph: Graph, *, fold: bool = True) -> list[str]:
 
 
 def _infer_shapes(graph: Graph) -> None:
+    """The package's inference, and ours where that differs from what the operators give."""
+    known: dict[str, Info] = {}
+    while True:
+        _infer_beside(graph, known)
+        corrected = _corrections(graph, known)
+        if not corrected:
+            return
+        known.update(corrected)
+        graph.infos.update(corrected)
+
+
+def _corrections(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
+    """Results that have another shape than was inferred; what depends on them is forgotten."""
+    found: dict[str, Info] = {}
+    doubtful: set[str] = set()
+    for node in graph.nodes:
+        name = node.outputs[0] if node.outputs else ""
+        if not doubtful.isdisjoint(node.reads()):
+            doubtful.update(node.outputs)
+            for output in node.outputs:
+                graph.infos[output] = Info(graph.info(output).dtype)
+        elif name and name not in known:
+            shape, inferred = own_shape(node, graph), graph.shape(name)
+            if shape is not None and shape != inferred:
+                found[name] = Info(graph.info(name).dtype or graph.info(node.inputs[0]).dtype, shape)
+                doubtful.add(name)
+    return found
+
+
+def _infer_beside(graph: Graph, known: dict[str, Info]) -> None:
     import onnx
 
-    model = shape_model(graph)
+    model = shape_model(graph, known)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except MemoryError:

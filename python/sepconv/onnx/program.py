@@ -29,8 +29,11 @@ Values = dict[str, Any]
 class PlanStep:
     """A region of images: to NHWC on the way in, through the engine, and back."""
 
-    def __init__(self, graph: Graph, region: Region) -> None:
+    def __init__(self, graph: Graph, region: Region, alone: Callable[[Node], NodeStep]) -> None:
         lowering = lower(graph, region)
+        self._expected = {name: lowering.shape(name) for name in region.inputs}
+        self._alone = alone
+        self._nodes: list[NodeStep] | None = None
         self.region = region
         self.inputs, self.outputs = list(region.inputs), list(region.outputs)
         layers = [lowering.layer(name) for name in self.outputs]
@@ -41,10 +44,22 @@ class PlanStep:
         self.layers = lowering.layers
 
     def run(self, values: Values, threads: int) -> None:
+        if any(np.shape(values[name]) != shape for name, shape in self._expected.items()):
+            self._run_nodes(values, threads)
+            return
         images = [_to_nhwc(values[name], threads) for name in self.inputs]
         results = self.plan.run(images, threads)
         for name, place, shape in zip(self.outputs, self._places, self._shapes, strict=True):
             values[name] = _from_nhwc(results[place], shape, threads)
+
+    def _run_nodes(self, values: Values, threads: int) -> None:
+        """Where a value has another shape than the file and shape inference say: node after node."""
+        if self._nodes is None:
+            self._nodes = [self._alone(node) for node in self.region.nodes]
+        inside: Values = dict(values)
+        for step in self._nodes:
+            step.run(inside, threads)
+        values.update({name: inside[name] for name in self.outputs})
 
 
 def _to_nhwc(x: Array, threads: int) -> Array:
@@ -105,7 +120,14 @@ class NodeStep:
                 raise ValueError(f"node {self.node.name!r} ({self.node.op}): {error}") from error
         assert self._reference is not None
         named = [name for name in self.node.outputs if name]
-        results = dict(zip(named, self._reference(values), strict=False))
+        try:
+            given = self._reference(values)
+        except MemoryError:
+            raise
+        except Exception as error:  # the package has no one class for this
+            what = f"node {self.node.name!r} ({self.node.op})"
+            raise ValueError(f"{what}: the package onnx's reference implementation failed: {error}") from error
+        results = dict(zip(named, given, strict=False))
         return [results.get(name) for name in self.node.outputs]
 
     def _fall_back(self, reason: str) -> Reference:
@@ -137,15 +159,18 @@ class Program:
         self.graph = graph
         items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
         self.steps: list[PlanStep | NodeStep] = []
+        self._caches = caches
+        self._on_fallback = on_fallback
         for item in items:
-            if isinstance(item, Region):
-                self.steps.append(PlanStep(graph, item))
-            else:
-                cache = caches.get(item.outputs[0] if item.outputs else "", {})
-                self.steps.append(NodeStep(item, graph, cache, on_fallback))
+            step = PlanStep(graph, item, self._alone) if isinstance(item, Region) else self._alone(item)
+            self.steps.append(step)
         self._releases = self._last_uses()
-        read = {name for step in self.steps for name in step.inputs} | set(graph.outputs)
+        read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
+
+    def _alone(self, node: Node) -> NodeStep:
+        cache = self._caches.get(node.outputs[0] if node.outputs else "", {})
+        return NodeStep(node, self.graph, cache, self._on_fallback)
 
     def _last_uses(self) -> list[list[str]]:
         """For each step, the values that nobody reads after it."""

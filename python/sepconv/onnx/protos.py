@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Info, Node
@@ -56,8 +56,8 @@ def single_node_model(node: Node, graph: Graph) -> Any:
     return helper.make_model(proto, opset_imports=opsets, ir_version=graph.ir_version, functions=list(graph.functions))
 
 
-def shape_model(graph: Graph) -> Any:
-    """The graph with its small constants, and only the shapes of the others."""
+def shape_model(graph: Graph, known: Mapping[str, Info]) -> Any:
+    """The graph with its small constants, and only the shapes of the others; without nodes whose results are known."""
     import onnx
 
     helper = onnx.helper
@@ -66,6 +66,7 @@ def shape_model(graph: Graph) -> Any:
         proto = _value(port.name, port.info)
         if proto is not None:
             ports.append(proto)
+    ports += [_value(name, info) for name, info in known.items()]
     used = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
     for name, array in graph.constants.items():
         if name not in used:
@@ -75,7 +76,7 @@ def shape_model(graph: Graph) -> Any:
         else:
             ports.append(_value(name, Info(array.dtype, array.shape)))
     results = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
-    nodes = [proto for node in graph.nodes for proto in node_protos(node)]
+    nodes = [proto for node in graph.nodes if known.keys().isdisjoint(node.outputs[:1]) for proto in node_protos(node)]
     proto = helper.make_graph(nodes, "shapes", ports, results, initializers)
     opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     return helper.make_model(

@@ -52,7 +52,9 @@ def resize(call: Call) -> list[Array]:
     if any(axis.out == 0 for axis in axes) or x.size == 0:
         return [np.empty([axis.out for axis in axes], x.dtype)]
     outside = call.attribute("extrapolation_value", 0.0)
-    coordinates = [_coordinates(axis, transform) for axis in axes]
+    # To the nearest, in float32 as everybody else: which of two neighbours is nearer may hang on the last bit.
+    precision = np.float32 if mode == "nearest" else np.float64
+    coordinates = [_coordinates(axis, transform, precision) for axis in axes]
     cut = transform == "tf_crop_and_resize"
     beyond = [
         (c < 0) | (c > axis.size - 1) if cut else np.zeros(len(c), bool)
@@ -122,31 +124,37 @@ def _axes(call: Call) -> list[Axis]:
 def _scaled(size: int, scale: float) -> Axis:
     if not (math.isfinite(scale) and scale > 0) or size * scale > MAX_ELEMENTS:
         raise ValueError(f"a scale is {scale}, must be above 0 and the result's size below 2^31")
-    return Axis(size, math.floor(size * scale), scale)
+    # In float32 as elsewhere: 10 times the float nearest to 0.7 is 7 there, and a bit less in float64.
+    return Axis(size, math.floor(np.float32(size) * np.float32(scale)), scale)
 
 
-def _coordinates(axis: Axis, transform: str) -> Float64:
-    """Where in the input the centre of each output lies."""
-    x = np.arange(axis.out, dtype=np.float64)
-    wide = axis.scale * axis.size
+def _coordinates(axis: Axis, transform: str, precision: type[np.floating[Any]]) -> Float64:
+    """Where in the input the centre of each output lies, in arithmetic of that precision."""
+    x = np.arange(axis.out, dtype=precision)
+    scale = precision(axis.scale)
+    wide = scale * precision(axis.size)
+    last = precision(axis.size - 1)
+    half = precision(0.5)
     match transform:
         case "align_corners":
-            return x * (axis.size - 1) / (wide - 1) if wide != 1 else np.zeros(axis.out)
+            # The suite of the package onnx takes the size before it is rounded here, other than the cases below.
+            return np.asarray(x * last / (wide - 1) if wide != 1 else np.zeros(axis.out), np.float64)
         case "asymmetric":
-            return x / axis.scale
+            return np.asarray(x / scale, np.float64)
         case "half_pixel":
-            return (x + 0.5) / axis.scale - 0.5
+            return np.asarray((x + half) / scale - half, np.float64)
         case "pytorch_half_pixel":
-            return (x + 0.5) / axis.scale - 0.5 if wide != 1 else np.full(axis.out, -0.5)
+            return np.asarray((x + half) / scale - half if axis.out > 1 else np.zeros(axis.out), np.float64)
         case "half_pixel_symmetric":
-            return axis.size / 2 * (1 - axis.out / wide) + (x + 0.5) / axis.scale - 0.5
+            shift = precision(axis.size) * half * (1 - precision(axis.out) / wide)
+            return np.asarray(shift + (x + half) / scale - half, np.float64)
         case "tf_half_pixel_for_nn":
-            return (x + 0.5) / axis.scale
+            return np.asarray((x + half) / scale, np.float64)
         case "tf_crop_and_resize":
-            first, last = axis.roi
-            if wide == 1:
-                return np.full(axis.out, (last - first) * (axis.size - 1) / 2 + first * (axis.size - 1))
-            return x * (last - first) * (axis.size - 1) / (wide - 1) + first * (axis.size - 1)
+            first, end = (precision(place) for place in axis.roi)
+            if axis.out == 1:
+                return np.full(1, half * (first + end) * last, np.float64)
+            return np.asarray(first * last + x * (end - first) * last / precision(axis.out - 1), np.float64)
     raise NotNativeError(f"its coordinate_transformation_mode is {transform}")
 
 

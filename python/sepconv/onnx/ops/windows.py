@@ -87,32 +87,65 @@ _QUANTISED = frozenset({"float32", "int8", "uint8"})
 
 
 def _max_problem(node: Node, infos: list[Info]) -> str | None:
-    if len(node.outputs) > 1 and node.outputs[1]:
-        if node.attribute("storage_order", 0):
-            return "it gives indices in column order"
-        if infos[0].dtype is not None and infos[0].dtype != np.float32:
-            return f"it gives indices into {infos[0].dtype}"
+    if any(node.outputs[1:]) and infos[0].dtype not in (None, np.float32):
+        return f"it gives indices into {infos[0].dtype}"
     return None
 
 
 @native("MaxPool", types=_QUANTISED, check=_max_problem)
 def max_pool(call: Call) -> list[Array]:
     indices = len(call.node.outputs) > 1 and bool(call.node.outputs[1])
-    result = _pool(call, "max", indices)
-    return list(result) if indices else [result]
+    result = _pool(call, call.dense(0), "max", indices)
+    if not indices:
+        return [result]
+    y, places = result
+    if call.attribute("storage_order", 0) and places.size:
+        sizes = call[0].shape[2:]
+        planes, inside = np.divmod(places, math.prod(sizes))
+        columns = np.ravel_multi_index(np.unravel_index(inside, sizes), sizes, order="F")
+        places = planes * math.prod(sizes) + columns
+    return [y, places]
 
 
 @native("AveragePool")
 def average_pool(call: Call) -> list[Array]:
     padded = bool(call.attribute("count_include_pad", 0))
-    return [_pool(call, "average_padded" if padded else "average", False)]
+    return [_pool(call, call.dense(0), "average_padded" if padded else "average", False)]
 
 
-def _pool(call: Call, kind: str, indices: bool) -> Any:
-    x = call.dense(0)
+@native("LpPool")
+def lp_pool(call: Call) -> list[Array]:
+    p, powers = _powers(call)
+    return [_root(call, _pool(call, powers, "sum", False), p)]
+
+
+@native("GlobalLpPool")
+def global_lp_pool(call: Call) -> list[Array]:
+    p, powers = _powers(call)
+    rows = powers.reshape(math.prod(powers.shape[:2]), math.prod(powers.shape[2:]))
+    sums = nd.reduce("sum", rows, call.threads).reshape(*powers.shape[:2], *(1,) * (powers.ndim - 2))
+    return [_root(call, sums, p)]
+
+
+def _powers(call: Call) -> tuple[int, Array]:
+    """p and |x|^p."""
+    p, size = int(call.attribute("p", 2)), nd.unary("abs", call.dense(0), 0.0, 0.0, call.threads)
+    if p < 1:
+        raise ValueError(f"p is {p}, must be at least 1")
+    return p, size if p == 1 else nd.binary("pow", size, np.full((), p, np.float32), call.threads)
+
+
+def _root(call: Call, sums: Array, p: int) -> Array:
+    return sums if p == 1 else nd.binary("pow", sums, np.full((), 1 / p, np.float32), call.threads)
+
+
+def _pool(call: Call, x: Array, kind: str, indices: bool) -> Any:
     if x.ndim < 3:
         raise ValueError(f"x has rank {x.ndim}, must have at least 3")
     space = windows(call.node, x.shape[2:], kernel_of(call.node))
+    if 0 in (*x.shape[:2], *space.out):
+        shape = (*x.shape[:2], *space.out)
+        return (np.empty(shape, x.dtype), np.empty(shape, np.int64)) if indices else np.empty(shape, x.dtype)
     try:
         return nd.pool(
             kind,

@@ -58,8 +58,10 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
     bias = graph.constant(node.input(2)) if node.input(2) else None
     if channels is None or weight is None or (node.input(2) and (bias is None or bias.shape != (channels,))):
         return False
-    if node.op == "Gemm" and float(node.attribute("beta", 1.0)) != 1.0 and bias is not None:
-        return False
+    if node.op == "Gemm" and float(node.attribute("beta", 1.0)) != 1.0:
+        if bias is not None:
+            return False
+        node.attributes, node.proto = {**node.attributes, "beta": 1.0}, None  # it gets a bias
     groups = int(node.attribute("group", 1)) if node.op == "ConvTranspose" else 1
     if node.op == "ConvTranspose":
         split = weight.reshape(groups, -1, *weight.shape[1:]).astype(np.float64)
