@@ -313,3 +313,37 @@ def test_compiled_training_step() -> None:
     torch.compile(loss, backend="aot_eager", fullgraph=True)(*compiled).backward()
     for a, b in zip(plain, compiled, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+def test_an_empty_batch_is_checked_like_any_other(dtype: Any) -> None:
+    x = torch.empty(0, 6, 4, 8, dtype=dtype)
+    with pytest.raises(ValueError, match="spans a height of 5"):
+        st.depthwise_conv2d(x, tensor(6, 1, 5, 3, dtype=dtype))
+    with pytest.raises(ValueError, match="5 input channels"):
+        st.pointwise_conv2d(x, tensor(4, 5, 1, 1, dtype=dtype))
+    with pytest.raises(ValueError, match="7 filters"):
+        st.separable_conv2d(x, tensor(7, 1, 3, 3, dtype=dtype), tensor(4, 7, 1, 1, dtype=dtype))
+    result = st.separable_conv2d(x, tensor(12, 1, 3, 3, dtype=dtype), tensor(4, 12, 1, 1, dtype=dtype), stride=2)
+    assert result.shape == (0, 4, 1, 3)
+    assert result.dtype == dtype
+
+
+def test_autocast_brings_mixed_types_together() -> None:
+    block = st.SeparableConv2d(6, 4, padding=1)
+    stem = torch.nn.Conv2d(3, 6, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = stem(tensor(2, 3, 5, 5))
+        y = block(x)
+    assert (x.dtype, y.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(y, block(x.float()))
+    y.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in (*block.parameters(), *stem.parameters()))
+
+
+def test_derivatives_in_forward_mode_are_refused() -> None:
+    x, w = tensor(1, 4, 5, 5), tensor(4, 1, 3, 3)
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(lambda weight: st.depthwise_conv2d(x, weight), (w,), (torch.ones_like(w),))
+    with torch.autograd.forward_ad.dual_level():
+        assert st.depthwise_conv2d(x, w).shape == (1, 4, 3, 3)

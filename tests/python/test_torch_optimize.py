@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,43 @@ def test_the_caller_s_input_stays_or_changes_as_with_torch() -> None:
         optimized(x)
     assert float(x.min()) == 0.0
     assert "changes in place" in str(optimized.report)
+
+
+class Scaled(nn.Module):
+    """A product with an argument that is a tensor or a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Any, scale: Any = 2.0) -> Any:
+        return self.conv(x) * scale
+
+
+def test_a_number_where_a_tensor_may_come_runs_with_torch() -> None:
+    module = Scaled().eval()
+    optimized = optimize(module)
+    x, scale = torch.randn(2, 8, 5, 6), torch.rand(2, 8, 1, 1)
+    with torch.no_grad():
+        for arguments in ((x,), (x, 3), (x, scale)):
+            torch.testing.assert_close(optimized(*arguments), module(*arguments))
+        torch.testing.assert_close(optimized(x, scale=0.5), module(x, scale=0.5))
+        with pytest.raises(TypeError, match="ndarray"):
+            optimized(x.numpy())
+    (region,) = optimized.report.replaced
+    assert region.region.eager_runs["an input is a float"] == 2
+    assert len(region.region.plans()) == 1
+
+
+def test_what_was_optimized_before_is_left_as_it_is() -> None:
+    inner = optimize(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()).eval())
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), inner, nn.Conv2d(8, 4, 1)).eval()
+    again = optimize(inner)
+    assert [(left.operator, left.reason) for left in again.report.left] == [("Optimized", "it was optimized before")]
+    optimized = optimize(module)
+    assert [left.operator for left in optimized.report.left] == ["Optimized"]
+    x = torch.randn(2, 8, 7, 6)
+    with torch.no_grad():
+        for made in (optimized, copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized))):
+            torch.testing.assert_close(made(x), module(x))
+        torch.testing.assert_close(again(x), inner(x))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from sepconv.torch import library  # noqa: F401 - registers the operators
 
@@ -34,16 +35,21 @@ def depthwise_conv2d(
     Returns:
         [n, C*M, oh, ow], channels_last where x is. On ``torch.get_num_threads()`` threads, the same bits at any number.
 
+    Under ``torch.autocast`` tensors of any of these types may come together, and the result is float32.
+
     Raises:
         TypeError: tensors are not all of one floating type.
+        NotImplementedError: a derivative in forward mode is asked for: only reverse mode has gradients.
         ValueError: shapes do not fit together, or a value is out of its range.
     """
+    _no_tangents(x, weight, bias)
     window = _window(stride, padding, dilation, weight)
     return torch.ops.sepconv.depthwise_conv2d(x, weight, bias, *window)
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``torch.nn.functional.conv2d(x, weight, bias)`` with weight [N, C, 1, 1]; see :func:`depthwise_conv2d`."""
+    _no_tangents(x, weight, bias)
     return torch.ops.sepconv.pointwise_conv2d(x, weight, bias)
 
 
@@ -74,6 +80,7 @@ def separable_conv2d(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
+    _no_tangents(x, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, residual)
     window = _window(stride, padding, dilation, depthwise_weight)
     return torch.ops.sepconv.separable_conv2d(
         x,
@@ -86,6 +93,14 @@ def separable_conv2d(
         middle_activation,
         activation,
     )
+
+
+def _no_tangents(*tensors: Tensor | None) -> None:
+    """NotImplementedError for derivatives in forward mode, which torch would take for zero in operators like these."""
+    if forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None):
+        raise NotImplementedError("a tensor had a tangent: sepconv has gradients in reverse mode, none in forward mode")
 
 
 def _window(

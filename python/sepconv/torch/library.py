@@ -36,13 +36,16 @@ def _threads() -> int:
 
 
 def _computed(*tensors: Tensor | None) -> Any:
-    """The type to compute in: float64 for float64, float32 for the rest. TypeError where tensors differ or are none."""
+    """The type to compute in: float64 for float64, float32 for the rest. TypeError where tensors differ or are none.
+
+    An empty batch, the first tensor's, goes through float32: that checks shapes as for any other.
+    """
     given = [tensor for tensor in tensors if tensor is not None]
     kinds = {tensor.dtype for tensor in given}
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64, torch.float16, torch.bfloat16}:
         names = ", ".join(sorted(str(kind) for kind in kinds))
         raise TypeError(f"inputs were of {names}, must all be of one of float16, bfloat16, float32, float64")
-    return torch.float64 if torch.float64 in kinds else torch.float32
+    return torch.float64 if torch.float64 in kinds and len(given[0]) > 0 else torch.float32
 
 
 def _image(tensor: Tensor, dtype: Any) -> Array:
@@ -109,8 +112,6 @@ def depthwise_conv2d(
 ) -> Tensor:
     _check(x, weight)
     dtype = _computed(x, weight, bias)
-    if len(x) == 0:
-        return _depthwise_fake(x, weight, bias, stride, padding, dilation)
     window = _window(stride, padding, dilation)
     y = arithmetic.depthwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), window, "none", _threads())
     return _tensor(y, x, image=True)
@@ -184,8 +185,6 @@ depthwise_conv2d.register_autograd(_depthwise_derivative, setup_context=_depthwi
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     _check(x, weight)
     dtype = _computed(x, weight, bias)
-    if len(x) == 0:
-        return _pointwise_fake(x, weight, bias)
     y = arithmetic.pointwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), None, "none", _threads())
     return _tensor(y, x, image=True)
 
@@ -248,8 +247,6 @@ def separable_conv2d(
     tensors = depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias
     dtype = _computed(x, *tensors, residual)
     window = stride, padding, dilation
-    if len(x) == 0:
-        return _separable_fake(x, *tensors, residual, *window, middle_activation, activation)
     weights = [_array(tensor, dtype) for tensor in tensors]
     addend = None if residual is None else _image(residual, dtype)
     activations = middle_activation, activation
@@ -348,3 +345,8 @@ def _separable_derivative(ctx: Any, dy: Tensor) -> Any:
 
 
 separable_conv2d.register_autograd(_separable_derivative, setup_context=_separable_context)
+
+
+# Under autocast inputs of several types come together. What computes in float32 takes them all as that.
+for _each in (depthwise_conv2d, pointwise_conv2d, separable_conv2d):
+    _each.register_autocast("cpu", torch.float32)

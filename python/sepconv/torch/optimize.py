@@ -124,10 +124,10 @@ def optimize_graph(
 
 
 class _Tracer(torch.fx.Tracer):
-    """Goes into containers, but into none that hooks watch."""
+    """Goes into containers, but into none that hooks watch, nor into what was optimized before."""
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        return hooked(m) or bool(super().is_leaf_module(m, module_qualified_name))
+        return hooked(m) or isinstance(m, Optimized) or bool(super().is_leaf_module(m, module_qualified_name))
 
 
 def _optimize(
@@ -138,6 +138,9 @@ def _optimize(
     left: list[Left],
     untraced: dict[str, str],
 ) -> Module:
+    if isinstance(module, Optimized):
+        left.append(Left(path or "module", "Optimized", "it was optimized before"))
+        return module
     try:
         root = torch.nn.Sequential(module).eval() if type(module) in MODULES else module
         traced = GraphModule(root, _Tracer().trace(root), type(module).__name__)

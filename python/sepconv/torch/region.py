@@ -147,6 +147,9 @@ class Region(torch.nn.Module):
         """What a plan depends on. Unsupported where there can be none."""
         inputs = self._given(arguments)
         weights = [arguments[i] for i in self._weights]
+        other = next((x for x in inputs if not isinstance(x, torch.Tensor)), None)
+        if other is not None:
+            raise Unsupported(f"an input is a {type(other).__name__}")
         if self.training:
             raise Unsupported("training mode")
         if torch.is_autocast_enabled("cpu"):
