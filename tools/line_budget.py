@@ -24,7 +24,7 @@ BUDGET = {
     "csrc/ops": 2400,
     "csrc/grad": 800,
     "csrc/graph": 2000,
-    "csrc/eager": 1100,
+    "csrc/eager": 1300,
     "csrc/ref": 900,
     "csrc/nd": 1300,
     "csrc/bind": 1800,

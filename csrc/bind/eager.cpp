@@ -3,6 +3,7 @@
 #include "bind/gil.h"
 #include "cpu/features.h"
 #include "eager/block.h"
+#include "eager/check.h"
 #include "runtime/thread_pool.h"
 
 namespace sepconv::bind {
@@ -32,14 +33,12 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
                                            std::int64_t pixels, const std::optional<std::string>& isa) {
   if (w.ndim() != 4) throw std::invalid_argument("weight has rank " + std::to_string(w.ndim()) + ", must have 4");
   WeightView view{reinterpret_cast<const char*>(w.data()), {}, {}};
+  if (bias && bias->ndim() != 1) throw std::invalid_argument("bias has rank " + std::to_string(bias->ndim()) + ", must have 1");
+  check_weights(to_kind(kind), {w.shape(0), w.shape(1), w.shape(2), w.shape(3)}, groups, bias ? bias->shape(0) : -1);
   for (int i = 0; i < 4; ++i) {
-    if (w.shape(i) < 1 || w.shape(i) > (1 << 24)) throw std::invalid_argument("weight has a dimension that is not in 1 to 2^24");
     view.strides[i] = w.strides(i);
     view.dims[i] = static_cast<int>(w.shape(i));
   }
-  const int outputs = view.dims[kind == "depthwise" ? 2 : 3];
-  if (groups < 1 || outputs % groups) throw std::invalid_argument("groups does not divide the outputs");
-  if (bias && (bias->ndim() != 1 || bias->shape(0) != outputs)) throw std::invalid_argument("bias does not have the outputs' length");
   const auto made = std::make_shared<WeightsOfArray>(w, to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
                                                      isa ? kernels(*isa) : kernels());
   return {made, &made->weights};
@@ -121,6 +120,7 @@ void add_eager(py::module_& module) {
              for (const auto& [weights, stride, padding, dilation, activation] : stages) {
                specs.push_back({weights, to_window({weights->kh, weights->kw}, stride, padding, dilation), to_activation(activation)});
              }
+             check_stages(to_shape(shape), specs);
              return std::make_unique<EagerBlock>(to_shape(shape), specs, isa ? kernels(*isa) : kernels());
            }),
            NewStyle(), arg("shape"), arg("stages"), arg("isa") = py::none())

@@ -46,7 +46,8 @@ EagerWeights::~EagerWeights() {
 
 EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, std::int64_t pixels,
                            const KernelTable& table)
-    : kind(k), kh(w.dims[0]), kw(w.dims[1]), outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count),
+    : kind(k), kh(w.dims[0]), kw(w.dims[1]), inputs(k == WeightKind::depthwise ? 0 : w.dims[2] * group_count),
+      outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count),
       store_(packed_later(k, w, pixels) ? AlignedBuffer() : memory_for(k, w, group_count, table.vector)) {
   if (packed_later(kind, w, pixels)) {
     gemm.push_back(std::make_unique<PackedGemm>(w, affine(bias, 0, outputs), table));

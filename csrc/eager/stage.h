@@ -29,7 +29,7 @@ class EagerWeights {
   EagerWeights& operator=(const EagerWeights&) = delete;
 
   WeightKind kind;
-  int kh, kw, outputs, groups;
+  int kh, kw, inputs, outputs, groups;  // inputs: channels of the image; 0 of depthwise weights, which do not tell
   std::vector<std::unique_ptr<const PackedGemm>> gemm;  // one a group
   std::unique_ptr<const PackedDepthwise> depthwise;
 

@@ -59,7 +59,7 @@ class DepthwiseGradRun {
     }
     if (t_.dweights) {
       sums_ = AlignedBuffer::of_floats(std::size_t{1} * groups_ * blocks_ * sum_floats());
-      std::memset(sums_.bytes(), 0, sums_.size());
+      if (sums_.size() > 0) std::memset(sums_.bytes(), 0, sums_.size());  // of no images there are none
     }
     if (t_.dx) turn_weights();
   }

@@ -39,16 +39,17 @@ def readers(settings: Settings) -> str:
 
 
 def operators(settings: Settings) -> str:
-    """Graphs, plans and runs: tests/trust/operators.cpp under libFuzzer."""
+    """Graphs, calls and gradients: tests/trust/operators.cpp under libFuzzer."""
     program = compiled(settings, "fuzz", "sepconv_fuzz_operators", *_FUZZER)
     limits = [f"-runs={EXECUTIONS}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
         log = run_program([program, *limits, "-max_len=96", *_options(Path(folder), "operators"), corpus])
-    networks = re.search(r"(\d+) networks ran, (\d+) were refused", log)
-    require(networks is not None, f"the fuzzer did not finish:\n{log[-3000:]}")
-    return f"{_executions(log)} executions, {networks[0] if networks else ''}, 0 crashes"
+    counts = re.findall(r"of (\w+) (\d+) ran, (\d+) were refused", log)
+    require(len(counts) == 3, f"the fuzzer did not finish:\n{log[-3000:]}")
+    found = "; ".join(f"of {name} {ran} ran, {refused} were refused" for name, ran, refused in counts)
+    return f"{_executions(log)} executions, 0 crashes; {found}"
 
 
 def _options(folder: Path, name: str) -> list[str]:

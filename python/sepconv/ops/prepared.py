@@ -151,7 +151,11 @@ def pack(
         raise ValueError(f"groups was {groups}, must be a divisor of {argument}'s {outputs} outputs (1 but for conv)")
     if kind == "conv":
         channels = inputs * int(groups)
-    return Prepared(kind, as_float32(array), _bias(bias_argument, bias, outputs), channels, int(groups), pixels)
+    values, shift = as_float32(array), _bias(bias_argument, bias, outputs)
+    try:
+        return Prepared(kind, values, shift, channels, int(groups), pixels)
+    except ValueError as error:  # of the core's, which calls every weight so
+        raise ValueError(str(error).replace("weight", argument)) from None
 
 
 def _bias(argument: str, bias: Any, outputs: int) -> NDArray[np.float32] | None:
