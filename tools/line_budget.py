@@ -30,7 +30,7 @@ BUDGET = {
     "csrc/bind": 1800,
     "python": 21000,
     "tests/cpp": 5000,
-    "tests/trust": 2400,
+    "tests/trust": 3000,
     "tests/python": 13800,
     "bench": 600,
     "tools": 1200,

@@ -21,6 +21,7 @@ ROWS = {
     "denormals": "special.denormals",
     "bits": "bits.run",
     "mutants": "mutants.run",
+    "onnx_mutants": "onnx_mutants.run",
     "readers": "fuzz.readers",
     "operators": "fuzz.operators",
     "asan": "sanitizers.address",

@@ -33,4 +33,4 @@ class Reference:
     def __call__(self, values: Mapping[str, Any]) -> list[Any]:
         feeds = {name: values[name] for name in self._node.reads()}
         results = self._evaluator.run(None, feeds)
-        return [np.asarray(result) if isinstance(result, np.generic) else result for result in results]
+        return [np.asarray(result) if isinstance(result, np.generic | float | int) else result for result in results]

@@ -242,10 +242,10 @@ def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:
     if port.name not in feeds:
         raise ValueError(f"input {port.name!r} is missing")
     x = feeds[port.name]
+    if isinstance(x, np.generic | float | int):
+        x = np.asarray(x)
     if port.info.dtype is None:
         return x  # a sequence or an optional
-    if isinstance(x, np.generic):
-        x = np.asarray(x)
     if not isinstance(x, np.ndarray):
         raise TypeError(f"input {port.name!r} was a {type(x).__name__}, must be a numpy array")
     if x.dtype != port.info.dtype and not (x.dtype.kind in "OU" and port.info.dtype.kind in "OU"):

@@ -110,6 +110,8 @@ class NodeStep:
             inputs = [values[name] if name else None for name in self.node.inputs]
             call = Call(self.node, inputs, threads, self._constant, self._cache)
             try:
+                if any(x is not None and not isinstance(x, np.ndarray) for x in inputs):
+                    raise NotNativeError("an input is no array")
                 if any(isinstance(x, np.ndarray) and x.ndim > MAX_RANK for x in inputs):
                     raise NotNativeError(f"an input has more than {MAX_RANK} axes")
                 return self.operator.run(call)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sepconv import extras
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.onnx.ir import Dim, Graph, Info, Input, Node
+from sepconv.onnx.ir import OWN_DOMAIN, Dim, Graph, Info, Input, Node
 from sepconv.onnx.schema import check_node
 from sepconv.onnx.tensors import Tensors, check_shape
 
@@ -71,8 +71,18 @@ class _Reader:
             raise UnsupportedError(
                 f"opset {opset}; {FIRST_OPSET} to {LAST_OPSET} are known to work; this package onnx ends at {newest}"
             )
+        for domain, version in self.opsets.items():
+            _check_text(domain, "a domain")
+            if not 1 <= version < 1 << 31:
+                raise UnsupportedError(f"version {version} of the domain {domain!r}, must be between 1 and 2147483647")
         self.functions = {(_domain(f.domain), f.name): f for f in model.functions}
         for function in model.functions:
+            _check_text(function.domain, "the domain of a function")
+            _check_name(function.name, "a function")
+            if _domain(function.domain) in ("", OWN_DOMAIN):
+                raise UnsupportedError(
+                    f"function {function.name!r} takes the place of an operator that is not the file's own"
+                )
             self._check_nested(function, 1)
 
     def graph(self, name: str) -> Graph:
@@ -96,6 +106,7 @@ class _Reader:
         known = {*constants, *infos}
         nodes = [self._node(node, index, known) for index, node in enumerate(proto.node)]
         for value in proto.value_info:
+            _check_text(value.name, "the name of a value")
             infos.setdefault(value.name, self._info(value, f"value {value.name!r}"))
         outputs = []
         for value in proto.output:
@@ -138,12 +149,14 @@ class _Reader:
                     int(dim.dim_value) if dim.dim_value > 0 or (dim.dim_value == 0 and tensor.elem_type) else None
                 )
             else:
+                _check_text(dim.dim_param, f"a size of {what}")
                 dims.append(dim.dim_param or None)
         check_shape(tuple(dim for dim in dims if isinstance(dim, int)), what)
         return Info(dtype, tuple(dims))
 
     def _node(self, proto: Any, index: int, known: set[str]) -> Node:
         self._count_node()
+        _check_node_text(proto, f"node {index}")
         what = f"node {index} ({proto.op_type[:80]}{f' {proto.name!r}' if proto.name else ''})"
         for name in proto.input:
             if name and name not in known:
@@ -220,6 +233,7 @@ class _Reader:
             self.tensors.array(tensor, f"initializer {tensor.name!r}")
         for node in graph.node:
             self._count_node()
+            _check_node_text(node, "a node of a graph within")
             for attribute in node.attribute:
                 self._refuse_external(attribute, f"attribute {attribute.name!r} of {node.op_type[:80]}")
                 for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
@@ -248,7 +262,21 @@ def _domain(name: str) -> str:
     return "" if name in _STANDARD else name
 
 
+def _check_text(text: str | bytes, what: str) -> None:
+    """The package protobuf gives bytes for a string that is not UTF-8, and takes none back."""
+    if not isinstance(text, str):
+        raise ModelFormatError(f"{what} is {text[:80]!r}, must be UTF-8")
+
+
+def _check_node_text(proto: Any, what: str) -> None:
+    for text in (proto.op_type, proto.domain, proto.name, *proto.input, *proto.output):
+        _check_text(text, f"a name in {what}")
+    for attribute in proto.attribute:
+        _check_text(attribute.name, f"the name of an attribute of {what}")
+
+
 def _check_name(name: str, what: str) -> None:
+    _check_text(name, f"the name of {what}")
     if not name:
         raise ModelFormatError(f"{what} has no name")
     if len(name) > MAX_NAME:

@@ -14,6 +14,8 @@ import numpy as np
 from sepconv.graph import Input, Layer, Shape
 from sepconv.onnx.ir import Array, Graph, Node
 
+MAX_SIZE, MAX_ELEMENTS = 1 << 20, 1 << 31  # of an image in the engine, as csrc/graph/graph.cpp says
+
 
 class NotInPlanError(Exception):
     """The layer list does not say this; the message tells what."""
@@ -54,7 +56,8 @@ class Lowering:
         shape = self.graph.shape(value)
         if shape is None:
             raise NotInPlanError(f"the shape of {value!r} is not known")
-        layer_shape(shape)
+        if max(layer_shape(shape)) > MAX_SIZE or math.prod(shape[1:]) > MAX_ELEMENTS:
+            raise NotInPlanError("a value larger than the engine takes")
         if math.prod(shape) == 0:
             raise NotInPlanError("an empty value")
         if self.batch is None:
@@ -86,6 +89,9 @@ class Lowering:
         """Append a layer, named after the node's result, that reads these layers (none: the first input's)."""
         name = name or node.outputs[0]
         reads = tuple(inputs) or (self.layer(node.inputs[0]),)
+        for argument in ("weight", "bias"):
+            if argument in arguments and arguments[argument] is not None and arguments[argument].dtype != np.float32:
+                raise NotInPlanError(f"{argument} is not float32")
         self.layers.append(make(name=name, inputs=reads, **arguments))
         self._names.setdefault(name, name)
         return name

@@ -20,7 +20,8 @@ def run(graph: Graph) -> str:
         if before is None or not uses.only_for(node.inputs[0]) or any(array is None for array in arrays):
             continue
         gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-        if gamma.shape != (output_channels(graph, before),):
+        channels = (output_channels(graph, before),)
+        if any(array.shape != channels for array in (gamma, beta, mean, variance)):
             continue
         scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
         if scale_weights(graph, before, scale, beta - mean * scale):

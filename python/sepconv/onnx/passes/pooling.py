@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sepconv.onnx.ir import Graph, Node
 
 
@@ -44,5 +46,7 @@ def _is_spatial(graph: Graph, node: Node) -> bool:
     shape = graph.info(node.inputs[0]).shape
     axes = graph.constant(node.input(1)) if node.input(1) else node.attribute("axes")
     if shape is None or axes is None or len(shape) not in (3, 4):
+        return False
+    if np.ndim(axes) != 1 or np.asarray(axes).dtype.kind != "i":
         return False
     return sorted(int(axis) % len(shape) for axis in axes) == list(range(2, len(shape)))

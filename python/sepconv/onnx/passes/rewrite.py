@@ -63,6 +63,8 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
             return False
         node.attributes, node.proto = {**node.attributes, "beta": 1.0}, None  # it gets a bias
     groups = int(node.attribute("group", 1)) if node.op == "ConvTranspose" else 1
+    if groups < 1 or weight.shape[0] % groups:
+        return False
     if node.op == "ConvTranspose":
         split = weight.reshape(groups, -1, *weight.shape[1:]).astype(np.float64)
         factors = scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
