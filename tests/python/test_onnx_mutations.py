@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,18 @@ def test_inputs_of_no_declared_type(value: Any) -> None:
     proto.graph.input[0].ClearField("type")
     with pytest.raises((TypeError, ValueError, UnsupportedError)):
         load(proto.SerializeToString())(value)
+
+
+@pytest.mark.parametrize("number", [2**31, 2**62, 2**63 - 1])
+def test_results_of_impossible_sizes_are_refused(number: int) -> None:
+    b = Builder()
+    proto = b.model({"x": (1, 4, 6, 6)}, [b.node("ConvTranspose", "x", b.weight(4, 2, 3, 3), strides=[2, 2])])
+    proto.graph.node[0].attribute[0].ints[1] = number
+    with pytest.raises(UnsupportedError, match="elements are possible"):
+        load(proto.SerializeToString())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_files_without_a_size_are_not_read() -> None:
+    with pytest.raises(ModelFormatError, match="is empty"):
+        load("/proc/self/status")

@@ -26,7 +26,9 @@ def read_source(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Pat
         raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
     if not stat.S_ISREG(mode):
         raise ModelFormatError(f"{str(path)!r} is not a regular file")
-    data = path.read_bytes()
-    if not data:
-        raise ModelFormatError(f"{str(path)!r} is empty")
+    with path.open("rb") as file:
+        # By its size: files of /proc have none, and reading some of them would wait.
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ModelFormatError(f"{str(path)!r} is empty")
+        data = file.read()
     return data, path.stem, path.resolve().parent

@@ -45,11 +45,17 @@ def infer(graph: Graph, *, fold: bool = True) -> list[str]:
             break
     for name, info in graph.infos.items():
         shape = info.static
-        if shape is not None and math.prod(shape) > MAX_ELEMENTS:
-            raise UnsupportedError(
-                f"{name!r} would have the shape {list(shape)}; at most {MAX_ELEMENTS} elements are possible"
-            )
+        if shape is not None:
+            _check_elements(name, shape)
     return notes
+
+
+def _check_elements(name: str, shape: tuple[int, ...]) -> None:
+    # Each size too: beside one of 0 the others can be any number.
+    if max(shape, default=0) > MAX_ELEMENTS or math.prod(shape) > MAX_ELEMENTS:
+        raise UnsupportedError(
+            f"{name!r} would have the shape {list(shape)}; at most {MAX_ELEMENTS} elements are possible"
+        )
 
 
 def _infer_shapes(graph: Graph) -> None:
@@ -76,7 +82,8 @@ def _corrections(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
                 graph.infos[output] = Info(graph.info(output).dtype)
         elif name and name not in known:
             shape, inferred = own_shape(node, graph), graph.shape(name)
-            if shape is not None and shape != inferred:
+            if shape is not None and shape != inferred and min(shape, default=0) >= 0:
+                _check_elements(name, shape)
                 found[name] = Info(graph.info(name).dtype or graph.info(node.inputs[0]).dtype, shape)
                 doubtful.add(name)
     return found
