@@ -59,10 +59,10 @@ int add_conv(Graph& graph, const std::string& name, int x, const FloatArray& wei
 void add_graph(py::module_& module) {
   using py::arg;
   py::class_<Graph>(module, "Graph")
-      .def("__init__", constructor(+[](const std::optional<std::string>& isa) {
-             return std::make_unique<Graph>(isa ? kernels(*isa) : kernels());
+      .def("__init__", constructor(+[](const std::optional<std::string>& isa, std::size_t weight_bytes) {
+             return std::make_unique<Graph>(isa ? kernels(*isa) : kernels(), weight_bytes);
            }),
-           NewStyle(), arg("isa") = py::none())
+           NewStyle(), arg("isa") = py::none(), arg("weight_bytes") = 0)
       .def("input", [](Graph& g, const std::string& name, const std::array<int, 3>& shape) { return g.input(name, to_shape(shape)); },
            arg("name"), arg("shape"))
       .def("conv2d", &add_conv<&Graph::conv2d>, arg("name"), arg("x"), arg("weight"), arg("bias"), arg("batch_norm"),

@@ -67,7 +67,8 @@ class Rewriter {
     if (node.kind != NodeKind::activation) return;
     Node& before = nodes_[node.inputs[0]];
     const bool takes = before.kind == NodeKind::conv || before.kind == NodeKind::depthwise || before.kind == NodeKind::add ||
-                       before.kind == NodeKind::mul ||                       before.kind == NodeKind::average_pool || before.kind == NodeKind::max_pool;
+                       before.kind == NodeKind::mul ||
+                       before.kind == NodeKind::average_pool || before.kind == NodeKind::max_pool;
     if (!takes || before.activation != Activation::none || uses_[node.inputs[0]] != 1) return;
     before.activation = node.activation;
     before.fused.push_back(node.name);

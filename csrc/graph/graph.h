@@ -51,7 +51,9 @@ struct BatchNormView {
 
 class Graph {
  public:
-  explicit Graph(const KernelTable& table) : table_(&table), store_(std::make_shared<WeightStore>()) {}
+  // `weight_bytes`: what its convolutions' weights take at least, so that they get memory together.
+  explicit Graph(const KernelTable& table, std::size_t weight_bytes = 0)
+      : table_(&table), store_(std::make_shared<WeightStore>(WeightStore::of_network(weight_bytes))) {}
 
   // Each returns the new node's index, which later nodes refer to.
   int input(const std::string& name, Shape shape);

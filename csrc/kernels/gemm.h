@@ -1,8 +1,8 @@
-// GEMM tile: Rows × Vectors·V outputs of clamp(bias + A·B + residual), one pass over k.
+// GEMM tiles: Rows × Vectors·V outputs each of clamp(bias + A·B + residual), one pass over k.
 //
 // Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16, 11×2 or 22×1 of NEON's 32), the
 // weights of a step, kLoads rows' scalars of A.
-// Loop order: segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. Each k reads Vectors·V packed
+// Loop order: tiles, then segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. Each k reads Vectors·V packed
 // weights, which stream, and one float a row: the rows of a plane lie V floats apart, so V k use up one cache line a row. At
 // least two k go together: the hardware's prefetch then runs two ahead on the weights, and does not lag where they come from
 // L2 (6 % of all time).
@@ -22,15 +22,16 @@ SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows], const vf (&w)[kScala
   if constexpr (I + 1 < kScalars) multiply_rows<Rows, Vectors, I + 1>(x, w, acc);
 }
 
+// The tile from row `first` on. Returns where to prefetch next. Never inlined: what is the same for all tiles would take
+// registers that the accumulators need.
 // Step: floats from one row of A to the next, 0 for a tile's own a_step. A step that is known leaves all registers for
 // addresses to the loop.
 template <int Rows, int Vectors, int Step>
-void gemm(const GemmTile& t) {
+[[gnu::noinline]] const char* gemm_tile(const GemmTile& t, std::ptrdiff_t first, const char* ahead) {
   constexpr bool kStrided = Step == 0;
   constexpr int kBases = kStrided ? (Rows + 6) / 7 : 1;
   const std::ptrdiff_t step = kStrided ? t.a_step : Step;
   const float* b = t.b;
-  const char* ahead = static_cast<const char*>(t.prefetch);
   const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
   vf acc[Rows][Vectors];
 #pragma GCC unroll 2
@@ -67,7 +68,7 @@ void gemm(const GemmTile& t) {
   constexpr int kTogether = kScalars > 1 ? kScalars : 2;
   const Segment* const end = t.segments + t.segment_count;
   for (const Segment* s = t.segments; s != end; ++s) {
-    const float* a = t.a + s->offset;
+    const float* a = t.a + first * step + s->offset;
     // A base pointer for every seven rows: fewer multiples of a run-time step must stay in registers.
     const float* base[kBases];
 #pragma GCC unroll 4
@@ -109,7 +110,7 @@ void gemm(const GemmTile& t) {
   if (t.residual) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
-      const float* const from = t.residual + i * (kStrided ? t.residual_step.floats : kLanes);
+      const float* const from = t.residual + (first + i) * (kStrided ? t.residual_step.floats : kLanes);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) {
         const float* const p = from + j * t.residual_plane;
@@ -125,20 +126,28 @@ void gemm(const GemmTile& t) {
     }
   };
   const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes;
+  float* const c = t.c + first * c_step;
   if (t.hard_swish) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) put(t.c + j * t.c_plane + i * c_step, hard_swish(acc[i][j]), j);
+      for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, hard_swish(acc[i][j]), j);
     }
-    return;
+    return ahead;
   }
   const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
 #pragma GCC unroll 28
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) put(t.c + j * t.c_plane + i * c_step, clamp(acc[i][j], lo, hi), j);
+    for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, clamp(acc[i][j], lo, hi), j);
   }
+  return ahead;
+}
+
+template <int Rows, int Vectors, int Step>
+void gemm(const GemmTile& t) {
+  const char* ahead = static_cast<const char*>(t.prefetch);
+  for (int tile = 0; tile < t.tiles; ++tile) ahead = gemm_tile<Rows, Vectors, Step>(t, tile * Rows, ahead);
 }
 
 }  // namespace sepconv::SEPCONV_ISA

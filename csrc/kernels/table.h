@@ -48,6 +48,7 @@ struct GemmTile {
   int last_lanes = 0;         // of the last vector, 0 for all V; read by gemm_strided alone
   float lo, hi;               // -inf, +inf for none; NaN passes through
   bool hard_swish = false;    // in place of the clamp
+  int tiles = 1;              // one below the other: so many times the kernel's rows
   const void* prefetch;       // what to bring into L2 meanwhile: a line each step, prefetch_step bytes further each k; any address
   std::ptrdiff_t prefetch_step;
 };

@@ -21,6 +21,8 @@ class Tiles {
   int count() const { return count_; }
   int begin(int tile) const { return tile * height_ + std::min(tile, higher_); }
   int height(int tile) const { return height_ + (tile < higher_); }
+  // Of the tiles [begin, end) the first that has another height than begin.
+  int same_height(int tile, int end) const { return tile < higher_ ? std::min(higher_, end) : end; }
 
  private:
   int count_, height_, higher_;  // the first higher_ tiles have a row more
@@ -30,6 +32,7 @@ class Tiles {
 // once would take every fill buffer.
 class Prefetch {
  public:
+  Prefetch() = default;  // of nothing
   // `bytes` over `tiles` tiles of k steps each.
   Prefetch(std::size_t bytes, std::int64_t tiles, int k)
       : step_(tiles > 0 ? static_cast<std::ptrdiff_t>(std::min(kLine, bytes / (static_cast<std::size_t>(tiles) * k))) : 0),
@@ -38,13 +41,13 @@ class Prefetch {
   // While this tile is at work, its part of what begins at `next`.
   void set(GemmTile& g, const void* next, std::int64_t tile) const {
     g.prefetch_step = step_;
-    g.prefetch = static_cast<const char*>(next) + tile_ * tile;
+    g.prefetch = tile_ == 0 ? next : static_cast<const char*>(next) + tile_ * tile;
   }
 
   static constexpr std::size_t kLine = 64;
 
  private:
-  std::ptrdiff_t step_, tile_;
+  std::ptrdiff_t step_ = 0, tile_ = 0;
 };
 
 // Weights are read once an image, so each read would wait for L3 or memory: while one panel is at work, as much as it has
@@ -101,7 +104,7 @@ class GemmOp : public RowOp {
     return g;
   }
 
-  // Computes panel p of the tile at g.a: `rows` pixels, whose results lie at `c` (and residual) in the first plane.
+  // Computes panel p of the g.tiles tiles from g.a on: `rows` pixels each, whose results lie at `c` (and residual) in the first plane.
   void multiply(GemmTile& g, const RowTask& task, int p, int rows, float* c, const float* residual) const {
     const int vectors = packed_->vectors(p), block = packed_->first_block(p);
     g.b = packed_->panel(p);
@@ -115,7 +118,7 @@ class GemmOp : public RowOp {
     // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
     for (int j = 0; j < vectors; ++j) {
       float* const row = g.c + j * g.c_plane;
-      table_.activate_f32(epilogue_.pass, row, row, std::int64_t{1} * rows * table_.vector);
+      table_.activate_f32(epilogue_.pass, row, row, std::int64_t{1} * g.tiles * rows * table_.vector);
     }
   }
 

@@ -1,7 +1,7 @@
 // Pointwise convolution: rows of pixels × packed panels.
 //
-// Loop order: where the weights fit a quarter of a megabyte they stay in L2 and the tile of pixels is outermost, so that
-// it is read once; otherwise the panel is outermost, so that weights are read once.
+// Loop order: blocks of pixels, then panels, then tiles. Where the weights fit a quarter of a megabyte they stay in L2 and a
+// block is what L1 and L2 keep beside them; otherwise it is all pixels, so that weights are read once.
 #include <climits>
 #include <span>
 
@@ -11,7 +11,7 @@
 namespace sepconv {
 namespace {
 
-constexpr std::size_t kResidentWeights = 256 << 10;
+constexpr std::size_t kResidentWeights = 256 << 10, kBlockBytes = 128 << 10;
 
 class Pointwise final : public GemmOp {
  public:
@@ -97,23 +97,36 @@ class Pointwise final : public GemmOp {
     const std::span<const char> ahead_bytes = ahead_of(task, y, y + rows);
     const int own = ahead_bytes.empty() ? tiles.count() : own_tiles(tiles.count()), others = tiles.count() - own;
     const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own, in.c);
-    const Prefetch ahead_prefetch(ahead_bytes.size(), std::int64_t{1} * (task.part1 - task.part0) * others, in.c);
+    // That as late as it can be, a line each k: of what came early, the weights in between would drive most out again.
+    const std::int64_t slots = std::int64_t{1} * (task.part1 - task.part0) * others;
+    const std::size_t line_each_k = Prefetch::kLine * in.c;
+    const std::int64_t used = std::min<std::int64_t>(slots, (ahead_bytes.size() + line_each_k - 1) / line_each_k);
+    const std::int64_t skipped = std::max<std::int64_t>(0, slots - used - others);
+    const Prefetch ahead_prefetch(ahead_bytes.size(), slots - skipped, in.c);
+    std::int64_t slot = 0;
+
     GemmTile g = tile_of(task, segments, segment_count, v);
-    const auto tile = [&](int p, int i) {
-      const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
-      g.a = a + first;
-      if (i < own) own_prefetch.set(g, packed_->panel(p + 1), i);
-      else ahead_prefetch.set(g, ahead_bytes.data(), std::int64_t{1} * (p - task.part0) * others + i - own);
-      multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
+    const auto multiply_tiles = [&](int p, int begin, int end) {
+      for (int i = begin; i < end; i += g.tiles) {
+        const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
+        g.a = a + first;
+        g.tiles = tiles.same_height(i, end) - i;
+        if (i < own) {
+          g.tiles = std::min(g.tiles, own - i);
+          own_prefetch.set(g, packed_->panel(p + 1), i);
+        } else {
+          (slot < skipped ? Prefetch() : ahead_prefetch).set(g, ahead_bytes.data(), slot - skipped);
+          slot += g.tiles;
+        }
+        multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
+      }
     };
+    int block = tiles.count();
     if (weight_bytes <= kResidentWeights) {
-      for (int i = 0; i < tiles.count(); ++i) {
-        for (int p = task.part0; p < task.part1; ++p) tile(p, i);
-      }
-    } else {
-      for (int p = task.part0; p < task.part1; ++p) {
-        for (int i = 0; i < tiles.count(); ++i) tile(p, i);
-      }
+      block = static_cast<int>(std::clamp<std::size_t>(kBlockBytes / (sizeof(float) * in.c * tile_rows_), 1, block));
+    }
+    for (int i = 0; i < tiles.count(); i += block) {
+      for (int p = task.part0; p < task.part1; ++p) multiply_tiles(p, i, std::min(i + block, tiles.count()));
     }
   }
 };

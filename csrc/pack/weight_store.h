@@ -12,8 +12,14 @@ namespace sepconv {
 
 class WeightStore {
  public:
-  // Weights of a network share blocks; `block` bytes of 0 give each its own, just as large.
-  explicit WeightStore(std::size_t block = std::size_t{8} << 20) : block_(block) {}
+  // Weights share blocks; `block` bytes of 0 give each its own, just as large.
+  explicit WeightStore(std::size_t block = kBlock) : block_(block) {}
+  // For a network whose weights will take at least this many bytes: in one block, as long as that is no more than 64 MB.
+  static WeightStore of_network(std::size_t bytes) {
+    WeightStore store(std::clamp(bytes, kBlock, 8 * kBlock) + kHugePage);
+    store.expected_ = bytes;
+    return store;
+  }
   // Begins with this memory, which release() gives back.
   explicit WeightStore(AlignedBuffer&& memory) : block_(0), left_(memory.size()) { blocks_.push_back(std::move(memory)); }
   AlignedBuffer release() {
@@ -32,16 +38,20 @@ class WeightStore {
       left_ = blocks_.back().size();
     }
     float* const start = reinterpret_cast<float*>(blocks_.back().bytes() + blocks_.back().size() - left_);
+    // A huge page that weights to come will fill is one from its first weight on.
+    const std::size_t filled = std::min(left_, std::max(bytes, expected_));
     left_ -= bytes;
-    advise_huge_pages(start, bytes);
+    expected_ -= std::min(bytes, expected_);
+    advise_huge_pages(start, filled);
     return start;
   }
 
  private:
+  static constexpr std::size_t kBlock = std::size_t{8} << 20;
   // Pages that no weight reaches are never touched, but a limit on address space counts them.
   std::size_t block_;
   std::vector<AlignedBuffer> blocks_;
-  std::size_t left_ = 0;
+  std::size_t left_ = 0, expected_ = 0;  // bytes: of the last block, and that are still to come
 };
 
 }  // namespace sepconv

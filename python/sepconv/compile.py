@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,7 +39,7 @@ Float32 = NDArray[np.float32]
 BatchNormArrays = tuple[Float32, Float32, Float32, Float32, float]
 
 
-def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | None = None) -> _core.Graph:
+def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | None = None) -> _core.Graph:
     """The core's graph of these layers, weights packed for ``isa`` (None: the one in use).
 
     Raises:
@@ -47,7 +47,8 @@ def compile_graph(layers: Iterable[Layer], outputs: Sequence[str], isa: str | No
         TypeError: weights are not real numbers.
         MemoryError: the weights do not fit.
     """
-    graph = _core.Graph(isa)
+    weight_floats = sum(np.size(layer.weight) for layer in layers if isinstance(layer, WeightedLayer))
+    graph = _core.Graph(isa, weight_floats * FLOAT_BYTES)
     nodes: dict[str, int] = {}
     unpacked = 0
     for layer in layers:
