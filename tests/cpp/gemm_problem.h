@@ -50,6 +50,7 @@ struct GemmProblem {
   std::vector<float> residual;  // [rows][columns], or empty
   Clamp clamp;
   bool hard_swish = false;
+  int tiles = 1;                // of so many rows of the kernel's each
 
   GemmProblem(int rows_, int columns_, GemmLayout layout_, bool with_residual, Random& random, Values values)
       : rows(rows_), columns(columns_), layout(std::move(layout_)), a(layout.extent(rows), kNaN) {
@@ -129,6 +130,7 @@ struct GemmProblem {
                         .lo = clamp.lo,
                         .hi = clamp.hi,
                         .hard_swish = hard_swish,
+                        .tiles = tiles,
                         .prefetch = c.forbidden(),
                         .prefetch_step = 64};
     kernel(tile);
@@ -171,6 +173,7 @@ struct GemmProblem {
             .last_lanes = width % lanes,
             .lo = clamp.lo,
             .hi = clamp.hi,
+            .tiles = tiles,
             .prefetch = c.forbidden(),
             .prefetch_step = 64});
     std::vector<float> out;

@@ -144,6 +144,21 @@ TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_PRED2(same_bits, a[i], b[i]) << "element " << i;
 }
 
+TEST_P(Gemm, GoesThroughTilesThatLieOneBelowTheOther) {
+  for (const int depth : {1, 18, 33})
+    for (const GemmLayout& layout : layouts(depth))
+      for (const Flush flush : kBothEnds) {
+        GemmProblem problem(3 * tile.rows, columns, layout, depth % 2, random, Values::real);
+        problem.tiles = 3;
+        problem.clamp = {-0.75f, kInf};
+        ASSERT_NO_FATAL_FAILURE(problem.check(tile.kernel(), lanes, flush, depth % 2 ? 0 : 7));
+        if (tile.kind != Rows::strided) continue;
+        const std::vector<float> planes = problem.run(tile.kernel(), lanes, flush);
+        const std::vector<float> rows = problem.run_nhwc(tile.kernel(), lanes, flush, 3, 0);
+        for (std::size_t i = 0; i < planes.size(); ++i) ASSERT_PRED2(same_bits, rows[i], planes[i]) << "element " << i;
+      }
+}
+
 // NHWC differs in where results go, not in what they are: also where the last vector is partly there.
 TEST_P(Gemm, WritesRowsOfChannels) {
   if (tile.kind != Rows::strided) return;

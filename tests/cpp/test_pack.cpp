@@ -170,6 +170,16 @@ TEST(WeightStore, GivesAlignedMemoryOneAfterTheOther) {
   EXPECT_THROW(store.take(SIZE_MAX / 2), std::bad_alloc);
 }
 
+TEST(WeightStore, GivesANetworkOneBlockWhateverItsLayersTake) {
+  constexpr std::size_t kFloats = std::size_t{1} << 20;
+  WeightStore store = WeightStore::of_network(5 * kFloats * sizeof(float));
+  const float* const first = store.take(kFloats);
+  for (int i = 1; i < 5; ++i) EXPECT_EQ(store.take(kFloats) - first, static_cast<std::ptrdiff_t>(i * kFloats));
+  // More than was said, as where channels are filled up to whole vectors.
+  float* const more = store.take(3 * kFloats);
+  more[0] = more[3 * kFloats - 1] = 1.0f;
+}
+
 // --- BatchNorm and bias, folded by the graph in float64
 
 TEST_P(PackOnIsa, FoldsBatchNormInDouble) {
