@@ -32,7 +32,7 @@ BUDGET = {
     "tests/cpp": 5000,
     "tests/trust": 3000,
     "tests/python": 13800,
-    "bench": 600,
+    "bench": 850,
     "tools": 1200,
     "cmake": 150,
     ".ci": 400,

@@ -20,7 +20,7 @@ from sepconv.onnx.model import OnnxModel
 WAYS: tuple[dict[str, Any], ...] = ({}, {"passes": ()}, {"plans": False})
 
 
-def built(b: Builder, outputs: list[str], *shapes: tuple[int, ...], opset: int = 18) -> list[OnnxModel]:
+def built(b: Builder, outputs: list[str], *shapes: tuple[Any, ...], opset: int = 18) -> list[OnnxModel]:
     """The model of these nodes, loaded with all passes, with none, and without plans."""
     ports = {name: list(shape) for name, shape in zip(("x", "z"), shapes, strict=False)}
     return [loaded(b.model(ports, outputs, opset=opset), **way) for way in WAYS]
@@ -193,3 +193,20 @@ def test_a_fallback_that_fails_names_its_node() -> None:
         loadable = loaded(proto)
     with pytest.raises(ValueError, match=r"node 'MaxUnpool0' \(MaxUnpool\): the package onnx's reference"):
         loadable(normal(1, 1, 1, 1))
+
+
+def test_tile_of_many_axes() -> None:
+    b = Builder()
+    x = normal(2, 1, 3, 1, 2, 2)
+    all_give(built(b, [b.node("Tile", "x", b.integers(1, 2, 1, 3, 1, 2))], x.shape), np.tile(x, (1, 2, 1, 3, 1, 2)), x)
+
+
+def test_a_batch_of_nothing_through_products() -> None:
+    b = Builder()
+    flat = b.node("Flatten", b.conv("x", 3, 4))
+    product = b.node("Gemm", flat, b.weight(64, 5), b.weight(5))
+    rows = b.node("MatMul", b.node("Unsqueeze", product, b.integers(1)), b.weight(5, 2))
+    normalised = b.node("LayerNormalization", rows, b.weight(2))
+    all_give(
+        built(b, [normalised], ("n", 3, 4, 4)), np.empty((0, 1, 2), np.float32), np.empty((0, 3, 4, 4), np.float32)
+    )

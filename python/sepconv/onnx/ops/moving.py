@@ -10,7 +10,7 @@ import numpy as np
 from sepconv import _core
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Info, Node
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.ops.registry import ANY, BASE, Call, NotNativeError, dense, native, normal_axis, zero
+from sepconv.onnx.ops.registry import ANY, BASE, MAX_RANK, Call, NotNativeError, dense, native, normal_axis, zero
 from sepconv.onnx.tensors import MAX_ELEMENTS
 
 nd = _core.nd
@@ -214,9 +214,13 @@ def tile(call: Call) -> list[Array]:
     repeats = [int(count) for count in call[1].reshape(-1)]
     _check_sizes([size * count for size, count in zip(x.shape, repeats, strict=True)])
     spread: list[int] = []
+    ones: list[int] = []
     for size, count in zip(x.shape, repeats, strict=True):
-        spread += [count, size]
-    inner = x.reshape([part for size in x.shape for part in (1, size)])
+        spread += [size] if count == 1 else [count, size]
+        ones += [size] if count == 1 else [1, size]
+    if len(spread) > MAX_RANK:
+        raise NotNativeError(f"it repeats along {len(spread) - x.ndim} of {x.ndim} axes")
+    inner = x.reshape(ones)
     copied = dense(np.broadcast_to(inner, spread), call.threads)
     return [copied.reshape([size * count for size, count in zip(x.shape, repeats, strict=True)])]
 

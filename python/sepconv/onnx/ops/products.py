@@ -19,7 +19,7 @@ nd = _core.nd
 def gemm(call: Call) -> list[Array]:
     a, b, c = call[0], call[1], call.get(2)
     if call.node.flatten:
-        a = call.dense(0).reshape(a.shape[0], -1)
+        a = call.dense(0).reshape(a.shape[0], math.prod(a.shape[1:]))
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"A and B have ranks {a.ndim} and {b.ndim}, must have 2")
     a = dense(a.T if call.attribute("transA", 0) else a, call.threads)
@@ -48,7 +48,7 @@ def _product(call: Call, a: Array, matrix: Array, depends: tuple[int, ...]) -> A
 def matmul(call: Call) -> list[Array]:
     a, b = call[0], call[1]
     if call.node.flatten:
-        a = call.dense(0).reshape(a.shape[0], -1)
+        a = call.dense(0).reshape(a.shape[0], math.prod(a.shape[1:]))
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError("an operand of MatMul has rank 0, must have at least 1")
     left = a[np.newaxis] if a.ndim == 1 else a
@@ -56,13 +56,14 @@ def matmul(call: Call) -> list[Array]:
     if left.shape[-1] != right.shape[-2]:
         raise ValueError(f"operands have the shapes {a.shape} and {b.shape}, which do not fit")
     if right.ndim == 2:
-        rows = dense(left, call.threads).reshape(-1, left.shape[-1])
+        rows = dense(left, call.threads).reshape(math.prod(left.shape[:-1]), left.shape[-1])
         result = _product(call, rows, right, (1,)).reshape(*left.shape[:-1], right.shape[-1])
     else:
         batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        lefts = np.broadcast_to(left, (*batch, *left.shape[-2:])).reshape(-1, *left.shape[-2:])
-        rights = np.broadcast_to(right, (*batch, *right.shape[-2:])).reshape(-1, *right.shape[-2:])
-        result = np.zeros((math.prod(batch), left.shape[-2], right.shape[-1]), np.float32)
+        count = math.prod(batch)
+        lefts = np.broadcast_to(left, (*batch, *left.shape[-2:])).reshape(count, *left.shape[-2:])
+        rights = np.broadcast_to(right, (*batch, *right.shape[-2:])).reshape(count, *right.shape[-2:])
+        result = np.zeros((count, left.shape[-2], right.shape[-1]), np.float32)
         for index in range(len(result) if result.size and left.shape[-1] else 0):
             product = nd.matmul(dense(lefts[index], call.threads), nd.PackedMatrix(rights[index]), call.threads)
             nd.copy(result[index], product, call.threads)

@@ -52,10 +52,10 @@ def resize(call: Call) -> list[Array]:
     if any(axis.out == 0 for axis in axes) or x.size == 0:
         return [np.empty([axis.out for axis in axes], x.dtype)]
     outside = call.attribute("extrapolation_value", 0.0)
-    # To the nearest, in float32 as everybody else: which of two neighbours is nearer may hang on the last bit.
-    precision = np.float32 if mode == "nearest" else np.float64
-    coordinates = [_coordinates(axis, transform, precision) for axis in axes]
+    # In float32 as everybody else where the last bit decides which neighbour is nearer, or what is outside.
     cut = transform == "tf_crop_and_resize"
+    precision = np.float32 if mode == "nearest" or cut else np.float64
+    coordinates = [_coordinates(axis, transform, precision) for axis in axes]
     beyond = [
         (c < 0) | (c > axis.size - 1) if cut else np.zeros(len(c), bool)
         for c, axis in zip(coordinates, axes, strict=True)

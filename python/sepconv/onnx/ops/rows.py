@@ -66,7 +66,7 @@ def layer_normalization(call: Call) -> list[Array]:
     x = call.dense(0)
     axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
     center = call.node.op == "LayerNormalization"
-    rows = x.reshape(math.prod(x.shape[:axis]), -1)
+    rows = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
     normal, mean, inverse = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), center, call.threads)
     y = binary_of("mul", normal.reshape(x.shape), call[1], call.threads)
     bias = call.get(2) if center else None
@@ -91,6 +91,8 @@ def group_normalization(call: Call) -> list[Array]:
 def _grouped(call: Call, x: Array, groups: int, *, per_group: bool) -> Array:
     """Each group of channels normalised by itself; scale and bias for each channel, or (before opset 21) each group."""
     n, c, *space = x.shape
+    if x.size == 0:
+        return np.empty(x.shape, np.float32)
     rows = x.reshape(n * groups, -1)
     normal, _, _ = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), True, call.threads)
     split = normal.reshape(n, groups if per_group else c, -1)
