@@ -210,3 +210,11 @@ def test_a_batch_of_nothing_through_products() -> None:
     all_give(
         built(b, [normalised], ("n", 3, 4, 4)), np.empty((0, 1, 2), np.float32), np.empty((0, 3, 4, 4), np.float32)
     )
+
+
+def test_a_resize_of_nothing() -> None:
+    b = Builder()
+    x = b.node("Resize", "x", "", "", b.integers(1, 2, 4, 4))
+    for model in built(b, [x], (1, 2, "n", 4)):
+        with pytest.raises(ValueError, match="nothing cannot become"):
+            model(np.empty((1, 2, 0, 4), np.float32))

@@ -49,6 +49,8 @@ def resize(call: Call) -> list[Array]:
     axes = _axes(call)
     if math.prod(axis.out for axis in axes) > MAX_ELEMENTS:
         raise ValueError(f"the result would have the shape {[axis.out for axis in axes]}")
+    if any(axis.size == 0 < axis.out for axis in axes):
+        raise ValueError(f"x has the shape {x.shape}; nothing cannot become {[axis.out for axis in axes]}")
     if any(axis.out == 0 for axis in axes) or x.size == 0:
         return [np.empty([axis.out for axis in axes], x.dtype)]
     outside = call.attribute("extrapolation_value", 0.0)
@@ -99,7 +101,7 @@ def _axes(call: Call) -> list[Axis]:
     roi, scales, sizes = (call.get(index) for index in (1, 2, 3))
     if sizes is not None and sizes.size:
         wanted = [int(size) for size in sizes.reshape(-1)]
-        ratios = [size / x.shape[place] for size, place in zip(wanted, places, strict=True)]
+        ratios = [size / max(x.shape[place], 1) for size, place in zip(wanted, places, strict=True)]
         policy = call.attribute("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
