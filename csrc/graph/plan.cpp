@@ -13,12 +13,16 @@ namespace {
 // stores to the other, which the CPU compares by their address in a page.
 constexpr std::size_t kStagger = 2048 + 64;
 
-// Whether to stream `op` behind a chain whose last result takes `bytes`: where the result would crowd L2, and the
-// weights that every strip of rows goes through still fit beside the rings.
+constexpr std::int64_t kHeavy = 128;  // multiply-adds an element
+
+// Whether to stream `op` ahead of a chain, its result taking `bytes`: where the result would crowd L2, and the weights that
+// every strip of rows goes through still fit beside the rings. A result of many multiply-adds an element waits little for
+// L2, and the rows that two threads both compute cost it more.
 bool worth_streaming(std::size_t bytes, std::size_t chain_weights, const RowOp& op, Fusion fusion) {
   if (fusion == Fusion::never || !op.streams) return false;
   if (fusion == Fusion::always) return true;
-  return bytes > l2_bytes() / 4 && chain_weights + op.weight_bytes <= l2_bytes() / 4;
+  const bool heavy = op.macs >= kHeavy * op.out.elements();
+  return bytes > l2_bytes() / (heavy ? 2 : 4) && chain_weights + op.weight_bytes <= l2_bytes() / 4;
 }
 
 // Whether a depthwise convolution goes into one step with the pointwise one that reads it although nothing crowds L2: where
@@ -27,7 +31,7 @@ bool worth_joining(const Node& depthwise, const Node& reader, const RowOp& depth
                    const KernelTable& table, Fusion fusion) {
   return fusion == Fusion::automatic && depthwise.kind == NodeKind::depthwise && reader.kind == NodeKind::conv &&
          reader.window.pointwise() && reader_op.split == Split::rows &&
-         blocked_floats(depthwise_op.in, table) * sizeof(float) <= l2_bytes() / 4;
+         blocked_floats(depthwise_op.in, table) * sizeof(float) <= l2_bytes() / 2;
 }
 
 // Has operators with fetches to spare bring in weights that others wait for: the nearest one's first, and no more than half
