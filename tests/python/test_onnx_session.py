@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
 
-from onnx_models import normal, small_network
+from onnx_models import Builder, normal, small_network
 
 import sepconv
 from sepconv.onnx.session_types import CPU
@@ -200,3 +200,29 @@ def test_the_program_with_one_import_changed() -> None:
     assert results["onnxruntime"][0] == "runs on onnxruntime"
     assert any("2026" in line for line in results["sepconv"])
     assert results["sepconv"][1:] == results["onnxruntime"][1:]
+
+
+def test_sizes_by_name_and_shapes_that_the_file_leaves_out() -> None:
+    b = Builder()
+    x = b.node("Relu", b.conv("x", 3, 4))
+    proto = b.model({"x": ["n", 3, "h", 8]}, [x])
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    data = proto.SerializeToString()
+    session = sepconv.InferenceSession(data)
+    assert str(session.get_inputs()[0]) == "NodeArg(name='x', type='tensor(float)', shape=['n', 3, 'h', 8])"
+    (output,) = session.get_outputs()
+    assert (output.type, output.shape[0], output.shape[1], output.shape[3]) == ("tensor(float)", "n", 4, 8)
+    options = sepconv.SessionOptions()
+    options.add_free_dimension_override_by_name("n", 2)
+    options.add_free_dimension_override_by_name("h", 8)
+    fixed = sepconv.InferenceSession(data, options)
+    assert fixed.get_inputs()[0].shape == [2, 3, 8, 8]
+    assert fixed.get_outputs()[0].shape == [2, 4, 8, 8]
+    assert fixed.run(None, {"x": normal(2, 3, 8, 8)})[0].shape == (2, 4, 8, 8)
+    with pytest.raises(ValueError, match="must have"):
+        fixed.run(None, {"x": normal(1, 3, 8, 8)})
+    with pytest.raises(ValueError, match="must be at least 1"):
+        options.add_free_dimension_override_by_name("n", 0)
+    assert fixed.end_profiling() == ""
+    with pytest.raises(ValueError, match="must be of \\['x'\\]"):
+        fixed.io_binding().bind_cpu_input("y", normal(1))

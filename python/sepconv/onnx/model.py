@@ -177,6 +177,10 @@ class OnnxModel:
             lines += [f"  {name}: {reason}" for name, reason in self.fallbacks.items()]
         return "\n".join(lines)
 
+    def info(self, name: str) -> Info:
+        """Type and shape of a value, as far as they are known before it runs; symbols of open sizes by their names."""
+        return self._graph.info(name)
+
     @property
     def native(self) -> bool:
         """Whether our own kernels run all of it, as far as has been seen."""

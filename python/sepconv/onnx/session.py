@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from sepconv.onnx.files import read_source
-from sepconv.onnx.ir import Array, Info
+from sepconv.onnx.ir import Array, Info, Input
 from sepconv.onnx.model import OnnxModel
 from sepconv.onnx.passes import PASSES
 from sepconv.onnx.reader import read_onnx
 from sepconv.onnx.session_types import (
     CPU,
+    SIZE_ENTRY,
     GraphOptimizationLevel,
     ModelMetadata,
     NodeArg,
@@ -54,6 +55,8 @@ class InferenceSession:
         graph, proto = read_onnx(data, name=name, folder=folder if external else None)
         # Below ORT_ENABLE_BASIC nothing is rewritten.
         level = GraphOptimizationLevel(self._options.graph_optimization_level)
+        graph.inputs = [Input(port.name, _with_sizes(port.info, self._options)) for port in graph.inputs]
+        graph.infos.update({port.name: port.info for port in graph.inputs})
         self._infos = {port.name: port.info for port in graph.inputs}
         self._infos.update({name: graph.info(name) for name in graph.outputs})
         self.model = OnnxModel(graph, passes=() if level == GraphOptimizationLevel.ORT_DISABLE_ALL else PASSES)
@@ -116,8 +119,9 @@ class InferenceSession:
         return []
 
     def _argument(self, name: str) -> NodeArg:
-        info: Info = self._infos[name]
-        return NodeArg(name, list(info.shape or ()), type_name(info.dtype))
+        declared, inferred = self._infos[name], self.model.info(name)
+        shape = inferred.shape if declared.shape is None else declared.shape
+        return NodeArg(name, type_name(declared.dtype or inferred.dtype), list(shape or ()))
 
     def get_modelmeta(self) -> ModelMetadata:
         return self._metadata
@@ -140,6 +144,10 @@ class InferenceSession:
         others = [name for name in names if name != CPU]
         if others:
             warnings.warn(f"providers {others} are not available; the model runs on {CPU}", UserWarning, stacklevel=3)
+
+    def end_profiling(self) -> str:
+        """The name of the file with a profile: none is written."""
+        return ""
 
     def disable_fallback(self) -> None:
         """Accepted: there is one provider."""
@@ -164,17 +172,23 @@ class IOBinding:
         self._results: list[Array] = []
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
-        self._inputs[name] = arr_on_cpu
+        self._bind(name, arr_on_cpu)
+
+    def _bind(self, name: str, array: Array) -> None:
+        names = [port.name for port in self._session.model.inputs]
+        if name not in names:
+            raise ValueError(f"name is {name!r}, must be of {names}")
+        self._inputs[name] = array
 
     def bind_input(
         self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int], buffer_ptr: int
     ) -> None:
         """Read ``shape`` elements at an address, which must stay valid until the run is over."""
         check_device(device_type, device_id)
-        self._inputs[name] = _at_address(buffer_ptr, shape, element_type)
+        self._bind(name, _at_address(buffer_ptr, shape, element_type))
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
-        self._inputs[name] = ortvalue.numpy()
+        self._bind(name, ortvalue.numpy())
 
     def bind_output(
         self,
@@ -227,6 +241,15 @@ class IOBinding:
 
     def copy_outputs_to_cpu(self) -> list[Array]:
         return list(self._results)
+
+
+def _with_sizes(info: Info, options: SessionOptions) -> Info:
+    """An input with the sizes that the options give for names."""
+    entries = options.config_entries
+    if info.shape is None:
+        return info
+    named = [entries.get(SIZE_ENTRY + dim) if isinstance(dim, str) else None for dim in info.shape]
+    return Info(info.dtype, tuple(d if size is None else int(size) for d, size in zip(info.shape, named, strict=True)))
 
 
 def _at_address(address: int, shape: Sequence[int], element_type: Any) -> Array:

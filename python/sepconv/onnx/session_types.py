@@ -12,6 +12,7 @@ import numpy as np
 from sepconv.onnx.ir import Array
 
 CPU = "CPUExecutionProvider"
+SIZE_ENTRY = "sepconv.size."  # of config_entries; the name of an open size follows
 
 # What onnxruntime calls the types of tensors.
 _TYPE_NAMES = {
@@ -59,6 +60,12 @@ class SessionOptions:
     use_deterministic_compute: bool = True
     config_entries: dict[str, str] = field(default_factory=dict)
 
+    def add_free_dimension_override_by_name(self, name: str, size: int) -> None:
+        """Say how large an open size of this name is."""
+        if size < 1:
+            raise ValueError(f"size is {size}, must be at least 1")
+        self.config_entries[SIZE_ENTRY + name] = str(int(size))
+
     def add_session_config_entry(self, key: str, value: str) -> None:
         self.config_entries[key] = value
 
@@ -75,15 +82,22 @@ class RunOptions:
     logid: str = ""
     terminate: bool = False
     only_execute_path_to_fetches: bool = False
+    config_entries: dict[str, str] = field(default_factory=dict)
+
+    def add_run_config_entry(self, key: str, value: str) -> None:
+        self.config_entries[key] = value
+
+    def get_run_config_entry(self, key: str) -> str:
+        return self.config_entries[key]
 
 
 @dataclass(frozen=True)
 class NodeArg:
-    """An input or output: its name, its shape with names or None for open sizes, and its type, "tensor(float)"."""
+    """An input or output: its name, its type, "tensor(float)", and its shape with names or None for open sizes."""
 
     name: str
-    shape: list[int | str | None]
     type: str
+    shape: list[int | str | None]
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,9 @@ class OrtValue:
 
     def is_tensor(self) -> bool:
         return True
+
+    def is_tensor_sequence(self) -> bool:
+        return False
 
     def has_value(self) -> bool:
         return True
