@@ -28,7 +28,7 @@ class ImageConv final : public GemmOp {
     // The image is new to the caches: during one row of output, the rows that the next one sees first.
     const Prefetch prefetch(sizeof(float) * window.stride_h * in.w * in.c, tiles.count(), window.kh * window.kw * in.c);
     for (int y = task.y0; y < task.y1; ++y) {
-      for (int i = 0; i < tiles.count(); ++i) tile(task, y, tiles, prefetch, i);
+      for (int i = 0; i < tiles.count();) i += multiply_tiles(task, y, tiles, prefetch, i);
     }
   }
 
@@ -44,21 +44,25 @@ class ImageConv final : public GemmOp {
     return result;
   }
 
-  void tile(const RowTask& task, int y, const Tiles& tiles, const Prefetch& prefetch, int i) const noexcept {
+  // Tile i of row y and those after it that can go with it. Returns how many.
+  int multiply_tiles(const RowTask& task, int y, const Tiles& tiles, const Prefetch& prefetch, int i) const noexcept {
     const int first = tiles.begin(i), rows = tiles.height(i);
     const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
+    const int further = inside ? (in.w - left - columns) / (rows * window.stride_w) : 0;
     if (!inside) copy_patch(task, top, left, columns);
     const std::vector<Segment>& segments = inside ? in_image_ : in_patch_;
     const std::ptrdiff_t a_step = std::ptrdiff_t{1} * window.stride_w * in.c;
     GemmTile g = tile_of(task, segments.data(), static_cast<int>(segments.size()), a_step);
+    g.tiles = std::min(1 + further, tiles.same_height(i, tiles.count()) - i);
     g.a = inside ? task.in.at(0, top) + std::ptrdiff_t{1} * left * in.c : task.scratch;
     prefetch.set(g, task.in.data + std::ptrdiff_t{1} * (top + window.kh) * in.w * in.c, i);
     const std::ptrdiff_t to = std::ptrdiff_t{1} * first * table_.vector;
     float* const c = task.out.at(0, y) + to;
     const float* const residual = task.other.data ? task.other.at(0, y) + to : nullptr;
     for (int p = task.part0; p < task.part1; ++p) multiply(g, task, p, rows, c, residual);
+    return g.tiles;
   }
 
   void copy_patch(const RowTask& task, int top, int left, int columns) const noexcept {
