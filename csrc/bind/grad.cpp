@@ -54,24 +54,30 @@ void check_window(const Window& w, const Shape& in) {
   }
 }
 
-// Gives a task its arrays, and returns the new ones: the gradients of x, and of weight and bias, or None for those that
-// `needs` leaves out.
+// `out`, which must have the shape of `array`, or where there is none a new array of it.
+template <class T>
+Packed<T> result_like(const Packed<T>& array, const std::optional<Packed<T>>& out) {
+  const std::vector<py::ssize_t> shape(array.shape(), array.shape() + array.ndim());
+  if (out) check_shape("out", *out, shape);
+  return out ? *out : Packed<T>(shape);
+}
+
+// Gives a task its arrays, and returns the new ones: the gradients of x, into `out` where it is there, and of weight and
+// bias, or None for those that `needs` leaves out.
 template <class Task>
-py::tuple connect(Task& task, const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs) {
-  const auto like = [](const Floats& array) {
-    return Floats(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
-  };
+py::tuple connect(Task& task, const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs,
+                  const std::optional<Floats>& out = {}) {
   task.x = x.data();
   task.weights = weight.data();
   task.dy = dy.data();
   py::object dx = py::none(), dweight = py::none(), dbias = py::none();
   if (needs[0]) {
-    Floats array = like(x);
+    Floats array = result_like(x, out);
     task.dx = array.mutable_data();
     dx = array;
   }
   if (needs[1]) {
-    Floats array = like(weight), bias(weight.shape(0));
+    Floats array = result_like(weight, {}), bias(weight.shape(0));
     task.dweights = array.mutable_data();
     task.dbias = bias.mutable_data();
     dweight = array;
@@ -104,7 +110,8 @@ py::tuple depthwise(const Floats& x, const Floats& weight, const Floats& dy, con
 }
 
 // x [pixels, C], weight [N, C], dy [pixels, N]; `needs` as above.
-py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs, int threads) {
+py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, const std::array<bool, 2>& needs, int threads,
+                    const std::optional<Floats>& out) {
   check_threads(threads);
   if (x.ndim() != 2 || weight.ndim() != 2) throw std::invalid_argument("x and weight must have 2 dimensions");
   PointwiseGrad task{};
@@ -113,7 +120,7 @@ py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, con
   task.outputs = size_of("weight", weight.shape(0));
   check_shape("weight", weight, {task.outputs, task.channels});
   check_shape("dy", dy, {x.shape(0), task.outputs});
-  py::tuple gradients = connect(task, x, weight, dy, needs);
+  py::tuple gradients = connect(task, x, weight, dy, needs, out);
   without_gil([&] {
     pointwise_grad(task, threads, kernels());
     return true;
@@ -122,11 +129,11 @@ py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, con
 }
 
 template <class T>
-Packed<T> activation(const std::string& name, const Packed<T>& value, const Packed<T>& dy, int threads) {
+Packed<T> activation(const std::string& name, const Packed<T>& value, const Packed<T>& dy, int threads,
+                     const std::optional<Packed<T>>& into) {
   check_threads(threads);
-  const std::vector<py::ssize_t> shape(value.shape(), value.shape() + value.ndim());
-  check_shape("dy", dy, shape);
-  Packed<T> out(shape);
+  check_shape("dy", dy, std::vector<py::ssize_t>(value.shape(), value.shape() + value.ndim()));
+  Packed<T> out = result_like(value, into);
   const T* const from = value.data();
   const T* const gradient = dy.data();
   T* const to = out.mutable_data();
@@ -146,11 +153,11 @@ void add_grad(py::module_& module) {
   module.def("depthwise_grad", &depthwise, arg("x").noconvert(), arg("weight").noconvert(), arg("dy").noconvert(),
              arg("stride"), arg("padding"), arg("dilation"), arg("needs"), arg("threads"));
   module.def("pointwise_grad", &pointwise, arg("x").noconvert(), arg("weight").noconvert(), arg("dy").noconvert(),
-             arg("needs"), arg("threads"));
+             arg("needs"), arg("threads"), arg("out").noconvert() = py::none());
   module.def("activation_grad", &activation<float>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),
-             arg("threads"));
+             arg("threads"), arg("out").noconvert() = py::none());
   module.def("activation_grad", &activation<double>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),
-             arg("threads"));
+             arg("threads"), arg("out").noconvert() = py::none());
 }
 
 }  // namespace sepconv::bind

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <thread>
 
-#include "base/aligned.h"
 #include "base/fp_env.h"
+#include "runtime/scratch.h"
 #include "runtime/thread_pool.h"
 
 namespace sepconv {
@@ -16,25 +16,6 @@ constexpr std::size_t kStripBytes = 256 << 10;  // of buffers that a strip of ro
 constexpr std::size_t kPackedStripBytes = 1 << 20;  // where each strip packs weights
 constexpr int kMostStripRows = 64;
 constexpr double kSecondsAThread = 10e-6;  // of work, that starting a thread for it pays
-
-// Scratch memory is kept by the calling thread. A run takes it away for its time: a signal handler may run another.
-thread_local AlignedBuffer kept;
-
-class Scratch {
- public:
-  explicit Scratch(std::size_t floats) : buffer_(std::move(kept)) {
-    if (buffer_.size() < floats * sizeof(float)) buffer_ = AlignedBuffer::of_floats(floats);
-  }
-  ~Scratch() {
-    if (buffer_.size() > kept.size()) kept = std::move(buffer_);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* floats() { return buffer_.floats(); }
-
- private:
-  AlignedBuffer buffer_;
-};
 
 // Floats from one pixel of a buffer to the next: whole vectors, and never a distance at which the rows of a tile would
 // share sets of L1.

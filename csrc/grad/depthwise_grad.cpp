@@ -6,9 +6,9 @@
 #include <cstring>
 #include <vector>
 
-#include "base/aligned.h"
 #include "grad/grad.h"
 #include "grad/pieces.h"
+#include "runtime/scratch.h"
 
 namespace sepconv {
 namespace {
@@ -39,7 +39,14 @@ class DepthwiseGradRun {
         y_(task.in.h, window_.out_h(task.in.h), window_.kh, window_.stride_h, window_.dilation_h, window_.padding.top),
         x_(task.in.w, window_.out_w(task.in.w), window_.kw, window_.stride_w, window_.dilation_w, window_.padding.left),
         blocks_((outputs_ + v_ - 1) / v_), taps_(window_.kh * window_.kw),
-        groups_(static_cast<int>(std::min<std::int64_t>(task.images, kMaxGroups))) {
+        groups_(static_cast<int>(std::min<std::int64_t>(task.images, kMaxGroups))),
+        dy_floats_(std::size_t{1} * y_.size * x_.size * v_),
+        x_floats_(t_.dweights ? std::size_t{1} * y_.x_size * x_.x_size * v_ : 0),
+        thread_floats_(dy_floats_ + x_floats_ + (t_.dx ? std::size_t{1} * kStripRows * x_.in * v_ : 0)),
+        sums_floats_(t_.dweights ? groups_ * blocks_ * sum_floats() : 0),
+        turned_floats_(t_.dx ? blocks_ * sum_floats() : 0),
+        scratch_(threads * thread_floats_ + sums_floats_ + turned_floats_),
+        sums_(scratch_.floats() + threads * thread_floats_), turned_(sums_ + sums_floats_) {
     const bool square = window_.kh == window_.kw && window_.dilation_h == 1 && window_.dilation_w == 1;
     dx_kernel_ = square && window_.kh == 3   ? table.depthwise_3x3_s1_f32
                  : square && window_.kh == 5 ? table.depthwise_5x5_s1_f32
@@ -48,19 +55,12 @@ class DepthwiseGradRun {
     dw_kernel_ = square && window_.kh == 3   ? table.depthwise_grad_3x3_f32
                  : square && window_.kh == 5 ? table.depthwise_grad_5x5_f32
                                              : table.depthwise_grad_any_f32;
-    dy_floats_ = std::size_t{1} * y_.size * x_.size * v_;
-    x_floats_ = t_.dweights ? std::size_t{1} * y_.x_size * x_.x_size * v_ : 0;
-    strip_floats_ = t_.dx ? std::size_t{1} * kStripRows * x_.in * v_ : 0;
-    const std::size_t thread_floats = dy_floats_ + x_floats_ + strip_floats_;
     for (int i = 0; i < threads; ++i) {
-      scratch_.push_back(AlignedBuffer::of_floats(thread_floats));
-      std::memset(scratch_.back().bytes(), 0, thread_floats * sizeof(float));  // zeros between and around stay
+      // Zeros between and around stay.
+      std::memset(scratch_.floats() + i * thread_floats_, 0, (dy_floats_ + x_floats_) * sizeof(float));
       pointers_.emplace_back(kStripRows * window_.kh);
     }
-    if (t_.dweights) {
-      sums_ = AlignedBuffer::of_floats(std::size_t{1} * groups_ * blocks_ * sum_floats());
-      if (sums_.size() > 0) std::memset(sums_.bytes(), 0, sums_.size());  // of no images there are none
-    }
+    if (sums_floats_ > 0) std::memset(sums_, 0, sums_floats_ * sizeof(float));  // of no images there are none
     if (t_.dx) turn_weights();
   }
 
@@ -84,20 +84,19 @@ class DepthwiseGradRun {
  private:
   std::size_t sum_floats() const { return std::size_t{1} * (1 + taps_) * v_; }
   int lanes(int b) const { return std::min(v_, outputs_ - b * v_); }
-  float* sums(int group, int b) { return sums_.floats() + (std::size_t{1} * group * blocks_ + b) * sum_floats(); }
+  float* sums(int group, int b) { return sums_ + (std::size_t{1} * group * blocks_ + b) * sum_floats(); }
 
   // Turned by 180 degrees and in vectors, as depthwise kernels read them: bias[V] of zeros, then [kh][kw][V].
   void turn_weights() {
-    turned_ = AlignedBuffer::of_floats(std::size_t{1} * blocks_ * sum_floats());
-    std::memset(turned_.bytes(), 0, turned_.size());
+    std::memset(turned_, 0, turned_floats_ * sizeof(float));
     for (int n = 0; n < outputs_; ++n) {
-      float* const to = turned_.floats() + (n / v_) * sum_floats() + v_ + n % v_;
+      float* const to = turned_ + (n / v_) * sum_floats() + v_ + n % v_;
       for (int tap = 0; tap < taps_; ++tap) to[tap * v_] = t_.weights[std::int64_t{1} * n * taps_ + taps_ - 1 - tap];
     }
   }
 
   void plane(int group, std::int64_t image, int b, int thread) {
-    float* const dy = scratch_[thread].floats();
+    float* const dy = scratch_.floats() + thread * thread_floats_;
     const std::int64_t dy_pixels = std::int64_t{1} * y_.out * x_.out;
     for (int y = 0; y < y_.out; ++y) {
       const float* const from = t_.dy + (image * dy_pixels + std::int64_t{1} * y * x_.out) * outputs_ + b * v_;
@@ -148,7 +147,7 @@ class DepthwiseGradRun {
     d.in_w = x_.size - x_.shift;
     d.out_w = x_.in;
     d.pad_left = 0;
-    d.w = turned_.floats() + b * sum_floats();
+    d.w = turned_ + b * sum_floats();
     d.out = strip;
     d.out_step = std::ptrdiff_t{1} * x_.in * v_;
     d.lo = -__builtin_inff();
@@ -206,13 +205,13 @@ class DepthwiseGradRun {
   Window window_;
   Axis y_, x_;
   int blocks_, taps_, groups_;
+  std::size_t dy_floats_, x_floats_, thread_floats_, sums_floats_, turned_floats_;
+  Scratch scratch_;       // a thread's spread gradient, padded input, strip of dx; sums of the groups; turned weights
+  float *sums_, *turned_;
   DepthwiseKernel dx_kernel_;
   DepthwiseGradKernel dw_kernel_;
   bool shared_rows_;
-  std::size_t dy_floats_, x_floats_, strip_floats_;
-  std::vector<AlignedBuffer> scratch_;                // a thread's spread gradient, padded input, strip of dx
-  std::vector<std::vector<const float*>> pointers_;   // a thread's rows
-  AlignedBuffer sums_, turned_;
+  std::vector<std::vector<const float*>> pointers_;  // a thread's rows
 };
 
 }  // namespace

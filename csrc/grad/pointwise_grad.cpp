@@ -7,11 +7,10 @@
 // part of dY is transposed, so that k lie together, and vectors of X are copied into panels; both lie in L2. A tile's sums
 // so far come in as its residual. A piece of work is a group of chunks for some of the outputs.
 #include <cstring>
-#include <vector>
 
-#include "base/aligned.h"
 #include "grad/grad.h"
 #include "grad/pieces.h"
+#include "runtime/scratch.h"
 
 namespace sepconv {
 namespace {
@@ -73,7 +72,7 @@ struct Panels {
 void input_grad(const PointwiseGrad& t, int threads, const KernelTable& table) {
   const Panels panels{table, t.channels};
   const std::size_t panel_floats = panels.floats(t.outputs);
-  AlignedBuffer packed = AlignedBuffer::of_floats(panels.count() * panel_floats);
+  Scratch packed(panels.count() * panel_floats);
   for_pieces(panels.count(), threads, [&](std::int64_t p, int) {
     panels.pack(static_cast<int>(p), t.weights, t.outputs, packed.floats() + p * panel_floats);
   });
@@ -93,13 +92,11 @@ class WeightGrad {
       : t_(task), table_(table), panels_{table, task.channels}, chunks_((task.pixels + kChunk - 1) / kChunk),
         splits_(std::max(1, task.outputs / (kTilesAtOnce * table.gemm_rows[table.gemm_vectors - 1]))),
         groups_(static_cast<int>(std::clamp<std::int64_t>(chunks_, 1, std::max(1, kPieces / splits_)))),
-        matrix_(std::size_t{1} * task.outputs * task.channels) {
-    const std::size_t transposed = std::size_t{1} * ((task.outputs + splits_ - 1) / splits_) * kChunkStep;
-    for (int i = 0; i < threads; ++i) scratch_.push_back(AlignedBuffer::of_floats(transposed + panels_.floats(kChunk)));
-    panel_ = transposed;
-    if (groups_ > 1) sums_ = AlignedBuffer::of_floats(groups_ * matrix_);
-    bias_sums_.resize(t_.dbias ? std::size_t{1} * groups_ * t_.outputs : 0);
-  }
+        matrix_(std::size_t{1} * task.outputs * task.channels),
+        panel_(std::size_t{1} * ((task.outputs + splits_ - 1) / splits_) * kChunkStep),
+        thread_floats_(panel_ + panels_.floats(kChunk)),
+        scratch_(threads * thread_floats_ + groups_ * (matrix_ + task.outputs)), sums_(scratch_.floats() + threads * thread_floats_),
+        bias_sums_(sums_ + groups_ * matrix_) {}
 
   void run(int threads) {
     if (t_.pixels == 0) std::memset(t_.dweights, 0, sizeof(float) * matrix_);
@@ -107,21 +104,21 @@ class WeightGrad {
       const int group = static_cast<int>(piece / splits_);
       const Range outputs(t_.outputs, splits_, piece % splits_), chunks(chunks_, groups_, group);
       for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch_[thread].floats());
+        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch_.floats() + thread * thread_floats_);
       }
-      if (t_.dbias) add_bias(bias_sums_.data() + std::size_t{1} * group * t_.outputs, outputs, chunks);
+      if (t_.dbias) add_bias(bias_sums_ + std::size_t{1} * group * t_.outputs, outputs, chunks);
     });
     if (groups_ > 1) {
       for_pieces(t_.outputs, threads, [&](std::int64_t n, int) {
-        add_up(sums_.floats() + n * t_.channels, matrix_, t_.channels, t_.dweights + n * t_.channels);
+        add_up(sums_ + n * t_.channels, matrix_, t_.channels, t_.dweights + n * t_.channels);
       });
     }
-    if (t_.dbias) add_up(bias_sums_.data(), t_.outputs, t_.outputs, t_.dbias);
+    if (t_.dbias) add_up(bias_sums_, t_.outputs, t_.outputs, t_.dbias);
   }
 
  private:
   // [outputs][channels] of a group.
-  float* sums(int group) { return groups_ > 1 ? sums_.floats() + group * matrix_ : t_.dweights; }
+  float* sums(int group) { return groups_ > 1 ? sums_ + group * matrix_ : t_.dweights; }
 
   void multiply(float* sums, const Range& outputs, std::int64_t chunk, bool add, float* scratch) {
     const std::int64_t pixel = chunk * kChunk, wanted = outputs.end - outputs.begin;
@@ -155,10 +152,9 @@ class WeightGrad {
   Panels panels_;
   std::int64_t chunks_;
   int splits_, groups_;  // of the outputs; of the chunks
-  std::size_t matrix_, panel_;
-  std::vector<AlignedBuffer> scratch_;  // a thread's part of dY, transposed, and a panel of X
-  AlignedBuffer sums_;
-  std::vector<float> bias_sums_;
+  std::size_t matrix_, panel_, thread_floats_;
+  Scratch scratch_;  // a thread's part of dY, transposed, and from panel_ on a panel of X; then sums
+  float *sums_, *bias_sums_;
 };
 
 }  // namespace

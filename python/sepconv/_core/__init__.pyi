@@ -41,13 +41,15 @@ def depthwise_grad(
     threads: int,
 ) -> tuple[_Float32 | None, _Float32 | None, _Float32 | None]: ...
 
-# x [pixels, C], weight [N, C], dy [pixels, N].
+# x [pixels, C], weight [N, C], dy [pixels, N]; out: for the gradient of x.
 def pointwise_grad(
-    x: _Float32, weight: _Float32, dy: _Float32, needs: tuple[bool, bool], threads: int
+    x: _Float32, weight: _Float32, dy: _Float32, needs: tuple[bool, bool], threads: int, out: _Float32 | None = None
 ) -> tuple[_Float32 | None, _Float32 | None, _Float32 | None]: ...
 
-# For arrays of float32 or of float64.
-def activation_grad(activation: str, value: NDArray[Any], dy: NDArray[Any], threads: int) -> NDArray[Any]: ...
+# For arrays of float32 or of float64. out: may be value or dy.
+def activation_grad(
+    activation: str, value: NDArray[Any], dy: NDArray[Any], threads: int, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
 
 _Stage = tuple["Weights", _Pair, _Padding, _Pair, str]  # stride, padding, dilation, activation
 

@@ -54,8 +54,16 @@ def separable(
     return result
 
 
-def depthwise(x: Array, weight: Array, bias: Array | None, window: Window, activation: str, threads: int) -> Array:
-    """[n, oh, ow, C*M] of [n, h, w, C], weight [C*M, 1, kh, kw]."""
+def depthwise(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    activation: str,
+    threads: int,
+    out: Array | None = None,
+) -> Array:
+    """[n, oh, ow, C*M] of [n, h, w, C], weight [C*M, 1, kh, kw]; in float32 into ``out``, where given."""
     stride, padding, dilation = window
     if x.dtype == SINGLE:
         result: Array = ops.depthwise_conv2d(
@@ -66,6 +74,7 @@ def depthwise(x: Array, weight: Array, bias: Array | None, window: Window, activ
             padding=padding,
             dilation=dilation,
             activation=activation,
+            out=out,
             threads=threads,
         )
         return result
@@ -89,12 +98,19 @@ def depthwise_grad(
 
 
 def pointwise(
-    x: Array, weight: Array, bias: Array | None, residual: Array | None, activation: str, threads: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    residual: Array | None,
+    activation: str,
+    threads: int,
+    out: Array | None = None,
 ) -> Array:
-    """[n, h, w, N] of [n, h, w, C], weight [N, C, 1, 1]."""
+    """[n, h, w, N] of [n, h, w, C], weight [N, C, 1, 1]; in float32 into ``out``, where given."""
     matrix = weight.transpose(2, 3, 1, 0)
     if x.dtype == SINGLE:
-        result: Array = ops.pointwise_conv2d(x, matrix, bias, activation=activation, residual=residual, threads=threads)
+        options: Any = {"activation": activation, "residual": residual, "out": out, "threads": threads}
+        result: Array = ops.pointwise_conv2d(x, matrix, bias, **options)
         return result
     given = np.zeros(len(weight)) if bias is None else bias
     plain = (1, 1), ((0, 0), (0, 0)), (1, 1)
@@ -108,15 +124,18 @@ def pointwise(
     return np.stack([_core.ref.activate(activation, image) for image in sums])
 
 
-def pointwise_grad(x: Array, weight: Array, dy: Array, needs: tuple[bool, bool], threads: int) -> Gradients:
-    """As :func:`depthwise_grad`."""
+def pointwise_grad(
+    x: Array, weight: Array, dy: Array, needs: tuple[bool, bool], threads: int, out: Array | None = None
+) -> Gradients:
+    """As :func:`depthwise_grad`; in float32 the first into ``out``, where given."""
     if x.dtype != SINGLE:
         matrix = weight[:, :, 0, 0].T
         each = [_core.ref.pointwise_grad(*pair) for pair in _with(matrix, x, dy)]
         dx, dweights, dbias = zip(*each, strict=True)
         return np.stack(dx), sum(dweights).T.reshape(weight.shape), sum(dbias)
     pixels, gradients = x.reshape(-1, x.shape[3]), dy.reshape(-1, dy.shape[3])
-    back, filters, bias = _core.pointwise_grad(pixels, weight[:, :, 0, 0], gradients, needs, threads)
+    into = None if out is None else out.reshape(pixels.shape)
+    back, filters, bias = _core.pointwise_grad(pixels, weight[:, :, 0, 0], gradients, needs, threads, into)
     return (
         None if back is None else back.reshape(x.shape),
         None if filters is None else filters.reshape(weight.shape),
@@ -124,9 +143,12 @@ def pointwise_grad(x: Array, weight: Array, dy: Array, needs: tuple[bool, bool],
     )
 
 
-def activation_grad(activation: str, value: Array, dy: Array, threads: int) -> Array:
-    """dy times the slope at ``value``: of what came out of a clamp, of what went into any other activation."""
-    return dy if activation == "none" else _core.activation_grad(activation, value, dy, threads)
+def activation_grad(activation: str, value: Array, dy: Array, threads: int, out: Array | None = None) -> Array:
+    """dy times the slope at ``value``: of what came out of a clamp, of what went into any other activation.
+
+    Into ``out``, where given, which may be either; dy itself where there is no activation.
+    """
+    return dy if activation == "none" else _core.activation_grad(activation, value, dy, threads, out)
 
 
 def _spread(channels: int, weight: Array) -> Array:

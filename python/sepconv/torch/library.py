@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from sepconv.torch import arithmetic
 from sepconv.torch.arithmetic import CLAMPS, Array, Window
+from sepconv.torch.workspace import workspace
 
 Tensor = Any
 Results = tuple[Tensor, ...]
@@ -288,32 +290,33 @@ def separable_conv2d_backward(
         weights = (depthwise_weight, pointwise_weight)
         grads = [g for w in weights for g in (torch.zeros_like(w), w.new_zeros(len(w)))]
         return torch.empty_like(x), *grads, x.new_empty(0) if residual is None else torch.empty_like(residual)
-    dtype, threads, window = (
-        _computed(dy, x, depthwise_weight, pointwise_weight),
-        _threads(),
-        (stride, padding, dilation),
-    )
+    dtype, threads, at = _computed(dy, x, depthwise_weight, pointwise_weight), _threads(), _window(stride, padding, dilation)
     image, gradient = _image(x, dtype), _image(dy, dtype)
     filters, bias, matrix = (_array(t, dtype) for t in (depthwise_weight, depthwise_bias, pointwise_weight))
-    at = _window(*window)
-    middle = arithmetic.depthwise(image, filters, bias, at, middle_activation, threads)
-    if activation in CLAMPS:
-        value = _image(y, dtype)
-    else:
-        addend = None if residual is None else _image(residual, dtype)
-        value = arithmetic.pointwise(middle, matrix, _array(pointwise_bias, dtype), addend, "none", threads)
-    gradient = arithmetic.activation_grad(activation, value, gradient, threads)
     through = needs[0] or needs[1]
-    dmiddle, dmatrix, dbias = arithmetic.pointwise_grad(middle, matrix, gradient, (through, needs[2]), threads)
-    dx = dfilters = dmiddle_bias = None
-    if through and dmiddle is not None:
-        if middle_activation not in CLAMPS:
-            middle = arithmetic.depthwise(image, filters, bias, at, "none", threads)
-        before = arithmetic.activation_grad(middle_activation, middle, dmiddle, threads)
-        dx, dfilters, dmiddle_bias = arithmetic.depthwise_grad(
-            image, filters, before, at, (needs[0], needs[1]), threads
+    inner = (*gradient.shape[:3], len(matrix[0]))
+    single = dtype == torch.float32
+    with workspace(inner, inner, gradient.shape) if single else nullcontext((None, None, None)) as scratch:
+        middle = arithmetic.depthwise(image, filters, bias, at, middle_activation, threads, scratch[0])
+        if activation in CLAMPS:
+            value = _image(y, dtype)
+        else:
+            addend = None if residual is None else _image(residual, dtype)
+            last_bias = _array(pointwise_bias, dtype)
+            value = arithmetic.pointwise(middle, matrix, last_bias, addend, "none", threads, scratch[2])
+        gradient = arithmetic.activation_grad(activation, value, gradient, threads, scratch[2])
+        dmiddle, dmatrix, dbias = arithmetic.pointwise_grad(
+            middle, matrix, gradient, (through, needs[2]), threads, scratch[1]
         )
-    of_residual = gradient.copy() if needs[3] else None  # without an activation it is dy's own memory
+        dx = dfilters = dmiddle_bias = None
+        if through and dmiddle is not None:
+            if middle_activation not in CLAMPS:
+                middle = arithmetic.depthwise(image, filters, bias, at, "none", threads, scratch[0])
+            before = arithmetic.activation_grad(middle_activation, middle, dmiddle, threads, scratch[1])
+            dx, dfilters, dmiddle_bias = arithmetic.depthwise_grad(
+                image, filters, before, at, (needs[0], needs[1]), threads
+            )
+        of_residual = gradient.copy() if needs[3] else None
     return (
         *_gradients(dx, dfilters, dmiddle_bias, x, needs),
         *_gradients(None, dmatrix, dbias, x, (False, needs[2]))[1:],
