@@ -128,6 +128,22 @@ py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, con
   return gradients;
 }
 
+// [n, rows, columns] as [n, columns, rows], into `into` where it is there.
+Floats transposed(const Floats& in, int threads, const std::optional<Floats>& into) {
+  check_threads(threads);
+  if (in.ndim() != 3) throw std::invalid_argument("in must have 3 dimensions");
+  const std::vector<py::ssize_t> shape{in.shape(0), in.shape(2), in.shape(1)};
+  if (into) check_shape("out", *into, shape);
+  Floats out = into ? *into : Floats(shape);
+  const float* const from = in.data();
+  float* const to = out.mutable_data();
+  without_gil([&] {
+    transpose_images(from, to, in.shape(0), in.shape(1), in.shape(2), threads, kernels());
+    return true;
+  });
+  return out;
+}
+
 template <class T>
 Packed<T> activation(const std::string& name, const Packed<T>& value, const Packed<T>& dy, int threads,
                      const std::optional<Packed<T>>& into) {
@@ -154,6 +170,7 @@ void add_grad(py::module_& module) {
              arg("stride"), arg("padding"), arg("dilation"), arg("needs"), arg("threads"));
   module.def("pointwise_grad", &pointwise, arg("x").noconvert(), arg("weight").noconvert(), arg("dy").noconvert(),
              arg("needs"), arg("threads"), arg("out").noconvert() = py::none());
+  module.def("transposed", &transposed, arg("x").noconvert(), arg("threads"), arg("out").noconvert() = py::none());
   module.def("activation_grad", &activation<float>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),
              arg("threads"), arg("out").noconvert() = py::none());
   module.def("activation_grad", &activation<double>, arg("activation"), arg("value").noconvert(), arg("dy").noconvert(),

@@ -38,6 +38,10 @@ struct PointwiseGrad {
 };
 void pointwise_grad(const PointwiseGrad&, int threads, const KernelTable&);
 
+// out[n][x][y] = in[n][y][x] for y < rows, x < columns: from NCHW to NHWC and back.
+void transpose_images(const float* in, float* out, std::int64_t images, std::int64_t rows, std::int64_t columns, int threads,
+                      const KernelTable&);
+
 // out = activation'(value)·dy over n numbers. For none, relu and relu6 `value` may be the activation's result; for the
 // others it must be what went in. `out` may be `value` or `dy`. At a kink the slope is that of torch: 0 for relu at 0 and for relu6 at 0 and 6.
 void activation_grad(Activation, const float* value, const float* dy, float* out, std::int64_t n, int threads);

@@ -322,7 +322,7 @@ def test_an_empty_batch_is_checked_like_any_other(dtype: Any) -> None:
         st.depthwise_conv2d(x, tensor(6, 1, 5, 3, dtype=dtype))
     with pytest.raises(ValueError, match="5 input channels"):
         st.pointwise_conv2d(x, tensor(4, 5, 1, 1, dtype=dtype))
-    with pytest.raises(ValueError, match="7 filters"):
+    with pytest.raises(ValueError, match="7 output channels"):
         st.separable_conv2d(x, tensor(7, 1, 3, 3, dtype=dtype), tensor(4, 7, 1, 1, dtype=dtype))
     result = st.separable_conv2d(x, tensor(12, 1, 3, 3, dtype=dtype), tensor(4, 12, 1, 1, dtype=dtype), stride=2)
     assert result.shape == (0, 4, 1, 3)
@@ -347,3 +347,42 @@ def test_derivatives_in_forward_mode_are_refused() -> None:
         torch.func.jvp(lambda weight: st.depthwise_conv2d(x, weight), (w,), (torch.ones_like(w),))
     with torch.autograd.forward_ad.dual_level():
         assert st.depthwise_conv2d(x, w).shape == (1, 4, 3, 3)
+
+
+def test_pointwise_gradients_of_many_chunks_and_parts() -> None:
+    """Several groups of pixels, outputs in several parts, widths that fill no vector."""
+    for (n, size, channels, outputs), last in (
+        ((3, 23, 37, 19), True),
+        ((2, 29, 5, 450), False),
+        ((1, 1, 70, 33), True),
+    ):
+        x, weight, bias = tensor(n, channels, size, size), tensor(outputs, channels, 1, 1), tensor(outputs)
+        x = x.to(memory_format=LAST) if last else x
+        assert_same_values_and_gradients(st.pointwise_conv2d, F.conv2d, (x, weight, bias), 1e-4)
+
+
+def test_gradients_leave_nothing_in_the_memory_that_calls_share() -> None:
+    """A backward pass within another's, and results that are read after later passes."""
+    block = st.SeparableConv2d(6, 4, padding=1, middle_activation="silu", activation="relu")
+    kept = []
+    for seed in range(3):
+        x, residual = leaves((tensor(2, 6, 9, 7, seed=seed), tensor(2, 4, 9, 7, seed=seed + 9)))
+
+        def again(gradient: Any, seed: int = seed) -> Any:
+            inner = tensor(2, 6, 9, 7, seed=seed + 20).requires_grad_()
+            with torch.enable_grad():
+                block(inner).sum().backward()
+            return gradient
+
+        y = block(x, residual)
+        y.register_hook(again)
+        block.zero_grad()
+        y.sum().backward()
+        kept.append((x, residual, x.grad, residual.grad, x.grad.clone(), residual.grad.clone()))
+    for x, residual, *gradients, dx, dresidual in kept:
+        assert torch.equal(gradients[0], dx)
+        assert torch.equal(gradients[1], dresidual)
+        again_x, again_residual = leaves((x, residual))
+        block(again_x, again_residual).sum().backward()
+        assert torch.equal(again_x.grad, dx)
+        assert torch.equal(again_residual.grad, dresidual)

@@ -46,6 +46,9 @@ def pointwise_grad(
     x: _Float32, weight: _Float32, dy: _Float32, needs: tuple[bool, bool], threads: int, out: _Float32 | None = None
 ) -> tuple[_Float32 | None, _Float32 | None, _Float32 | None]: ...
 
+# [n, rows, columns] as [n, columns, rows].
+def transposed(x: _Float32, threads: int, out: _Float32 | None = None) -> _Float32: ...
+
 # For arrays of float32 or of float64. out: may be value or dy.
 def activation_grad(
     activation: str, value: NDArray[Any], dy: NDArray[Any], threads: int, out: NDArray[Any] | None = None

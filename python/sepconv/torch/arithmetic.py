@@ -33,25 +33,8 @@ def separable(
 ) -> Array:
     """[n, oh, ow, N] of [n, h, w, C], weights [C*M, 1, kh, kw] and [N, C*M, 1, 1], each with its bias or None."""
     depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias = weights
-    if x.dtype != SINGLE:
-        middle = depthwise(x, depthwise_weight, depthwise_bias, window, activations[0], threads)
-        return pointwise(middle, pointwise_weight, pointwise_bias, residual, activations[1], threads)
-    stride, padding, dilation = window
-    result: Array = ops.separable_conv2d(
-        x,
-        _spread(x.shape[3], depthwise_weight),
-        pointwise_weight.transpose(2, 3, 1, 0),
-        depthwise_bias,
-        pointwise_bias,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        middle_activation=activations[0],
-        activation=activations[1],
-        residual=residual,
-        threads=threads,
-    )
-    return result
+    middle = depthwise(x, depthwise_weight, depthwise_bias, window, activations[0], threads)
+    return pointwise(middle, pointwise_weight, pointwise_bias, residual, activations[1], threads)
 
 
 def depthwise(

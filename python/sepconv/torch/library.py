@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sepconv import _core, ops
 from sepconv.torch import arithmetic
 from sepconv.torch.arithmetic import CLAMPS, Array, Window
 from sepconv.torch.workspace import workspace
@@ -50,9 +51,29 @@ def _computed(*tensors: Tensor | None) -> Any:
     return torch.float64 if torch.float64 in kinds and len(given[0]) > 0 else torch.float32
 
 
-def _image(tensor: Tensor, dtype: Any) -> Array:
-    """[n, c, h, w] as a contiguous NHWC array: in place where it is channels_last."""
-    array: Array = tensor.detach().to(dtype).permute(0, 2, 3, 1).contiguous().numpy()
+def _single(function: Callable[..., Array], x: Tensor, *weights: Tensor | None, **options: Any) -> Tensor:
+    """The result of one of sepconv's functions in float32, in x's type and memory format; tensors are read in place."""
+    arrays = [None if t is None else t.detach().to(torch.float32).numpy() for t in (x, *weights)]
+    y = torch.from_numpy(function(*arrays, layout="NCHW", threads=_threads(), **options))
+    return y.to(x.dtype).contiguous(memory_format=_format(x))
+
+
+def _options(window: Window) -> dict[str, Any]:
+    return dict(zip(("stride", "padding", "dilation"), window, strict=True))
+
+
+def _image(tensor: Tensor, dtype: Any, out: Array | None = None) -> Array:
+    """[n, c, h, w] as a contiguous NHWC array: in place where it is channels_last, else perhaps in ``out``."""
+    tensor = tensor.detach().to(dtype)
+    n, c, h, w = tensor.shape
+    if (
+        dtype == torch.float32
+        and tensor.is_contiguous()
+        and not tensor.is_contiguous(memory_format=torch.channels_last)
+    ):
+        into = None if out is None else out.reshape(n, h * w, c)
+        return _core.transposed(tensor.numpy().reshape(n, c, h * w), _threads(), into).reshape(n, h, w, c)
+    array: Array = tensor.permute(0, 2, 3, 1).contiguous().numpy()
     return array
 
 
@@ -70,6 +91,10 @@ def _tensor(array: Array | None, like: Tensor, *, image: bool = False) -> Tensor
     """An array as a tensor of ``like``'s type, an NHWC image as [n, c, h, w] in its format; None as an empty tensor."""
     if array is None:
         return like.new_empty(0)
+    if image and array.dtype == np.float32 and _format(like) == torch.contiguous_format and 0 not in array.shape:
+        n, h, w, c = array.shape
+        array = _core.transposed(np.ascontiguousarray(array).reshape(n, h * w, c), _threads()).reshape(n, c, h, w)
+        return torch.from_numpy(array).to(like.dtype)
     tensor = torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype)
     return tensor.permute(0, 3, 1, 2).contiguous(memory_format=_format(like)) if image else tensor
 
@@ -115,6 +140,8 @@ def depthwise_conv2d(
     _check(x, weight)
     dtype = _computed(x, weight, bias)
     window = _window(stride, padding, dilation)
+    if dtype == torch.float32:
+        return _single(ops.depthwise_conv2d, x, weight, bias, **_options(window))
     y = arithmetic.depthwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), window, "none", _threads())
     return _tensor(y, x, image=True)
 
@@ -187,6 +214,8 @@ depthwise_conv2d.register_autograd(_depthwise_derivative, setup_context=_depthwi
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     _check(x, weight)
     dtype = _computed(x, weight, bias)
+    if dtype == torch.float32:
+        return _single(ops.pointwise_conv2d, x, weight, bias)
     y = arithmetic.pointwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), None, "none", _threads())
     return _tensor(y, x, image=True)
 
@@ -248,11 +277,16 @@ def separable_conv2d(
     _check(x, depthwise_weight, pointwise_weight)
     tensors = depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias
     dtype = _computed(x, *tensors, residual)
-    window = stride, padding, dilation
+    window = _window(stride, padding, dilation)
+    if dtype == torch.float32:
+        given = x, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias
+        addition = None if residual is None else residual.detach().to(dtype).numpy()
+        options = {"middle_activation": middle_activation, "activation": activation, "residual": addition}
+        return _single(ops.separable_conv2d, *given, **_options(window), **options)
     weights = [_array(tensor, dtype) for tensor in tensors]
     addend = None if residual is None else _image(residual, dtype)
     activations = middle_activation, activation
-    y = arithmetic.separable(_image(x, dtype), weights, addend, _window(*window), activations, _threads())
+    y = arithmetic.separable(_image(x, dtype), weights, addend, window, activations, _threads())
     return _tensor(y, x, image=True)
 
 
@@ -290,29 +324,34 @@ def separable_conv2d_backward(
         weights = (depthwise_weight, pointwise_weight)
         grads = [g for w in weights for g in (torch.zeros_like(w), w.new_zeros(len(w)))]
         return torch.empty_like(x), *grads, x.new_empty(0) if residual is None else torch.empty_like(residual)
-    dtype, threads, at = _computed(dy, x, depthwise_weight, pointwise_weight), _threads(), _window(stride, padding, dilation)
-    image, gradient = _image(x, dtype), _image(dy, dtype)
+    dtype, threads, at = (
+        _computed(dy, x, depthwise_weight, pointwise_weight),
+        _threads(),
+        _window(stride, padding, dilation),
+    )
     filters, bias, matrix = (_array(t, dtype) for t in (depthwise_weight, depthwise_bias, pointwise_weight))
     through = needs[0] or needs[1]
-    inner = (*gradient.shape[:3], len(matrix[0]))
-    single = dtype == torch.float32
-    with workspace(inner, inner, gradient.shape) if single else nullcontext((None, None, None)) as scratch:
-        middle = arithmetic.depthwise(image, filters, bias, at, middle_activation, threads, scratch[0])
+    n, outputs, height, width = dy.shape
+    outer, inner = (n, height, width, outputs), (n, height, width, len(filters))
+    shapes = outer, inner, inner, (n, *x.shape[2:], x.shape[1]), outer
+    with workspace(*shapes) if dtype == torch.float32 else nullcontext((None,) * len(shapes)) as scratch:
+        image, gradient = _image(x, dtype, scratch[3]), _image(dy, dtype, scratch[4])
+        middle = arithmetic.depthwise(image, filters, bias, at, middle_activation, threads, scratch[1])
         if activation in CLAMPS:
-            value = _image(y, dtype)
+            value = _image(y, dtype, scratch[0])
         else:
             addend = None if residual is None else _image(residual, dtype)
             last_bias = _array(pointwise_bias, dtype)
-            value = arithmetic.pointwise(middle, matrix, last_bias, addend, "none", threads, scratch[2])
-        gradient = arithmetic.activation_grad(activation, value, gradient, threads, scratch[2])
+            value = arithmetic.pointwise(middle, matrix, last_bias, addend, "none", threads, scratch[0])
+        gradient = arithmetic.activation_grad(activation, value, gradient, threads, scratch[0])
         dmiddle, dmatrix, dbias = arithmetic.pointwise_grad(
-            middle, matrix, gradient, (through, needs[2]), threads, scratch[1]
+            middle, matrix, gradient, (through, needs[2]), threads, scratch[2]
         )
         dx = dfilters = dmiddle_bias = None
         if through and dmiddle is not None:
             if middle_activation not in CLAMPS:
-                middle = arithmetic.depthwise(image, filters, bias, at, "none", threads, scratch[0])
-            before = arithmetic.activation_grad(middle_activation, middle, dmiddle, threads, scratch[1])
+                middle = arithmetic.depthwise(image, filters, bias, at, "none", threads, scratch[1])
+            before = arithmetic.activation_grad(middle_activation, middle, dmiddle, threads, scratch[2])
             dx, dfilters, dmiddle_bias = arithmetic.depthwise_grad(
                 image, filters, before, at, (needs[0], needs[1]), threads
             )

@@ -1,4 +1,4 @@
-"""Arrays for the time of a call, in memory that the calling thread keeps: a training step's time would go into new pages."""
+"""Arrays for the time of a call, in memory that the calling thread keeps: new pages would take most of a step."""
 
 from __future__ import annotations
 
