@@ -51,7 +51,7 @@ def _computed(*tensors: Tensor | None) -> Any:
     return torch.float64 if torch.float64 in kinds and len(given[0]) > 0 else torch.float32
 
 
-def _single(function: Callable[..., Array], x: Tensor, *weights: Tensor | None, **options: Any) -> Tensor:
+def _single(function: Callable[..., Array], x: Tensor, /, *weights: Tensor | None, **options: Any) -> Tensor:
     """The result of one of sepconv's functions in float32, in x's type and memory format; tensors are read in place."""
     arrays = [None if t is None else t.detach().to(torch.float32).numpy() for t in (x, *weights)]
     y = torch.from_numpy(function(*arrays, layout="NCHW", threads=_threads(), **options))
