@@ -39,9 +39,13 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
     view.strides[i] = w.strides(i);
     view.dims[i] = static_cast<int>(w.shape(i));
   }
-  const auto made = std::make_shared<WeightsOfArray>(w, to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
-                                                     isa ? kernels(*isa) : kernels());
-  return {made, &made->weights};
+  try {
+    const auto made = std::make_shared<WeightsOfArray>(w, to_kind(kind), view, bias ? bias->data() : nullptr, groups, pixels,
+                                                       isa ? kernels(*isa) : kernels(), interrupted);
+    return {made, &made->weights};
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
+  }
 }
 
 // Where the caller's array lies, its axes in the order given; nothing unless it is aligned float32 of the block's shape.

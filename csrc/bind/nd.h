@@ -16,14 +16,16 @@ inline constexpr std::int64_t kMaxBytes = std::int64_t{1} << 40;
 
 [[noreturn]] inline void fail(const std::string& what) { throw std::invalid_argument(what); }
 
-// work() without the GIL and with denormals flushed, as on the pool's threads.
+// work() without the GIL and with denormals flushed, as on the pool's threads. Ctrl-C stops it.
 template <class Work>
 void compute(Work work) {
-  without_gil([&] {
+  const bool stopped = without_gil([&] {
     const FlushDenormals flush;
+    const nd::Interruptible interruptible(interrupted);
     work();
-    return 0;
+    return interruptible.stopped();
   });
+  if (stopped) throw py::error_already_set();
 }
 
 inline int checked_threads(int threads) {

@@ -45,7 +45,7 @@ EagerWeights::~EagerWeights() {
 }
 
 EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, std::int64_t pixels,
-                           const KernelTable& table)
+                           const KernelTable& table, bool (*interrupted)())
     : kind(k), kh(w.dims[0]), kw(w.dims[1]), inputs(k == WeightKind::depthwise ? 0 : w.dims[2] * group_count),
       outputs(w.dims[k == WeightKind::depthwise ? 2 : 3]), groups(group_count),
       store_(packed_later(k, w, pixels) ? AlignedBuffer() : memory_for(k, w, group_count, table.vector)) {
@@ -62,7 +62,7 @@ EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias,
     WeightView part = w;
     part.data += g * each * w.strides[3];
     part.dims[3] = each;
-    gemm.push_back(std::make_unique<PackedGemm>(part, affine(bias, g * each, each), table, store_));
+    gemm.push_back(std::make_unique<PackedGemm>(part, affine(bias, g * each, each), table, store_, interrupted));
   }
 }
 

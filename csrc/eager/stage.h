@@ -20,9 +20,10 @@ class EagerWeights {
  public:
   // Dense [kh, kw, C/groups, N], depthwise [kh, kw, C·M, 1], float-aligned; `bias`: N of them or nullptr. `pixels`: of the
   // only call that they serve, or 0. Of few, large pointwise weights are packed in that call, a part just before it is
-  // multiplied: `weight` must last as long. Throws std::bad_alloc.
+  // multiplied: `weight` must last as long. `interrupted` (or nullptr) is asked now and then; true ends packing by
+  // Interrupted. Throws std::bad_alloc.
   EagerWeights(WeightKind kind, const WeightView& weight, const float* bias, int groups, std::int64_t pixels,
-               const KernelTable& table);
+               const KernelTable& table, bool (*interrupted)() = nullptr);
 
   ~EagerWeights();
   EagerWeights(const EagerWeights&) = delete;

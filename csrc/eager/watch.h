@@ -12,7 +12,7 @@ class Watch {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `stopped` is the call's; `interrupted` is asked every 50 ms, on the calling thread: nullptr on all others.
+  // `stopped` is the call's; `interrupted` is asked every 20 ms, on the calling thread: nullptr on all others.
   Watch(std::atomic<bool>& stopped, bool (*interrupted)()) : stopped_(stopped), interrupted_(interrupted) {}
 
   // After each part of the work: its multiply-adds, and how many floats it wrote, of which each may be a page's first.
@@ -37,7 +37,7 @@ class Watch {
   bool long_running() const { return interrupted_ && Clock::now() >= begin_ + kPeriod; }
 
  private:
-  static constexpr auto kPeriod = std::chrono::milliseconds(50);
+  static constexpr auto kPeriod = std::chrono::milliseconds(20);
 
   std::atomic<bool>& stopped_;
   bool (*interrupted_)();

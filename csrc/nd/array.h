@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -29,24 +30,65 @@ struct Array {
   }
 };
 
-// f(begin, end, thread) over [0, pieces), shared among threads in runs of a few pieces. f must not throw.
+using Clock = std::chrono::steady_clock;
+
+// Ctrl-C in the middle of an operator: while one of these lives, for_pieces asks `poll` now and then, on the thread that
+// made it. Once that says so, for_pieces leaves whatever is left: nobody looks at the results.
+class Interruptible {
+ public:
+  explicit Interruptible(bool (*poll)()) : poll_(poll), outer_(current()) { current() = this; }
+  ~Interruptible() { current() = outer_; }
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+
+  static Interruptible*& current() {
+    static thread_local Interruptible* innermost = nullptr;
+    return innermost;
+  }
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+  void ask(Clock::time_point now) {
+    if (now < next_) return;
+    next_ = now + kPeriod;
+    if (poll_()) stopped_.store(true, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr auto kPeriod = std::chrono::milliseconds(20);
+
+  bool (*poll_)();
+  Interruptible* outer_;
+  Clock::time_point next_ = Clock::now() + kPeriod;
+  std::atomic<bool> stopped_{false};
+};
+
+// f(begin, end, thread) over [0, pieces), shared among threads in runs of pieces, each twice as many as the one before
+// until a run takes a millisecond. f must not throw.
 template <class F>
 void for_pieces(int threads, std::int64_t pieces, const F& f) {
-  if (pieces <= 0) return;
-  if (threads <= 1 || pieces == 1) return f(std::int64_t{0}, pieces, 0);
+  Interruptible* const interruptible = Interruptible::current();
+  if (pieces <= 0 || (interruptible && interruptible->stopped())) return;
+  if (pieces == 1) return f(std::int64_t{0}, pieces, 0);
   struct Task {
     const F& f;
-    std::int64_t pieces, run;
+    Interruptible* interruptible;
+    std::int64_t pieces, most;
     std::atomic<std::int64_t> next{0};
-  } task{f, pieces, std::max<std::int64_t>(1, pieces / (threads * std::int64_t{4}))};
-  run_parallel(threads, [](void* arg, int thread, int) {
-    Task& t = *static_cast<Task*>(arg);
-    for (;;) {
-      const std::int64_t begin = t.next.fetch_add(t.run, std::memory_order_relaxed);
-      if (begin >= t.pieces) return;
-      t.f(begin, std::min(begin + t.run, t.pieces), thread);
+
+    void work(int thread) {
+      Clock::time_point before = Clock::now();
+      for (std::int64_t run = 1;;) {
+        const std::int64_t begin = next.fetch_add(run, std::memory_order_relaxed);
+        if (begin >= pieces || (interruptible && interruptible->stopped())) return;
+        f(begin, std::min(begin + run, pieces), thread);
+        const Clock::time_point now = Clock::now();
+        if (interruptible && thread == 0) interruptible->ask(now);
+        if (now - before < std::chrono::milliseconds(1)) run = std::min(2 * run, most);
+        before = now;
+      }
     }
-  }, &task);
+  } task{f, interruptible, pieces, std::max<std::int64_t>(1, pieces / (std::max(threads, 1) * std::int64_t{4}))};
+  if (threads <= 1) return task.work(0);
+  run_parallel(threads, [](void* arg, int thread, int) { static_cast<Task*>(arg)->work(thread); }, &task);
 }
 
 // Below so many elements a second thread costs more than it gives.

@@ -1,5 +1,6 @@
 #include "pack/pack.h"
 
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -69,10 +70,20 @@ void PackedGemm::lay_out(const WeightView& w) {
   bytes_ = (k + 1) * blocks_ * v * sizeof(float);
 }
 
-PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) : table_(table) {
+PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store,
+                       bool (*interrupted)())
+    : table_(table) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kPeriod = std::chrono::milliseconds(20);
   lay_out(w);
   data_ = store.take(bytes_ / sizeof(float));
-  pack(w, affine, 0, panels(), data_);
+  Clock::time_point next = Clock::now() + kPeriod;
+  for (int p = 0; p < panels(); p += kPanelsTogether) {
+    pack(w, affine, p, std::min(kPanelsTogether, panels() - p), data_ + p * panel_stride_);
+    if (!interrupted || Clock::now() < next) continue;
+    if (interrupted()) throw Interrupted();
+    next = Clock::now() + kPeriod;
+  }
 }
 
 PackedGemm::PackedGemm(const WeightView& w, Affine affine, const KernelTable& table)

@@ -29,12 +29,15 @@ struct Affine {
   std::vector<double> scale, shift;
 };
 
+struct Interrupted {};  // thrown where packing was interrupted
+
 // Panels of up to gemm_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights. The store must
 // outlive it, as it must PackedDepthwise.
 class PackedGemm {
  public:
-  // Throws std::bad_alloc.
-  PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store);
+  // `interrupted` (or nullptr) is asked now and then; true ends it by Interrupted. Throws std::bad_alloc.
+  PackedGemm(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store,
+             bool (*interrupted)() = nullptr);
   // Packs nothing: pack() does when a panel is needed, from the same weights, which must still be there.
   PackedGemm(const WeightView& weights, Affine affine, const KernelTable& table);
 

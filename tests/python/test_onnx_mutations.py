@@ -137,3 +137,18 @@ def test_results_of_impossible_sizes_are_refused(number: int) -> None:
 def test_files_without_a_size_are_not_read() -> None:
     with pytest.raises(ModelFormatError, match="is empty"):
         load("/proc/self/status")
+
+
+@pytest.mark.parametrize(
+    ("pads", "axes"), [((1, 1), None), ((0,) * 9, None), ((1, 1), (9,)), ((1, 1), (-5,)), ((), (2,))]
+)
+def test_pads_and_axes_that_do_not_fit_are_refused(pads: Any, axes: Any) -> None:
+    b = Builder()
+    inputs = ["x", b.constant(np.zeros(8), np.int64), ""]
+    proto = b.model({"x": (1, 4, 6, 6)}, [b.node("Relu", b.conv(b.node("Pad", *inputs), 4, 4))])
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array(pads, np.int64), "c0"))
+    if axes is not None:
+        proto.graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(np.array(axes, np.int64), "axes"))
+        proto.graph.node[0].input.append("axes")
+    with pytest.raises(REFUSALS):
+        load(proto.SerializeToString())(X)

@@ -81,6 +81,19 @@ def operators() -> bytes:
     return b"".join(np.ascontiguousarray(result).tobytes() for result in results)
 
 
+def gradients() -> bytes:
+    from sepconv import _core
+
+    x, dy = _numbers(2, 12, 12, 20), _numbers(2, 12, 12, 40)
+    padding, both = ((1, 1), (1, 1)), (True, True)
+    results = [
+        *_core.depthwise_grad(x, _numbers(40, 1, 3, 3), dy, (1, 1), padding, (1, 1), both, 3),
+        *_core.pointwise_grad(_numbers(300, 20), _numbers(24, 20), _numbers(300, 24), both, 2),
+        _core.activation_grad("hard_swish", x, x, 2),
+    ]
+    return b"".join(np.asarray(result).tobytes() for result in results)
+
+
 def onnx_model() -> bytes:
     import sepconv.onnx
 
@@ -90,7 +103,13 @@ def onnx_model() -> bytes:
 
 
 def works() -> dict[str, Work]:
-    found: dict[str, Work] = {"model": small_model, "tflite": loaded, "verify": verified, "operators": operators}
+    found: dict[str, Work] = {
+        "model": small_model,
+        "tflite": loaded,
+        "verify": verified,
+        "operators": operators,
+        "gradients": gradients,
+    }
     try:
         import onnx  # noqa: F401
     except ImportError:

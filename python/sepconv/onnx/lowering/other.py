@@ -80,7 +80,9 @@ def spatial_padding(graph: Graph, node: Node) -> tuple[list[int], list[int]] | N
     value = node.attribute("value", 0.0) if node.opset < 11 else (graph.scalar(node.input(2)) if node.input(2) else 0.0)
     pads = node.attribute("pads") if node.opset < 11 else graph.constant(node.input(1))
     axes = graph.constant(node.input(3)) if node.input(3) else np.arange(rank)
-    if value != 0.0 or pads is None or axes is None:
+    if value != 0.0 or pads is None or axes is None or np.ndim(axes) != 1 or np.shape(pads) != (2 * len(axes),):
+        return None
+    if any(not -rank <= axis < rank for axis in axes):
         return None
     begins, ends = [0] * rank, [0] * rank
     for position, axis in enumerate(int(a) for a in axes):

@@ -269,6 +269,8 @@ def pad(call: Call) -> list[Array]:
         return [x]
     pads = call.integers(1, "pads") or []
     axes = [normal_axis(a, x.ndim) for a in call.integers(3, "", list(range(x.ndim))) or []]
+    if len(pads) != 2 * len(axes):
+        raise ValueError(f"pads has {len(pads)} numbers, must have {2 * len(axes)}")
     mode = call.attribute("mode", "constant")
     value = call.get(2)
     fill = zero(x.dtype)
