@@ -17,13 +17,14 @@ class Scratch {
     if (buffer_.size() < floats * sizeof(float)) buffer_ = AlignedBuffer::of_floats(floats);
   }
   ~Scratch() {
-    if (buffer_.size() > kept().size()) kept() = std::move(buffer_);
+    if (buffer_.size() > kept().size() && buffer_.size() <= kMostKept) kept() = std::move(buffer_);
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   float* floats() { return buffer_.floats(); }
 
  private:
+  static constexpr std::size_t kMostKept = std::size_t{64} << 20;
   static AlignedBuffer& kept() {
     thread_local AlignedBuffer memory;
     return memory;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,15 @@ def test_a_huge_rank_or_an_empty_batch_is_no_crash() -> None:
 def test_a_model_is_not_pickled_by_accident() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(loaded(small_network()))
+
+
+def test_a_dropped_model_gives_its_memory_back_at_once() -> None:
+    model = loaded(small_network())
+    model.run({model.inputs[0].name: normal(1, 3, 16, 16)})
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None, "a cycle keeps it until the collector comes"
+    finally:
+        gc.enable()

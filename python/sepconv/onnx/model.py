@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,8 @@ class OnnxModel:
         self.convention = convention
         self.strict = strict
         self.fallbacks: dict[str, str] = {}  # node → "operator: reason"
+        # Not a method: programs that know their model would keep it until the cycle collector comes.
+        self._on_fallback = partial(_note_fallback, self.fallbacks, self.name if strict else None)
         self._plans = plans
         if outputs is not None:
             _check_outputs(graph, outputs)
@@ -65,7 +68,7 @@ class OnnxModel:
         for node in self._graph.nodes:
             reason = native_problem(node, self._graph)
             if reason is not None:
-                self._note_fallback(node, reason)
+                self._on_fallback(node, reason)
         self.inputs = tuple(_port(port.name, port.info) for port in self._graph.inputs)
         self.outputs = tuple(_port(name, self._graph.info(name)) for name in self._graph.outputs)
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
@@ -146,13 +149,7 @@ class OnnxModel:
             }
             infer(graph)
             remove_dead_code(graph)
-        return Program(graph, self._caches, self._note_fallback, plans=self._plans)
-
-    def _note_fallback(self, node: Node, reason: str) -> None:
-        what = f"{node.domain}.{node.op}" if node.domain else node.op
-        self.fallbacks[node.name] = f"{what}: {reason}"
-        if self.strict:
-            raise UnsupportedError(f"{self.name}: node {node.name!r} ({what}) would run on the package onnx: {reason}")
+        return Program(graph, self._caches, self._on_fallback, plans=self._plans)
 
     def explain(self, *shapes: Sequence[int]) -> str:
         """What each pass did, and what runs each node: a plan's step with its kernel, a native operator, or a fallback.
@@ -239,6 +236,13 @@ def _check_outputs(graph: Graph, outputs: Sequence[str]) -> None:
 def _port(name: str, info: Info) -> Port:
     shape = tuple(dim if isinstance(dim, int) else None for dim in info.shape or ())
     return Port(name, shape, "object" if info.dtype is None else info.dtype.name)
+
+
+def _note_fallback(fallbacks: dict[str, str], strict_model: str | None, node: Node, reason: str) -> None:
+    what = f"{node.domain}.{node.op}" if node.domain else node.op
+    fallbacks[node.name] = f"{what}: {reason}"
+    if strict_model is not None:
+        raise UnsupportedError(f"{strict_model}: node {node.name!r} ({what}) would run on the package onnx: {reason}")
 
 
 def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,12 @@ def native_problem(node: Node, graph: Graph) -> str | None:
     return operator.problem(node, [graph.info(name) for name in node.inputs])
 
 
+def _node_step(
+    graph: Graph, caches: Mapping[str, dict[str, Any]], on_fallback: Callable[[Node, str], None], node: Node
+) -> NodeStep:
+    return NodeStep(node, graph, caches.get(node.outputs[0] if node.outputs else "", {}), on_fallback)
+
+
 class Program:
     """Steps and what they need. Safe to run from many threads at once."""
 
@@ -161,18 +168,13 @@ class Program:
         self.graph = graph
         items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
         self.steps: list[PlanStep | NodeStep] = []
-        self._caches = caches
-        self._on_fallback = on_fallback
+        # Not a method: steps that know their program would keep it until the cycle collector comes.
+        alone = partial(_node_step, graph, caches, on_fallback)
         for item in items:
-            step = PlanStep(graph, item, self._alone) if isinstance(item, Region) else self._alone(item)
-            self.steps.append(step)
+            self.steps.append(PlanStep(graph, item, alone) if isinstance(item, Region) else alone(item))
         self._releases = self._last_uses()
         read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
-
-    def _alone(self, node: Node) -> NodeStep:
-        cache = self._caches.get(node.outputs[0] if node.outputs else "", {})
-        return NodeStep(node, self.graph, cache, self._on_fallback)
 
     def _last_uses(self) -> list[list[str]]:
         """For each step, the values that nobody reads after it."""
