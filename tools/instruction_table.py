@@ -70,7 +70,7 @@ class Loop:
 
 def kernel_name(function: str, isa: str) -> str | None:
     """Return the table's name for a demangled function; None for those that are not shown."""
-    if match := re.search(r"::gemm<(\d+), (\d+), (\d+)>", function):
+    if match := re.search(r"::gemm_tile<(\d+), (\d+), (\d+)>", function):
         rows = {0: "strided_", LANES[isa]: ""}.get(int(match[3]), "image_")
         return f"gemm_{rows}f32_{match[1]}x{int(match[2]) * LANES[isa]}"
     if match := re.search(r"::depthwise<(\d+), (\d+)>", function):

@@ -31,6 +31,7 @@ template <int Rows, int Vectors, int Step>
   constexpr bool kStrided = Step == 0;
   constexpr int kBases = kStrided ? (Rows + 6) / 7 : 1;
   const std::ptrdiff_t step = kStrided ? t.a_step : Step;
+  const float* const first_row = t.a + first * step;
   const float* b = t.b;
   const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
   vf acc[Rows][Vectors];
@@ -68,7 +69,7 @@ template <int Rows, int Vectors, int Step>
   constexpr int kTogether = kScalars > 1 ? kScalars : 2;
   const Segment* const end = t.segments + t.segment_count;
   for (const Segment* s = t.segments; s != end; ++s) {
-    const float* a = t.a + first * step + s->offset;
+    const float* a = first_row + s->offset;
     // A base pointer for every seven rows: fewer multiples of a run-time step must stay in registers.
     const float* base[kBases];
 #pragma GCC unroll 4
