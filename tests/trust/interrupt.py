@@ -85,6 +85,14 @@ def ones(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.ones(shape, np.float32)
 
 
+def repeated(count: int, call: Call) -> Call:
+    def calls(threads: int) -> None:
+        for _ in range(count):
+            call(threads)
+
+    return calls
+
+
 def network(images: int, resolution: int) -> Call:
     model = sepconv.models.mobilenet_v1(resolution=resolution, classes=10)
     x = ones(images, resolution, resolution, 3)
@@ -113,25 +121,13 @@ def slow_layers() -> Call:
 def operator() -> Call:
     """Planes that each begin a page which was never touched."""
     x, weight = ones(1, 64, 600, 600), ones(256, 64, 1, 1)
-
-    def call(threads: int) -> object:
-        for _ in range(99):
-            sepconv.pointwise_conv2d(x, weight, layout="NCHW", threads=threads)
-        return None
-
-    return call
+    return repeated(99, lambda threads: sepconv.pointwise_conv2d(x, weight, layout="NCHW", threads=threads))
 
 
 def packing() -> Call:
     """Weights of 100 MB, and images so small that packing them is all the work."""
     x, weight = ones(2, 5000, 1, 1), ones(5000, 5000, 1, 1)
-
-    def call(threads: int) -> object:
-        for _ in range(999):
-            sepconv.pointwise_conv2d(x, weight, layout="NCHW", threads=threads)
-        return None
-
-    return call
+    return repeated(999, lambda threads: sepconv.pointwise_conv2d(x, weight, layout="NCHW", threads=threads))
 
 
 def onnx_model(plans: bool) -> Call:
@@ -141,13 +137,7 @@ def onnx_model(plans: bool) -> Call:
     y = b.conv(b.conv("x", 8, 64, 5), 64, 64, 5)
     model = loaded(b.model({"x": (1, 8, 900, 900)}, [b.node("Softmax", y, axis=1)]), plans=plans)
     x = ones(1, 8, 900, 900)
-
-    def call(threads: int) -> object:
-        for _ in range(99):
-            model(x, threads=threads)
-        return None
-
-    return call
+    return repeated(99, lambda threads: model(x, threads=threads))
 
 
 CALLS: dict[str, Callable[[], Call]] = {

@@ -7,29 +7,25 @@ count; memory is the kernel's own high-water mark.
 
 from __future__ import annotations
 
-import argparse
-import gc
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
-from row import HERE, Settings, require, run_worker
+from mutant_workers import NUMBERS, main, require_modest, reset_peak, resident, totals
+from row import Settings, require
 
 import sepconv
 from sepconv import graph
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.export.tflite_builder import TfliteBuilder
 
-PROCESSES = 2
-MAX_SECONDS = 1.0
 MAX_MACS = 2_000_000  # of those that are run
 MAX_ACTIVATIONS = 4 << 20  # bytes
 KINDS = (
@@ -37,19 +33,13 @@ KINDS = (
     *("MAX_POOL_2D", "PAD", "QUANTIZE", "RELU", "RELU6", "RESHAPE", "SOFTMAX", "SQUEEZE", "CONCATENATION", "TANH"),
 )
 TYPES = ("FLOAT32", "FLOAT16", "UINT8", "INT8", "INT32", "INT64", "BOOL", "STRING")
-NUMBERS = (-(2**31), -2, -1, 0, 1, 2, 3, 5, 8, 127, 1024, 2**20, 2**31 - 1)
 
 
 def run(settings: Settings) -> str:
-    count = settings.count(3_000, 120_000) // PROCESSES
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        jobs = [pool.submit(run_worker, HERE / "mutants.py", str(seed), str(count)) for seed in range(PROCESSES)]
-        results = np.array([[float(number) for number in job.result().split()[-6:]] for job in jobs])
-    mutants, right, large, refused = (int(n) for n in results[:, :4].sum(axis=0))
-    seconds, memory = results[:, 4:].max(axis=0)
+    t = totals("mutants.py", settings.count(3_000, 120_000))
     return (
-        f"{mutants} mutants: {right} ran and were right, {large} too large to run, {refused} refused; "
-        f"at most {seconds:.2f} s and {memory:.0f} MB over 4 times the file"
+        f"{t.mutants} mutants: {t.right} ran and were right, {t.large} too large to run, {t.refused} refused; "
+        f"at most {t.seconds:.2f} s and {t.memory:.0f} MB over 4 times the file"
     )
 
 
@@ -161,18 +151,6 @@ def mutant(random: Random) -> bytes:
 # --- What is asked of each
 
 
-def resident(kind: str) -> int:
-    """Bytes: VmRSS, those now, or VmHWM, the most since reset_peak()."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(kind):
-            return int(line.split()[1]) << 10
-    raise RuntimeError(f"/proc/self/status has no {kind}")
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def try_one(path: Path) -> str:
     """right, large, or refused; AssertionError for a wrong result, other errors as they come."""
     try:
@@ -208,37 +186,20 @@ def check(path: Path) -> None:
         require(found.ok, f"a layer is beyond its bound:\n{found}")
 
 
-def work(seed: int, count: int) -> None:
-    random, found = Random(seed), {"right": 0, "large": 0, "refused": 0}
-    slowest = heaviest = 0.0
-    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
-        path = Path(folder) / "mutant.tflite"
-        for index in range(count):
-            data = mutant(random)
-            path.write_bytes(data)
-            try:
-                reset_peak()
-                before, start = resident("VmRSS"), time.process_time()
-                verdict = try_one(path)
-                slowest = max(slowest, time.process_time() - start)
-                heaviest = max(heaviest, (resident("VmHWM") - before - 4 * len(data)) / 2**20)
-                require(slowest <= MAX_SECONDS, f"took {slowest:.2f} s")
-                require(heaviest <= 64, f"took {heaviest:.0f} MB besides 4 times the file")
-                if verdict == "right":
-                    check(path)
-            except BaseException:
-                print(f"mutant {index} of seed {seed}: {data.hex()}", flush=True)
-                raise
-            found[verdict] += 1
-            if index % 1000 == 0:
-                gc.collect()
-    print(count, *found.values(), slowest, heaviest)
+def attempt(path: Path, data: bytes) -> tuple[str, float, float]:
+    """The verdict, and what it took to load and run: seconds, and MB over four times the file."""
+    path.write_bytes(data)
+    reset_peak()
+    before, start = resident("VmRSS"), time.process_time()
+    verdict = try_one(path)
+    seconds = time.process_time() - start
+    memory = (resident("VmHWM") - before - 4 * len(data)) / 2**20
+    require_modest(seconds, memory)
+    if verdict == "right":
+        check(path)
+    return verdict, seconds, memory
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seed", type=int)
-    parser.add_argument("count", type=int)
-    arguments = parser.parse_args()
-    work(arguments.seed, arguments.count)
-    sys.exit(0)
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+        main(mutant, partial(attempt, Path(folder) / "mutant.tflite"))

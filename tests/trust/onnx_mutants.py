@@ -6,28 +6,23 @@ agree. A run may refuse too, by ValueError or TypeError: sizes can depend on wha
 
 from __future__ import annotations
 
-import argparse
-import gc
 import math
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
-from mutants import MAX_SECONDS, NUMBERS, reset_peak, resident
-from row import HERE, Settings, require, run_worker
+from mutant_workers import MAX_SECONDS, NUMBERS, main, require_modest, reset_peak, resident, totals
+from row import Settings, require
 
 import sepconv.onnx
 from sepconv.errors import ModelFormatError, UnsupportedError
 
-PROCESSES = 2
 MAX_ELEMENTS = 1 << 16  # of a value, in models that are run
-MAX_MEMORY = 64  # MB besides four times the file
 LONG_RUN = 5.0  # seconds, after which a run counts as too large
 REFUSALS = (ModelFormatError, UnsupportedError)
 OPERATORS = (
@@ -67,15 +62,10 @@ FLOATS = (0.0, -1.0, 1e-30, 1e30, float("inf"), float("nan"))
 
 
 def run(settings: Settings) -> str:
-    count = settings.count(1_500, 100_000) // PROCESSES
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        jobs = [pool.submit(run_worker, HERE / "onnx_mutants.py", str(seed), str(count)) for seed in range(PROCESSES)]
-        results = np.array([[float(number) for number in job.result().split()[-6:]] for job in jobs])
-    mutants, right, large, refused = (int(n) for n in results[:, :4].sum(axis=0))
-    seconds, memory = results[:, 4:].max(axis=0)
+    t = totals("onnx_mutants.py", settings.count(1_500, 100_000))
     return (
-        f"{mutants} mutants: {right} ran and agreed, {large} too large to run, {refused} refused; loading took at most "
-        f"{seconds:.2f} s and {memory:.0f} MB over 4 times the file"
+        f"{t.mutants} mutants: {t.right} ran and agreed, {t.large} too large to run, {t.refused} refused; loading took "
+        f"at most {t.seconds:.2f} s and {t.memory:.0f} MB over 4 times the file"
     )
 
 
@@ -319,37 +309,14 @@ def attempt(data: bytes) -> tuple[str, float, float]:
         limit(0)
     seconds = time.process_time() - start
     memory = (resident("VmHWM") - before - 4 * len(data)) / 2**20
-    require(seconds <= MAX_SECONDS, f"took {seconds:.2f} s")
-    require(memory <= MAX_MEMORY, f"took {memory:.0f} MB besides 4 times the file")
+    require_modest(seconds, memory)
     return verdict or try_run(model, data), seconds, memory
 
 
-def work(seed: int, count: int) -> None:
-    random, found = Random(seed), {"right": 0, "large": 0, "refused": 0}
+if __name__ == "__main__":
     files = bases()
-    slowest = heaviest = 0.0
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for data in files:
-            require(attempt(data)[0] == "right", "a model that nobody changed")
-        for index in range(count):
-            data = mutant(files, random)
-            try:
-                verdict, seconds, memory = attempt(data)
-            except BaseException:
-                print(f"mutant {index} of seed {seed}: {data.hex()}", flush=True)
-                raise
-            found[verdict] += 1
-            slowest, heaviest = max(slowest, seconds), max(heaviest, memory)
-            if index % 1000 == 0:
-                gc.collect()
-    print(count, *found.values(), slowest, heaviest)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seed", type=int)
-    parser.add_argument("count", type=int)
-    arguments = parser.parse_args()
-    work(arguments.seed, arguments.count)
-    sys.exit(0)
+        for unchanged in files:
+            require(attempt(unchanged)[0] == "right", "a model that nobody changed")
+        main(partial(mutant, files), attempt)
