@@ -6,6 +6,11 @@
 
 namespace sepconv {
 
+// Of each size of an image, window or weight, and of the elements of an image: far above any, and far below overflow of the
+// index arithmetic in kernels.
+inline constexpr int kMaxSize = 1 << 20;
+inline constexpr std::int64_t kMaxElements = std::int64_t{1} << 31;
+
 // One image's extent; the batch is a loop around the plan, so no batch dimension here.
 struct Shape {
   int h = 0, w = 0, c = 0;

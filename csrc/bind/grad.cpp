@@ -8,8 +8,6 @@
 namespace sepconv::bind {
 namespace {
 
-constexpr int kMaxSize = 1 << 20;
-
 template <class T>
 using Packed = py::array_t<T, py::array::c_style>;
 using Floats = Packed<float>;

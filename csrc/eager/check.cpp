@@ -8,9 +8,6 @@
 namespace sepconv {
 namespace {
 
-constexpr std::int64_t kMaxSize = 1 << 20;  // as in graph/graph.cpp
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 31;
-
 void check_range(const std::string& what, std::int64_t value, std::int64_t least, std::int64_t most) {
   if (value >= least && value <= most) return;
   throw std::invalid_argument(what + " was " + std::to_string(value) + ", must be between " + std::to_string(least) + " and " +

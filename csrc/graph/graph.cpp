@@ -8,10 +8,6 @@
 namespace sepconv {
 namespace {
 
-// Far above any image and far below overflow of the index arithmetic in kernels.
-constexpr int kMaxSize = 1 << 20;
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 31;
-
 [[noreturn]] void fail(const std::string& layer, const std::string& what) {
   throw std::invalid_argument("layer '" + layer + "': " + what);
 }

@@ -14,7 +14,7 @@ import numpy as np
 from sepconv.graph import Input, Layer, Shape
 from sepconv.onnx.ir import Array, Graph, Node
 
-MAX_SIZE, MAX_ELEMENTS = 1 << 20, 1 << 31  # of an image in the engine, as csrc/graph/graph.cpp says
+MAX_SIZE, MAX_ELEMENTS = 1 << 20, 1 << 31  # of an image in the engine, as csrc/base/tensor.h says
 
 
 class NotInPlanError(Exception):
