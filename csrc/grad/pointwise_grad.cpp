@@ -43,14 +43,16 @@ struct Panels {
     }
   }
 
-  // c[i·columns + panel's columns] = Σ a[i·a_step + k]·panel (+ what c holds) for i < rows, one tile after the other.
+  // c[i·columns + panel's columns] = Σ a[i·a_step + k]·panel (+ what c holds) for i < rows, whole tiles in one call.
   void multiply(int panel, const float* packed, int k, const float* a, std::ptrdiff_t a_step, std::int64_t rows, float* c,
                 bool add) const {
     const Segment segment{0, k};
     const int last = std::min(vectors(panel) * table.vector, columns - first(panel)) % table.vector;
     const int highest = table.gemm_rows[vectors(panel) - 1];
-    for (std::int64_t i = 0; i < rows; i += highest) {
+    for (std::int64_t i = 0; i < rows;) {
+      const int height = static_cast<int>(std::min<std::int64_t>(highest, rows - i));
       GemmTile g{.c_step = columns, .residual_step = columns};
+      g.tiles = static_cast<int>((rows - i) / height);
       g.a = a + i * a_step;
       g.a_step = a_step;
       g.segments = &segment;
@@ -64,7 +66,8 @@ struct Panels {
       g.hi = kInfinity;
       g.prefetch = packed;
       g.prefetch_step = 0;
-      table.gemm_strided_f32[vectors(panel) - 1][std::min<std::int64_t>(highest, rows - i) - 1](g);
+      table.gemm_strided_f32[vectors(panel) - 1][height - 1](g);
+      i += std::int64_t{1} * g.tiles * height;
     }
   }
 };

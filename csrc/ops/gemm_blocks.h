@@ -41,7 +41,7 @@ class Prefetch {
   // While this tile is at work, its part of what begins at `next`.
   void set(GemmTile& g, const void* next, std::int64_t tile) const {
     g.prefetch_step = step_;
-    g.prefetch = tile_ == 0 ? next : static_cast<const char*>(next) + tile_ * tile;
+    g.prefetch = static_cast<const char*>(next) + tile_ * tile;
   }
 
   static constexpr std::size_t kLine = 64;

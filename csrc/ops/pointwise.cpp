@@ -23,7 +23,7 @@ class Pointwise final : public GemmOp {
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
     const int tiles = Tiles(out.h * out.w, tile_rows_).count();
     waits_for_weights = tiles <= 2;
-    spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(tiles)) * in.c * Prefetch::kLine;
+    spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(tiles)) * tile_fetches();
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
   }
@@ -69,10 +69,13 @@ class Pointwise final : public GemmOp {
     }
   }
 
-  // Of a panel's tiles, how many it takes to fetch the next panel, a line each k.
+  // Bytes that a tile can fetch: a line each k.
+  std::size_t tile_fetches() const { return Prefetch::kLine * in.c; }
+
+  // Of a panel's tiles, how many it takes to fetch the next panel.
   int own_tiles(int tiles) const {
-    const std::size_t line_each_k = Prefetch::kLine * in.c;
-    return tiles == 1 ? 0 : static_cast<int>(std::min<std::size_t>(tiles, (packed_->panel_bytes() + line_each_k / 2) / line_each_k));
+    const std::size_t wanted = (packed_->panel_bytes() + tile_fetches() / 2) / tile_fetches();
+    return tiles == 1 ? 0 : static_cast<int>(std::min<std::size_t>(tiles, wanted));
   }
 
   // What rows [y0, y1) of a task's channels fetch for another operator.
@@ -97,10 +100,9 @@ class Pointwise final : public GemmOp {
     const std::span<const char> ahead_bytes = ahead_of(task, y, y + rows);
     const int own = ahead_bytes.empty() ? tiles.count() : own_tiles(tiles.count()), others = tiles.count() - own;
     const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own, in.c);
-    // That as late as it can be, a line each k: of what came early, the weights in between would drive most out again.
+    // That as late as it can be: of what came early, the weights in between would drive most out again.
     const std::int64_t slots = std::int64_t{1} * (task.part1 - task.part0) * others;
-    const std::size_t line_each_k = Prefetch::kLine * in.c;
-    const std::int64_t used = std::min<std::int64_t>(slots, (ahead_bytes.size() + line_each_k - 1) / line_each_k);
+    const std::int64_t used = std::min<std::int64_t>(slots, (ahead_bytes.size() + tile_fetches() - 1) / tile_fetches());
     const std::int64_t skipped = std::max<std::int64_t>(0, slots - used - others);
     const Prefetch ahead_prefetch(ahead_bytes.size(), slots - skipped, in.c);
     std::int64_t slot = 0;
