@@ -14,15 +14,18 @@ namespace {
 constexpr std::size_t kStagger = 2048 + 64;
 
 constexpr std::int64_t kHeavy = 128;  // multiply-adds an element
+constexpr std::size_t kLargeL2 = 1 << 20;
 
 // Whether to stream `op` ahead of a chain, its result taking `bytes`: where the result would crowd L2, and the weights that
 // every strip of rows goes through still fit beside the rings. A result of many multiply-adds an element waits little for
-// L2, and the rows that two threads both compute cost it more.
+// L2, and the rows that two threads both compute cost it more. Below a small L2 lies a near L3, which holds up little.
 bool worth_streaming(std::size_t bytes, std::size_t chain_weights, const RowOp& op, Fusion fusion) {
   if (fusion == Fusion::never || !op.streams) return false;
   if (fusion == Fusion::always) return true;
   const bool heavy = op.macs >= kHeavy * op.out.elements();
-  return bytes > l2_bytes() / (heavy ? 2 : 4) && chain_weights + op.weight_bytes <= l2_bytes() / 4;
+  const std::size_t l2 = l2_bytes();
+  const std::size_t most = l2 < kLargeL2 ? 2 * l2 : heavy ? l2 / 2 : l2 / 4;
+  return bytes > most && chain_weights + op.weight_bytes <= l2 / 4;
 }
 
 // Whether a depthwise convolution goes into one step with the pointwise one that reads it although nothing crowds L2: where

@@ -1,10 +1,11 @@
 // Pointwise convolution: rows of pixels × packed panels.
 //
 // Loop order: blocks of pixels, then panels, then tiles. Where the weights fit a quarter of a megabyte they stay in L2 and a
-// block is what L1 and L2 keep beside them; otherwise it is all pixels, so that weights are read once.
+// block is what L1 and L2 keep beside them; otherwise it is what L2 keeps while weights and results pass through.
 #include <climits>
 #include <span>
 
+#include "cpu/topology.h"
 #include "ops/gemm_blocks.h"
 #include "ops/operators.h"
 
@@ -12,6 +13,12 @@ namespace sepconv {
 namespace {
 
 constexpr std::size_t kResidentWeights = 256 << 10, kBlockBytes = 128 << 10;
+
+// Bytes of activations that stay in L2 while more weights than it keeps pass through.
+std::size_t passed_block_bytes() {
+  const std::size_t l2 = l2_bytes();
+  return std::max(l2 / 4, (std::max(l2, kResidentWeights) - kResidentWeights) / 2);
+}
 
 class Pointwise final : public GemmOp {
  public:
@@ -21,9 +28,11 @@ class Pointwise final : public GemmOp {
     const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
     split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
+    const std::size_t block = weight_bytes <= kResidentWeights ? kBlockBytes : passed_block_bytes();
+    block_tiles_ = static_cast<int>(std::clamp<std::size_t>(block / (sizeof(float) * in.c * tile_rows_), 1, INT_MAX));
     const int tiles = Tiles(out.h * out.w, tile_rows_).count();
     waits_for_weights = tiles <= 2;
-    spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(tiles)) * tile_fetches();
+    spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(Tiles(tiles, block_tiles_))) * tile_fetches();
     // Segments, which are 4 floats long each.
     scratch_floats = static_cast<std::size_t>(blocks_of(in.c, t)) * sizeof(Segment) / sizeof(float);
   }
@@ -72,10 +81,17 @@ class Pointwise final : public GemmOp {
   // Bytes that a tile can fetch: a line each k.
   std::size_t tile_fetches() const { return Prefetch::kLine * in.c; }
 
-  // Of a panel's tiles, how many it takes to fetch the next panel.
+  // Of a panel's tiles in one block, how many it takes to fetch the next panel.
   int own_tiles(int tiles) const {
     const std::size_t wanted = (packed_->panel_bytes() + tile_fetches() / 2) / tile_fetches();
     return tiles == 1 ? 0 : static_cast<int>(std::min<std::size_t>(tiles, wanted));
+  }
+
+  // The same in all blocks, of that many tiles each.
+  int own_tiles(const Tiles& blocks) const {
+    int own = 0;
+    for (int i = 0; i < blocks.count(); ++i) own += own_tiles(blocks.height(i));
+    return own;
   }
 
   // What rows [y0, y1) of a task's channels fetch for another operator.
@@ -95,11 +111,10 @@ class Pointwise final : public GemmOp {
       multiply_one(task, a, c, segments, segment_count);
       return;
     }
-    const Tiles tiles(pixels, tile_rows_);
-    // The first tiles of each panel fetch the next one, the others what lies ahead.
+    const Tiles tiles(pixels, tile_rows_), blocks(tiles.count(), block_tiles_);
+    // In each block the first tiles of a panel fetch the next one, the others what lies ahead.
     const std::span<const char> ahead_bytes = ahead_of(task, y, y + rows);
-    const int own = ahead_bytes.empty() ? tiles.count() : own_tiles(tiles.count()), others = tiles.count() - own;
-    const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own, in.c);
+    const int others = ahead_bytes.empty() ? 0 : tiles.count() - own_tiles(blocks);
     // That as late as it can be: of what came early, the weights in between would drive most out again.
     const std::int64_t slots = std::int64_t{1} * (task.part1 - task.part0) * others;
     const std::int64_t used = std::min<std::int64_t>(slots, (ahead_bytes.size() + tile_fetches() - 1) / tile_fetches());
@@ -108,29 +123,32 @@ class Pointwise final : public GemmOp {
     std::int64_t slot = 0;
 
     GemmTile g = tile_of(task, segments, segment_count, v);
-    const auto multiply_tiles = [&](int p, int begin, int end) {
-      for (int i = begin; i < end; i += g.tiles) {
-        const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
-        g.a = a + first;
-        g.tiles = tiles.same_height(i, end) - i;
-        if (i < own) {
-          g.tiles = std::min(g.tiles, own - i);
-          own_prefetch.set(g, packed_->panel(p + 1), i);
-        } else {
-          (slot < skipped ? Prefetch() : ahead_prefetch).set(g, ahead_bytes.data(), slot - skipped);
-          slot += g.tiles;
+    for (int block = 0; block < blocks.count(); ++block) {
+      const int begin = blocks.begin(block), end = begin + blocks.height(block);
+      const int spare = ahead_bytes.empty() ? 0 : end - begin - own_tiles(end - begin);
+      for (int p = task.part0; p < task.part1; ++p) {
+        const int next = p + 1 == task.part1 && block + 1 < blocks.count() ? task.part0 : p + 1;
+        const int own = slot + spare > skipped ? end - spare : end;
+        if (own == end) slot += spare;
+        const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own - begin, in.c);
+        for (int i = begin; i < end; i += g.tiles) {
+          const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
+          g.a = a + first;
+          g.tiles = tiles.same_height(i, end) - i;
+          if (i < own) {
+            g.tiles = std::min(g.tiles, own - i);
+            own_prefetch.set(g, packed_->panel(next), i - begin);
+          } else {
+            (slot < skipped ? Prefetch() : ahead_prefetch).set(g, ahead_bytes.data(), slot - skipped);
+            slot += g.tiles;
+          }
+          multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
         }
-        multiply(g, task, p, tiles.height(i), c + first, residual ? residual + first : nullptr);
       }
-    };
-    int block = tiles.count();
-    if (weight_bytes <= kResidentWeights) {
-      block = static_cast<int>(std::clamp<std::size_t>(kBlockBytes / (sizeof(float) * in.c * tile_rows_), 1, block));
-    }
-    for (int i = 0; i < tiles.count(); i += block) {
-      for (int p = task.part0; p < task.part1; ++p) multiply_tiles(p, i, std::min(i + block, tiles.count()));
     }
   }
+
+  int block_tiles_;  // at most
 };
 
 }  // namespace

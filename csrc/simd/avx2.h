@@ -56,7 +56,9 @@ SEPCONV_INLINE scalars load_scalars(const float* p) { return broadcast(*p); }
 template <int I>
 SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   static_assert(I == 0);
-  return fmadd(a, b, c);
+  // In place: GCC 12 else takes forms that overwrite a factor, and in long unrolled loops copies and spills sums for them.
+  asm("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+  return c;
 }
 
 SEPCONV_INLINE __m256i first_lanes(int n) {
