@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "bind/bind.h"
+#include "runtime/interruptible.h"
 
 namespace sepconv::bind {
 
@@ -53,6 +54,17 @@ auto without_gil(Work work) {
   take_gil([&] { PyEval_RestoreThread(state); });
   if (error) std::rethrow_exception(error);
   return result;
+}
+
+// The same; Ctrl-C stops it.
+template <class Work>
+void interruptibly(Work work) {
+  const bool stopped = without_gil([&] {
+    const Interruptible interruptible(interrupted);
+    work();
+    return interruptible.stopped();
+  });
+  if (stopped) throw py::error_already_set();
 }
 
 }  // namespace sepconv::bind

@@ -100,10 +100,7 @@ py::tuple depthwise(const Floats& x, const Floats& weight, const Floats& dy, con
   check_window(task.window, task.in);
   check_shape("dy", dy, {x.shape(0), task.window.out_h(task.in.h), task.window.out_w(task.in.w), outputs});
   py::tuple gradients = connect(task, x, weight, dy, needs);
-  without_gil([&] {
-    depthwise_grad(task, threads, kernels());
-    return true;
-  });
+  interruptibly([&] { depthwise_grad(task, threads, kernels()); });
   return gradients;
 }
 
@@ -119,10 +116,7 @@ py::tuple pointwise(const Floats& x, const Floats& weight, const Floats& dy, con
   check_shape("weight", weight, {task.outputs, task.channels});
   check_shape("dy", dy, {x.shape(0), task.outputs});
   py::tuple gradients = connect(task, x, weight, dy, needs, out);
-  without_gil([&] {
-    pointwise_grad(task, threads, kernels());
-    return true;
-  });
+  interruptibly([&] { pointwise_grad(task, threads, kernels()); });
   return gradients;
 }
 
@@ -135,10 +129,7 @@ Floats transposed(const Floats& in, int threads, const std::optional<Floats>& in
   Floats out = into ? *into : Floats(shape);
   const float* const from = in.data();
   float* const to = out.mutable_data();
-  without_gil([&] {
-    transpose_images(from, to, in.shape(0), in.shape(1), in.shape(2), threads, kernels());
-    return true;
-  });
+  interruptibly([&] { transpose_images(from, to, in.shape(0), in.shape(1), in.shape(2), threads, kernels()); });
   return out;
 }
 
@@ -153,10 +144,7 @@ Packed<T> activation(const std::string& name, const Packed<T>& value, const Pack
   T* const to = out.mutable_data();
   const py::ssize_t size = out.size();
   const Activation kind = to_activation(name);
-  without_gil([&] {
-    activation_grad(kind, from, gradient, to, size, threads);
-    return true;
-  });
+  interruptibly([&] { activation_grad(kind, from, gradient, to, size, threads); });
   return out;
 }
 

@@ -19,13 +19,10 @@ inline constexpr std::int64_t kMaxBytes = std::int64_t{1} << 40;
 // work() without the GIL and with denormals flushed, as on the pool's threads. Ctrl-C stops it.
 template <class Work>
 void compute(Work work) {
-  const bool stopped = without_gil([&] {
+  interruptibly([&] {
     const FlushDenormals flush;
-    const nd::Interruptible interruptible(interrupted);
     work();
-    return interruptible.stopped();
   });
-  if (stopped) throw py::error_already_set();
 }
 
 inline int checked_threads(int threads) {

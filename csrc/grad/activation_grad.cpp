@@ -60,7 +60,7 @@ void piece(Activation activation, const T* value, const T* dy, T* out, std::int6
 
 template <class T>
 void run(Activation activation, const T* value, const T* dy, T* out, std::int64_t n, int threads) {
-  for_pieces((n + kPiece - 1) / kPiece, threads, [&](std::int64_t i, int) {
+  for_pieces((n + kPiece - 1) / kPiece, threads, [&](std::int64_t i, int, const Stop&) {
     const std::int64_t begin = i * kPiece;
     piece(activation, value + begin, dy + begin, out + begin, std::min(kPiece, n - begin));
   });

@@ -68,12 +68,13 @@ class DepthwiseGradRun {
     // Channels that share an input channel add to the same dx, one after the other.
     const bool alone = t_.multiplier == 1;
     if (!alone && t_.dx) std::memset(t_.dx, 0, sizeof(float) * t_.images * t_.in.elements());
-    for_pieces(std::int64_t{1} * groups_ * (alone ? blocks_ : 1), threads, [&](std::int64_t piece, int thread) {
+    for_pieces(std::int64_t{1} * groups_ * (alone ? blocks_ : 1), threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const std::int64_t group = alone ? piece / blocks_ : piece;
       const Range images(t_.images, groups_, group);
       for (std::int64_t image = images.begin; image < images.end; ++image) {
         for (int b = alone ? static_cast<int>(piece % blocks_) : 0; b < blocks_; ++b) {
           plane(static_cast<int>(group), image, b, thread);
+          if (stop()) return;
           if (alone) break;
         }
       }

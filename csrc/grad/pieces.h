@@ -6,16 +6,35 @@
 #include <cstdint>
 
 #include "base/fp_env.h"
+#include "runtime/interruptible.h"
 #include "runtime/thread_pool.h"
 
 namespace sepconv {
 
-// Calls work(piece, thread) for each piece in [0, pieces), denormals off, on at most `threads` threads. `work` must not throw.
+// The caller's Interruptible, for one of the threads of its work.
+class Stop {
+ public:
+  Stop(Interruptible* interruptible, int thread) : interruptible_(interruptible), asks_(thread == 0) {}
+  // After each part of the work: whether to return at once.
+  bool operator()() const {
+    if (!interruptible_) return false;
+    if (asks_) interruptible_->ask(Interruptible::Clock::now());
+    return interruptible_->stopped();
+  }
+
+ private:
+  Interruptible* interruptible_;
+  bool asks_;
+};
+
+// Calls work(piece, thread, stop) for each piece in [0, pieces), denormals off, on at most `threads` threads. `work` must
+// not throw. One of more than some milliseconds calls stop() in between. Interrupted, it leaves the rest.
 template <class Work>
 void for_pieces(std::int64_t pieces, int threads, const Work& work) {
   struct Job {
     const Work& work;
     std::int64_t pieces;
+    Interruptible* interruptible = Interruptible::current();
     std::atomic<std::int64_t> next{0};
   } job{work, pieces};
   run_parallel(
@@ -23,7 +42,8 @@ void for_pieces(std::int64_t pieces, int threads, const Work& work) {
       [](void* arg, int thread, int) {
         const FlushDenormals flush;
         Job& j = *static_cast<Job*>(arg);
-        for (std::int64_t piece; (piece = j.next.fetch_add(1)) < j.pieces;) j.work(piece, thread);
+        const Stop stop(j.interruptible, thread);
+        for (std::int64_t piece; !stop() && (piece = j.next.fetch_add(1)) < j.pieces;) j.work(piece, thread, stop);
       },
       &job);
 }

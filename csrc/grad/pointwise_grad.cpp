@@ -76,13 +76,13 @@ void input_grad(const PointwiseGrad& t, int threads, const KernelTable& table) {
   const Panels panels{table, t.channels};
   const std::size_t panel_floats = panels.floats(t.outputs);
   Scratch packed(panels.count() * panel_floats);
-  for_pieces(panels.count(), threads, [&](std::int64_t p, int) {
+  for_pieces(panels.count(), threads, [&](std::int64_t p, int, const Stop&) {
     panels.pack(static_cast<int>(p), t.weights, t.outputs, packed.floats() + p * panel_floats);
   });
   const std::int64_t at_once = std::int64_t{kTilesAtOnce} * table.gemm_rows[table.gemm_vectors - 1];
-  for_pieces((t.pixels + at_once - 1) / at_once, threads, [&](std::int64_t piece, int) {
+  for_pieces((t.pixels + at_once - 1) / at_once, threads, [&](std::int64_t piece, int, const Stop& stop) {
     const std::int64_t first = piece * at_once, count = std::min(at_once, t.pixels - first);
-    for (int p = 0; p < panels.count(); ++p) {
+    for (int p = 0; p < panels.count() && !stop(); ++p) {
       panels.multiply(p, packed.floats() + p * panel_floats, t.outputs, t.dy + first * t.outputs, t.outputs, count,
                       t.dx + first * t.channels, false);
     }
@@ -103,16 +103,17 @@ class WeightGrad {
 
   void run(int threads) {
     if (t_.pixels == 0) std::memset(t_.dweights, 0, sizeof(float) * matrix_);
-    for_pieces(std::int64_t{1} * groups_ * splits_, threads, [&](std::int64_t piece, int thread) {
+    for_pieces(std::int64_t{1} * groups_ * splits_, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const int group = static_cast<int>(piece / splits_);
       const Range outputs(t_.outputs, splits_, piece % splits_), chunks(chunks_, groups_, group);
       for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch_.floats() + thread * thread_floats_);
+        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch_.floats() + thread * thread_floats_, stop);
+        if (stop()) return;
       }
       if (t_.dbias) add_bias(bias_sums_ + std::size_t{1} * group * t_.outputs, outputs, chunks);
     });
     if (groups_ > 1) {
-      for_pieces(t_.outputs, threads, [&](std::int64_t n, int) {
+      for_pieces(t_.outputs, threads, [&](std::int64_t n, int, const Stop&) {
         add_up(sums_ + n * t_.channels, matrix_, t_.channels, t_.dweights + n * t_.channels);
       });
     }
@@ -123,11 +124,11 @@ class WeightGrad {
   // [outputs][channels] of a group.
   float* sums(int group) { return groups_ > 1 ? sums_ + group * matrix_ : t_.dweights; }
 
-  void multiply(float* sums, const Range& outputs, std::int64_t chunk, bool add, float* scratch) {
+  void multiply(float* sums, const Range& outputs, std::int64_t chunk, bool add, float* scratch, const Stop& stop) {
     const std::int64_t pixel = chunk * kChunk, wanted = outputs.end - outputs.begin;
     const int count = static_cast<int>(std::min<std::int64_t>(kChunk, t_.pixels - pixel));
     table_.transpose_f32(t_.dy + pixel * t_.outputs + outputs.begin, t_.outputs, scratch, kChunkStep, count, wanted);
-    for (int p = 0; p < panels_.count(); ++p) {
+    for (int p = 0; p < panels_.count() && !stop(); ++p) {
       panels_.pack(p, t_.x + pixel * t_.channels, count, scratch + panel_);
       panels_.multiply(p, scratch + panel_, count, scratch, kChunkStep, wanted, sums + outputs.begin * t_.channels, add);
     }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/interruptible.h"
 #include "runtime/thread_pool.h"
 
 namespace sepconv::nd {
@@ -30,36 +31,7 @@ struct Array {
   }
 };
 
-using Clock = std::chrono::steady_clock;
-
-// Ctrl-C in the middle of an operator: while one of these lives, for_pieces asks `poll` now and then, on the thread that
-// made it. Once that says so, for_pieces leaves whatever is left: nobody looks at the results.
-class Interruptible {
- public:
-  explicit Interruptible(bool (*poll)()) : poll_(poll), outer_(current()) { current() = this; }
-  ~Interruptible() { current() = outer_; }
-  Interruptible(const Interruptible&) = delete;
-  Interruptible& operator=(const Interruptible&) = delete;
-
-  static Interruptible*& current() {
-    static thread_local Interruptible* innermost = nullptr;
-    return innermost;
-  }
-  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
-  void ask(Clock::time_point now) {
-    if (now < next_) return;
-    next_ = now + kPeriod;
-    if (poll_()) stopped_.store(true, std::memory_order_relaxed);
-  }
-
- private:
-  static constexpr auto kPeriod = std::chrono::milliseconds(20);
-
-  bool (*poll_)();
-  Interruptible* outer_;
-  Clock::time_point next_ = Clock::now() + kPeriod;
-  std::atomic<bool> stopped_{false};
-};
+using Clock = Interruptible::Clock;
 
 // f(begin, end, thread) over [0, pieces), shared among threads in runs of pieces, each twice as many as the one before
 // until a run takes a millisecond. f must not throw.

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from onnx_models import Array, Builder, assert_agrees, loaded, normal
 
 from sepconv.onnx.model import OnnxModel
+from sepconv.onnx.program import FallbackWarning
 
 WAYS: tuple[dict[str, Any], ...] = ({}, {"passes": ()}, {"plans": False})
 
@@ -199,6 +200,24 @@ def test_tile_of_many_axes() -> None:
     b = Builder()
     x = normal(2, 1, 3, 1, 2, 2)
     all_give(built(b, [b.node("Tile", "x", b.integers(1, 2, 1, 3, 1, 2))], x.shape), np.tile(x, (1, 2, 1, 3, 1, 2)), x)
+
+
+def expanded(sizes: list[int]) -> Array:
+    b = Builder()
+    ones = b.node("Cast", b.node("ReduceMax", "x"), to=TensorProto.INT64)  # not known before it runs
+    sizes_of = b.node("Mul", ones, b.integers(*sizes))
+    return np.asarray(loaded(b.model({"x": [2]}, [b.node("Expand", "x", sizes_of)]))(np.ones(2, np.float32)))
+
+
+def test_expanded_to_more_axes_than_numpy_broadcasts() -> None:
+    with pytest.warns(FallbackWarning, match="Expand"):
+        assert expanded([1] * 40).shape == (*[1] * 39, 2)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 65, [2**30] * 40], ids=["65 axes", "huge"])
+def test_expanded_to_what_no_array_can_be(sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"\(Expand\)"):
+        expanded(sizes)
 
 
 def test_a_batch_of_nothing_through_products() -> None:

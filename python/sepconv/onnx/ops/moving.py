@@ -120,6 +120,8 @@ def filled(sizes: list[int], value: Array, threads: int) -> Array:
 def _check_sizes(sizes: list[int]) -> None:
     if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
         raise ValueError(f"the result would have the shape {sizes}; at most {MAX_ELEMENTS} elements are possible")
+    if len(sizes) > MAX_RANK:
+        raise NotNativeError(f"the result has more than {MAX_RANK} axes")
 
 
 # --- Copies
@@ -203,7 +205,9 @@ def sliced(call: Call) -> tuple[slice, ...]:
 @native("Expand", types=ANY, kernel="nd copy")
 def expand(call: Call) -> list[Array]:
     x = call[0]
-    sizes = list(np.broadcast_shapes(x.shape, tuple(int(size) for size in call[1].reshape(-1))))
+    wanted = [int(size) for size in call[1].reshape(-1)]
+    _check_sizes(wanted)  # NumPy broadcasts no more than 32 axes
+    sizes = list(np.broadcast_shapes(x.shape, wanted))
     _check_sizes(sizes)
     return [dense(np.broadcast_to(x, sizes), call.threads)]
 
