@@ -209,9 +209,9 @@ def expanded(sizes: list[int]) -> Array:
     return np.asarray(loaded(b.model({"x": [2]}, [b.node("Expand", "x", sizes_of)]))(np.ones(2, np.float32)))
 
 
-def test_expanded_to_more_axes_than_numpy_broadcasts() -> None:
+def test_expanded_to_more_axes_than_the_core_has() -> None:
     with pytest.warns(FallbackWarning, match="Expand"):
-        assert expanded([1] * 40).shape == (*[1] * 39, 2)
+        assert expanded([1] * 12).shape == (*[1] * 11, 2)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 65, [2**30] * 40], ids=["65 axes", "huge"])

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of one operator's call, whatever it is at: KeyboardInterrupt soon, and later calls are right."""
+"""Ctrl-C in the middle of one call, of an operator or its gradients: KeyboardInterrupt soon, and later calls are right."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ INTERRUPT_LIMIT = 0.2  # seconds
 CODE = """
     import signal, time
     import numpy as np, sepconv
+    from sepconv import _core
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ones = lambda *shape: np.ones(shape, np.float32)
     x, weights = np.ones({shape}, np.{dtype}), [ones(*shape) for shape in {weights}]
@@ -26,7 +27,7 @@ CODE = """
     print("ready", flush=True)
     try:
         while True:
-            sepconv.{operator}(x, *weights, {arguments})
+            {module}.{operator}(x, *weights, {arguments})
     except KeyboardInterrupt:
         print(time.monotonic(), flush=True)
     print(np.array_equal(sepconv.depthwise_conv2d(small, filters, padding=1, threads=2), want))
@@ -47,14 +48,22 @@ CASES = {
         "threads=2",
     ),
     "float64": ("depthwise_conv2d", (1, 4000, 4000, 8), [(3, 3, 8, 1)], "threads=1"),
+    "gradients of a batch": (
+        "depthwise_grad",
+        (100, 112, 112, 32),
+        [(32, 1, 3, 3), (100, 112, 112, 32)],
+        "(1, 1), ((1, 1), (1, 1)), (1, 1), (True, True), 2",
+    ),
+    "gradients of matrices": ("pointwise_grad", (40_000, 1024), [(2048, 1024), (40_000, 2048)], "(True, True), 2"),
 }
 
 
 def seconds_until_interrupted(case: str, wait: float) -> float:
     operator, shape, weights, arguments = CASES[case]
     dtype = case if case == "float64" else "float32"
+    module = "_core" if operator.endswith("_grad") else "sepconv"
     code = textwrap.dedent(CODE).format(
-        operator=operator, shape=shape, weights=weights, arguments=arguments, dtype=dtype
+        module=module, operator=operator, shape=shape, weights=weights, arguments=arguments, dtype=dtype
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
