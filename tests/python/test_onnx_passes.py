@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
+from onnx import TensorProto
 from onnx_models import Builder, assert_agrees, loaded, normal, reference
 
 from sepconv.onnx.passes import PASSES, run_passes
@@ -32,6 +33,15 @@ def check(b: Builder, y: str, *passes: str, opset: int = 18, inputs: Any = None)
     assert_agrees(proto, *data)
     np.testing.assert_allclose(loaded(proto, passes=passes)(*data), reference(proto, *data)[0], rtol=1e-4, atol=1e-5)
     return ops(proto, *passes)
+
+
+@pytest.mark.parametrize("operator", ["BatchNormalization", "Mul", "Add"])
+def test_leaves_what_follows_a_convolution_of_other_types(operator: str) -> None:
+    b = Builder()
+    y = b.conv("x", 6, 4)
+    vectors = [b.weight(4) for _ in range(4)] if operator == "BatchNormalization" else [b.weight(4, 1, 1)]
+    proto = b.model(SHAPE, [b.node(operator, y, *vectors)], dtype=TensorProto.DOUBLE)
+    assert ops(proto, "batch_norm", "scale") == ["Conv", operator]
 
 
 def test_constants() -> None:

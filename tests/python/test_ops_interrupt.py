@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of one call, of an operator or its gradients: KeyboardInterrupt soon, and later calls are right."""
+"""Ctrl-C in one call, of an operator or its gradients: KeyboardInterrupt soon, and later calls are right."""
 
 from __future__ import annotations
 

@@ -35,9 +35,11 @@ class Uses:
 
 
 def output_channels(graph: Graph, node: Node) -> int | None:
-    """Of a convolution or product whose weight is a constant."""
+    """Of a convolution or product of float32 whose weight is a constant."""
     weight = graph.constant(node.input(1))
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
+        return None
+    if graph.info(node.inputs[0]).dtype != np.float32:  # where a file mixes types, results are rounded to another
         return None
     match node.op:
         case "Conv":

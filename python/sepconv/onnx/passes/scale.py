@@ -53,8 +53,10 @@ def _fold(graph: Graph, before: Node, node: Node, array: Array) -> bool:
 def _as_gemm(graph: Graph, before: Node, node: Node, array: Array) -> bool:
     """A product of matrices and a term for each column are a Gemm."""
     weight = graph.constant(before.inputs[1])
-    rank = graph.info(before.inputs[0]).shape
-    if node.op != "Add" or weight is None or weight.ndim != 2 or rank is None or len(rank) != 2:
+    info = graph.info(before.inputs[0])
+    if node.op != "Add" or weight is None or weight.ndim != 2 or info.shape is None or len(info.shape) != 2:
+        return False
+    if info.dtype != np.float32:
         return False
     if array.shape not in ((weight.shape[1],), (1, weight.shape[1])):
         return False
