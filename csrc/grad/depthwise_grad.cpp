@@ -35,7 +35,7 @@ struct Axis {
 class DepthwiseGradRun {
  public:
   DepthwiseGradRun(const DepthwiseGrad& task, int threads, const KernelTable& table)
-      : t_(task), table_(table), v_(table.vector), outputs_(task.in.c * task.multiplier), window_(task.window),
+      : t_(task), v_(table.vector), outputs_(task.in.c * task.multiplier), window_(task.window),
         y_(task.in.h, window_.out_h(task.in.h), window_.kh, window_.stride_h, window_.dilation_h, window_.padding.top),
         x_(task.in.w, window_.out_w(task.in.w), window_.kw, window_.stride_w, window_.dilation_w, window_.padding.left),
         blocks_((outputs_ + v_ - 1) / v_), taps_(window_.kh * window_.kw),
@@ -201,7 +201,6 @@ class DepthwiseGradRun {
   }
 
   const DepthwiseGrad& t_;
-  const KernelTable& table_;
   int v_, outputs_;
   Window window_;
   Axis y_, x_;
