@@ -29,9 +29,9 @@
 #define SKIP_UNDER_TSAN() (void)0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || SEPCONV_HAS_FEATURE(address_sanitizer)
-#define SKIP_UNDER_ASAN() GTEST_SKIP() << "AddressSanitizer needs more address space than the test leaves"
+#define SKIP_UNDER_ASAN(why) GTEST_SKIP() << "AddressSanitizer " why
 #else
-#define SKIP_UNDER_ASAN() (void)0
+#define SKIP_UNDER_ASAN(why) (void)0
 #endif
 
 namespace sepconv {
@@ -227,7 +227,7 @@ TEST(ThreadPool, WorkersFlushDenormalsAndLeaveSignalsToTheProgram) {
 
 TEST(ThreadPool, TooFewThreadsGrantedMeansFewerAreUsed) {
   SKIP_UNDER_TSAN();
-  SKIP_UNDER_ASAN();
+  SKIP_UNDER_ASAN("needs more address space than the test leaves");
   EXPECT_TRUE(in_child([] {
     std::vector<std::atomic<int>> runs(64);  // before the limit
     const rlimit none{1 << 20, 1 << 20};     // less than is mapped: no thread's stack can be
@@ -252,6 +252,7 @@ TEST(ThreadPool, AForkedChildHasAPoolOfItsOwn) {
 
 TEST(ThreadPool, ForkWhileAnotherThreadRunsTasks) {
   SKIP_UNDER_TSAN();
+  SKIP_UNDER_ASAN("leaves its allocator locked in a child, where another thread allocated during the fork");
   std::atomic<bool> stop{false};
   std::thread busy([&] {
     while (!stop) EXPECT_TRUE(covers(3));

@@ -54,6 +54,13 @@ def cycle(proto: Any) -> None:
     proto.graph.node[0].input[0] = proto.graph.node[2].output[0]
 
 
+def constant_of_shape(proto: Any, sizes: list[int], value: list[float]) -> None:
+    proto.graph.initializer.append(helper.make_tensor("sizes", TensorProto.INT64, [len(sizes)], sizes))
+    tensor = helper.make_tensor("value", TensorProto.FLOAT, [len(value)], value)
+    proto.graph.node.append(helper.make_node("ConstantOfShape", ["sizes"], ["filled"], value=tensor))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("filled", TensorProto.FLOAT, None))
+
+
 def nest(proto: Any) -> None:
     chain = helper.make_graph([helper.make_node("Identity", ["x"], ["r"])], "g", [], [])
     for _ in range(30):
@@ -161,6 +168,12 @@ BAD: dict[str, tuple[Change, type[Exception], str]] = {
         lambda m: m.graph.node[1].input.append("x"),
         ModelFormatError,
         "has 2 inputs, must have between 1 and 1",
+    ),
+    "an array of too many axes": (lambda m: constant_of_shape(m, [1] * 216, [0.0]), UnsupportedError, "and 32 axes"),
+    "an array of two numbers": (
+        lambda m: constant_of_shape(m, [3], [1.0, 2.0]),
+        ModelFormatError,
+        "must have 1 element",
     ),
     "external data": (lambda m: setattr(weight(m), "data_location", 1), UnsupportedError, "external_data=True allows"),
     "external data in a subgraph": (external_in_subgraph, UnsupportedError, "only initializers of the main graph may"),

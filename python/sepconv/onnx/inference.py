@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from sepconv.errors import UnsupportedError
+from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Info, Node
 from sepconv.onnx.ops import Call, NotNativeError, find
 from sepconv.onnx.ops.shapes import own_shape
 from sepconv.onnx.protos import infos_of, shape_model
-from sepconv.onnx.tensors import MAX_ELEMENTS
+from sepconv.onnx.tensors import MAX_ELEMENTS, MAX_RANK
 
 MAX_ROUNDS = 16
 FOLDED_BYTES = 1 << 30  # of all that is folded in one go: a small file could ask for any amount
@@ -127,7 +127,7 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
         return None
     if node.is_op("Shape", "Size"):
         shape = graph.shape(node.inputs[0])
-        if shape is None:
+        if shape is None or len(shape) > MAX_RANK:
             return None
         stand_in: Array = np.broadcast_to(np.zeros((), np.bool_), shape)
         return _replace(graph, node, [stand_in])
@@ -135,11 +135,12 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
         return None
     if node.is_op("ConstantOfShape"):  # a view of one element: weights of a skeleton model take no memory
         sizes = [int(size) for size in graph.constants[node.inputs[0]].reshape(-1)]
-        if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
-            raise UnsupportedError(
-                f"node {node.name!r} gives the shape {sizes}; at most {MAX_ELEMENTS} elements are possible"
-            )
+        if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS or len(sizes) > MAX_RANK:
+            most = f"{MAX_ELEMENTS} elements and {MAX_RANK} axes"
+            raise UnsupportedError(f"node {node.name!r} gives the shape {sizes}; at most {most} are possible")
         value = node.attribute("value", np.zeros(1, np.float32))
+        if value.size != 1:
+            raise ModelFormatError(f"node {node.name!r} repeats the shape {list(value.shape)}, must repeat 1 element")
         graph.constants[node.outputs[0]] = np.broadcast_to(value.reshape(()), sizes)
         return 0
     shapes = [graph.shape(name) for name in node.outputs]
