@@ -173,7 +173,7 @@ BAD: dict[str, tuple[Change, type[Exception], str]] = {
     "an array of two numbers": (
         lambda m: constant_of_shape(m, [3], [1.0, 2.0]),
         ModelFormatError,
-        "must have 1 element",
+        "must repeat 1 element",
     ),
     "external data": (lambda m: setattr(weight(m), "data_location", 1), UnsupportedError, "external_data=True allows"),
     "external data in a subgraph": (external_in_subgraph, UnsupportedError, "only initializers of the main graph may"),
