@@ -15,6 +15,7 @@ pytest.importorskip("onnx")
 from onnx import TensorProto, helper
 from onnx_models import Array, Builder, assert_agrees, loaded, normal
 
+from sepconv.errors import UnsupportedError
 from sepconv.onnx.model import OnnxModel
 from sepconv.onnx.program import FallbackWarning
 
@@ -237,3 +238,34 @@ def test_a_resize_of_nothing() -> None:
     for model in built(b, [x], (1, 2, "n", 4)):
         with pytest.raises(ValueError, match="nothing cannot become"):
             model(np.empty((1, 2, 0, 4), np.float32))
+
+
+def test_an_input_that_goes_out_with_another_shape() -> None:
+    b = Builder()
+    shape = b.node("Shape", "x")
+    proto = b.model({"x": [1, 4, 6, 6]}, [b.node("Expand", b.node("ReduceMean", "x", b.integers(1)), shape), "x"])
+    proto.graph.output[1].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6, 6]))
+    mean, x = loaded(proto)(np.ones((1, 4, 6, 6), np.float32))
+    assert mean.shape == x.shape == (1, 4, 6, 6)
+
+
+def test_a_pooling_with_a_window_of_padding_alone_in_the_middle_of_a_network() -> None:
+    b = Builder()
+    y = b.node("MaxPool", b.conv("x", 4, 3), kernel_shape=[3, 3], pads=[1, 1, 3, 1], strides=[2, 2])
+    for model in built(b, [b.node("Relu", y)], (1, 4, 6, 6)):
+        assert model(normal(1, 4, 6, 6)).shape == (1, 3, 4, 3)
+
+
+def test_a_split_into_more_outputs_than_sizes() -> None:
+    b = Builder()
+    first, _, third = b.node("Split", "x", b.integers(2, 2), count=3, axis=1)
+    model = loaded(b.model({"x": [1, 4, 6, 6]}, [first, third]))
+    with pytest.raises(ValueError, match=r"gives 2 results, must give 3"):
+        model(normal(1, 4, 6, 6))
+
+
+def test_a_node_of_an_unknown_domain_without_inputs() -> None:
+    b = Builder()
+    proto = b.model({"x": [1, 4]}, [b.node("Relu", b.node("Source", domain="own"))])
+    with pytest.raises(UnsupportedError, match=r"own\.Source"):
+        loaded(proto)(normal(1, 4))

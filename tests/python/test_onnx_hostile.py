@@ -61,6 +61,10 @@ def constant_of_shape(proto: Any, sizes: list[int], value: list[float]) -> None:
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("filled", TensorProto.FLOAT, None))
 
 
+def bias_of_no_axes(proto: Any) -> None:
+    proto.graph.initializer[1].CopyFrom(helper.make_tensor(proto.graph.initializer[1].name, TensorProto.FLOAT, [], [1.0]))
+
+
 def nest(proto: Any) -> None:
     chain = helper.make_graph([helper.make_node("Identity", ["x"], ["r"])], "g", [], [])
     for _ in range(30):
@@ -164,6 +168,11 @@ BAD: dict[str, tuple[Change, type[Exception], str]] = {
         ModelFormatError,
         "lacks the attribute 'kernel_shape'",
     ),
+    "an input that is needed and empty": (
+        lambda m: m.graph.node[0].input.__setitem__(1, ""),
+        ModelFormatError,
+        "lacks its input 'W'",
+    ),
     "too many inputs": (
         lambda m: m.graph.node[1].input.append("x"),
         ModelFormatError,
@@ -197,6 +206,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a huge stride": (lambda m: attribute(m, 0, "strides", value=[2**62, 1]), "strides is"),
     "a huge dilation": (lambda m: attribute(m, 0, "dilations", value=[2**40, 1]), "dilations is"),
     "groups that do not divide": (lambda m: attribute(m, 0, "group", value=2), "group is 2"),
+    "a bias of one number": (bias_of_no_axes, "the bias has"),
+        lambda m: m.graph.initializer[1].CopyFrom(scalar(m.graph.initializer[1].name)),
+        "the bias has",
+    ),
     "no groups": (lambda m: attribute(m, 0, "group", value=0), "group is 0"),
     "another kernel_shape": (lambda m: attribute(m, 0, "kernel_shape", value=[5, 5]), "kernel_shape is"),
     "an unknown auto_pad": (lambda m: attribute(m, 0, "auto_pad", value="SIDEWAYS"), "auto_pad is"),

@@ -104,6 +104,7 @@ class _Reader:
             if value.name not in constants:  # before IR version 4, every initializer is an input too
                 inputs.append(Input(value.name, infos[value.name]))
         known = {*constants, *infos}
+        given = frozenset(known)
         nodes = [self._node(node, index, known) for index, node in enumerate(proto.node)]
         for value in proto.value_info:
             _check_text(value.name, "the name of a value")
@@ -113,7 +114,9 @@ class _Reader:
             if value.name not in known:
                 raise ModelFormatError(f"output {value.name!r} is written by no node")
             outputs.append(value.name)
-            infos[value.name] = self._info(value, f"output {value.name!r}")
+            info = self._info(value, f"output {value.name!r}")
+            if value.name not in given:  # what comes in is of the shape that it says there
+                infos[value.name] = info
         if not outputs:
             raise ModelFormatError("the graph has no output")
         return Graph(

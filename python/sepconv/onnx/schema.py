@@ -17,6 +17,9 @@ def check_node(proto: Any, domain: str, version: int, what: str) -> None:
         known = f"opset {version}" if not domain else f"version {version} of {domain!r}"
         raise UnsupportedError(f"{what}: {known} has no such operator") from None
     _check_count(len(proto.input), schema.min_input, schema.max_input, "inputs", what)
+    for name, formal in zip(proto.input, schema.inputs, strict=False):
+        if not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            raise ModelFormatError(f"{what} lacks its input {formal.name!r}")
     _check_count(len(proto.output), schema.min_output, schema.max_output, "outputs", what)
     seen: set[str] = set()
     for attribute in proto.attribute:

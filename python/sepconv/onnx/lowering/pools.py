@@ -34,10 +34,13 @@ def _pool(lowering: Lowering, node: Node) -> None:
         raise NotInPlanError(str(error)) from None
     if any(d != 1 for d in space.dilation):
         raise NotInPlanError("a pooling with dilation")
+    kernel, padding = pair_of(space.kernel), pads_of(space, extra=True)
+    if any(max(pads) >= size for pads, size in zip(padding, kernel, strict=True)):
+        raise NotInPlanError("a pooling whose windows can lie in the padding alone")
     arguments: dict[str, Any] = {
-        "kernel": pair_of(space.kernel),
+        "kernel": kernel,
         "stride": pair_of(space.stride),
-        "padding": pads_of(space, extra=True),
+        "padding": padding,
         "activation": node.activation,
     }
     if node.op == "MaxPool":

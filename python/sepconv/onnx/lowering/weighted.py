@@ -29,6 +29,8 @@ def _conv(lowering: Lowering, node: Node) -> None:
     outputs, inner, *kernel = weight.shape
     if inner * groups != channels or outputs % groups:
         raise ValueError(f"group is {groups}; x has {channels} channels, the weight {outputs} times {inner}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"the bias has the shape {bias.shape}, must have ({outputs},)")
     space = windows(node, shape[2:], kernel)
     square = weight.reshape(outputs, inner, *pair_of(kernel))
     arguments: dict[str, Any] = {

@@ -23,7 +23,7 @@ def run(graph: Graph) -> str:
 
 
 def _changes_nothing(graph: Graph, node: Node) -> bool:
-    if any(node.outputs[1:]):
+    if any(node.outputs[1:]) or not node.inputs:
         return False
     if node.is_op("Identity"):
         return True
