@@ -266,6 +266,8 @@ def test_a_split_into_more_outputs_than_sizes() -> None:
 
 def test_a_node_of_an_unknown_domain_without_inputs() -> None:
     b = Builder()
-    proto = b.model({"x": [1, 4]}, [b.node("Relu", b.node("Source", domain="own"))])
-    with pytest.raises(UnsupportedError, match=r"own\.Source"):
+    proto = b.model({"x": [1, 4]}, [b.node("Relu", b.node("Exp", "x"))])
+    proto.graph.node[0].domain = "own"
+    proto.graph.node[0].ClearField("input")
+    with pytest.raises(UnsupportedError, match=r"own\.Exp"):
         loaded(proto)(normal(1, 4))
