@@ -15,7 +15,6 @@ pytest.importorskip("onnx")
 from onnx import TensorProto, helper
 from onnx_models import Array, Builder, assert_agrees, loaded, normal
 
-from sepconv.errors import UnsupportedError
 from sepconv.onnx.model import OnnxModel
 from sepconv.onnx.program import FallbackWarning
 
@@ -264,10 +263,12 @@ def test_a_split_into_more_outputs_than_sizes() -> None:
         model(normal(1, 4, 6, 6))
 
 
-def test_a_node_of_an_unknown_domain_without_inputs() -> None:
+def test_a_function_without_inputs() -> None:
     b = Builder()
     proto = b.model({"x": [1, 4]}, [b.node("Relu", b.node("Exp", "x"))])
+    proto.opset_import.add(domain="own", version=1)
+    proto.functions.add(name="Exp", domain="own")
     proto.graph.node[0].domain = "own"
     proto.graph.node[0].ClearField("input")
-    with pytest.raises(UnsupportedError, match=r"own\.Exp"):
+    with pytest.warns(FallbackWarning), pytest.raises(ValueError, match=r"node 'Exp0'"):
         loaded(proto)(normal(1, 4))
