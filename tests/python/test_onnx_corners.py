@@ -272,3 +272,13 @@ def test_a_function_without_inputs() -> None:
     proto.graph.node[0].ClearField("input")
     with pytest.warns(FallbackWarning), pytest.raises(ValueError, match=r"node 'Exp0'"):
         loaded(proto)(normal(1, 4))
+
+
+def test_a_stride_beyond_a_plans_sizes() -> None:
+    b = Builder()
+    y = b.node("Conv", "x", b.weight(3, 4, 3, 3), strides=[2**31 - 1, 1], pads=[1, 1, 1, 1])
+    first, *_ = models = built(b, [b.node("Relu", y)], (1, 4, 6, 6))
+    want = models[-1](normal(1, 4, 6, 6))
+    assert want.shape == (1, 3, 1, 6)
+    all_give(models, want, normal(1, 4, 6, 6))
+    assert "stride is 2147483647" in first.explain()

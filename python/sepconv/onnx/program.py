@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from sepconv.compile import compile_graph
 from sepconv.errors import UnsupportedError
 from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Node
-from sepconv.onnx.lowering import layer_shape
+from sepconv.onnx.lowering import NotInPlanError, layer_shape
 from sepconv.onnx.ops import Call, NotNativeError, find
 from sepconv.onnx.ops.registry import MAX_RANK, dense
 from sepconv.onnx.partition import Region, lower, partition
@@ -174,10 +174,18 @@ class Program:
         # Not a method: steps that know their program would keep it until the cycle collector comes.
         alone = partial(_node_step, graph, caches, on_fallback)
         for item in items:
-            self.steps.append(PlanStep(graph, item, alone) if isinstance(item, Region) else alone(item))
+            self.steps += self._region_steps(item, alone) if isinstance(item, Region) else [alone(item)]
         self._releases = self._last_uses()
         read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
+
+    def _region_steps(self, region: Region, alone: Callable[[Node], NodeStep]) -> Sequence[PlanStep | NodeStep]:
+        """One plan; node after node where the core refuses it, as strides beyond its sizes."""
+        try:
+            return [PlanStep(self.graph, region, alone)]
+        except (NotInPlanError, ValueError) as error:
+            self.reasons.update({node.name: str(error) for node in region.nodes})
+            return [alone(node) for node in region.nodes]
 
     def _last_uses(self) -> list[list[str]]:
         """For each step, the values that nobody reads after it."""
