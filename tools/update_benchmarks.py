@@ -163,7 +163,9 @@ RUNS = {
         render_comparisons,
     ),
     "batch": Run("bench mobilenet_v1_1.0_224 --batch 8 --threads 1,2 --rounds 20 --burst 150", render_comparisons),
-    "avx2": Run("bench --isa avx2 --contenders openvino,torch", render_comparisons),
+    # These two on a machine without AVX-512, where every peer is held to AVX2.
+    "avx2": Run("bench --isa avx2 --threads 1,2 --contenders onnxruntime,openvino,litert,torch,ncnn", render_comparisons),
+    "avx2-profile": Run("profile mobilenet_v1_1.0_224", render_profile),
     "start": Run(
         "bench mobilenet_v1_1.0_224 mobilenet_v2_1.0_224 --startup --memory --rounds 4 --contenders "
         "onnxruntime,openvino,litert,torch,ncnn",
@@ -186,6 +188,7 @@ RUNS = {
 VIEWS: dict[str, tuple[str, Callable[[Document], str]]] = {
     "summary": ("networks", render_summary),
     "family-summary": ("family", render_summary),
+    "avx2-summary": ("avx2", render_summary),
 }
 
 
