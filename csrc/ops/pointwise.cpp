@@ -112,10 +112,10 @@ class Pointwise final : public GemmOp {
       return;
     }
     const Tiles tiles(pixels, tile_rows_), blocks(tiles.count(), block_tiles_);
-    // In each block the first tiles of a panel fetch the next one, the others what lies ahead.
+    // A panel's tiles fetch the next one; where it is time for what lies ahead, only the first do, and the others that.
     const std::span<const char> ahead_bytes = ahead_of(task, y, y + rows);
     const int others = ahead_bytes.empty() ? 0 : tiles.count() - own_tiles(blocks);
-    // That as late as it can be: of what came early, the weights in between would drive most out again.
+    // As late as it can be: of what came early, the weights in between would drive most out again.
     const std::int64_t slots = std::int64_t{1} * (task.part1 - task.part0) * others;
     const std::int64_t used = std::min<std::int64_t>(slots, (ahead_bytes.size() + tile_fetches() - 1) / tile_fetches());
     const std::int64_t skipped = std::max<std::int64_t>(0, slots - used - others);
