@@ -164,7 +164,9 @@ RUNS = {
     ),
     "batch": Run("bench mobilenet_v1_1.0_224 --batch 8 --threads 1,2 --rounds 20 --burst 150", render_comparisons),
     # These two on a machine without AVX-512, where every peer is held to AVX2.
-    "avx2": Run("bench --isa avx2 --threads 1,2 --contenders onnxruntime,openvino,litert,torch,ncnn", render_comparisons),
+    "avx2": Run(
+        "bench --isa avx2 --threads 1,2 --contenders onnxruntime,openvino,litert,torch,ncnn", render_comparisons
+    ),
     "avx2-profile": Run("profile mobilenet_v1_1.0_224", render_profile),
     "start": Run(
         "bench mobilenet_v1_1.0_224 mobilenet_v2_1.0_224 --startup --memory --rounds 4 --contenders "

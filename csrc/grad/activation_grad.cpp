@@ -38,7 +38,7 @@ void piece(Activation activation, const T* value, const T* dy, T* out, std::int6
       mask(value, dy, out, n, [](T x) { return (x > 0) & (x < 6); });
       break;
     case Activation::hard_sigmoid:
-      scale(value, dy, out, n, [](T x) { return x > -3 && x < 3 ? T(1) / 6 : T(0); });
+      scale(value, dy, out, n, [](T x) { return ((x > -3) & (x < 3)) ? T(1) / 6 : T(0); });
       break;
     case Activation::hard_swish:
       scale(value, dy, out, n, [](T x) { return x <= -3 ? T(0) : x < 3 ? x / 3 + T(0.5) : T(1); });

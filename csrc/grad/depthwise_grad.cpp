@@ -73,7 +73,7 @@ class DepthwiseGradRun {
       const Range images(t_.images, groups_, group);
       for (std::int64_t image = images.begin; image < images.end; ++image) {
         for (int b = alone ? static_cast<int>(piece % blocks_) : 0; b < blocks_; ++b) {
-          plane(static_cast<int>(group), image, b, thread);
+          plane(static_cast<int>(group), image, b, thread, stop);
           if (stop()) return;
           if (alone) break;
         }
@@ -96,21 +96,21 @@ class DepthwiseGradRun {
     }
   }
 
-  void plane(int group, std::int64_t image, int b, int thread) {
+  void plane(int group, std::int64_t image, int b, int thread, const Stop& stop) {
     float* const dy = scratch_.floats() + thread * thread_floats_;
     const std::int64_t dy_pixels = std::int64_t{1} * y_.out * x_.out;
-    for (int y = 0; y < y_.out; ++y) {
+    for (int y = 0; y < y_.out && !stop(); ++y) {
       const float* const from = t_.dy + (image * dy_pixels + std::int64_t{1} * y * x_.out) * outputs_ + b * v_;
       float* const to = dy + (std::ptrdiff_t{1} * (y_.first + y * y_.stride) * x_.size + x_.first) * v_;
       copy_vectors(from, outputs_, lanes(b), to, std::ptrdiff_t{1} * x_.stride * v_, x_.out, v_);
     }
-    if (t_.dweights) add_weights(group, image, b, dy, dy + dy_floats_);
-    if (t_.dx) write_dx(image, b, dy, dy + dy_floats_ + x_floats_, pointers_[thread].data());
+    if (t_.dweights && !stop()) add_weights(group, image, b, dy, dy + dy_floats_, stop);
+    if (t_.dx && !stop()) write_dx(image, b, dy, dy + dy_floats_ + x_floats_, pointers_[thread].data(), stop);
   }
 
-  void add_weights(int group, std::int64_t image, int b, const float* dy, float* x) {
+  void add_weights(int group, std::int64_t image, int b, const float* dy, float* x, const Stop& stop) {
     const Shape& in = t_.in;
-    for (int y = 0; y < in.h; ++y) {
+    for (int y = 0; y < in.h && !stop(); ++y) {
       const float* const from = t_.x + (image * in.h + y) * in.w * in.c;
       float* const to = x + (std::ptrdiff_t{1} * (y + y_.before) * x_.x_size + x_.before) * v_;
       if (t_.multiplier == 1) {
@@ -139,7 +139,7 @@ class DepthwiseGradRun {
     dw_kernel_(d);
   }
 
-  void write_dx(std::int64_t image, int b, const float* dy, float* strip, const float** rows) {
+  void write_dx(std::int64_t image, int b, const float* dy, float* strip, const float** rows, const Stop& stop) {
     const std::ptrdiff_t dy_row = std::ptrdiff_t{1} * x_.size * v_;
     DepthwiseRows d;
     d.rows = rows;
@@ -157,7 +157,7 @@ class DepthwiseGradRun {
     d.kw = window_.kw;
     d.stride_w = 1;
     d.dilation_w = window_.dilation_w;
-    for (int y = 0; y < y_.in; y += d.out_rows) {
+    for (int y = 0; y < y_.in && !stop(); y += d.out_rows) {
       d.out_rows = std::min(kStripRows, y_.in - y);
       const float* const first = dy + (y + y_.shift) * dy_row + std::ptrdiff_t{1} * x_.shift * v_;
       if (shared_rows_) {

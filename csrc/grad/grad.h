@@ -2,8 +2,8 @@
 // needs. Images are NHWC, one after the other; weights are as torch holds them.
 //
 // Work is cut into pieces by sizes alone and sums are added in the order of the pieces, so that results have the same
-// bits at any number of threads. All throw std::bad_alloc only: their callers check shapes. The
-// caller's Interruptible can end them early.
+// bits at any number of threads. All throw std::bad_alloc only: their callers check shapes. The caller's Interruptible can
+// end them early.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::size_t kResidentWeights = 256 << 10, kBlockBytes = 128 << 10;
 
-// Bytes of activations that stay in L2 while more weights than it keeps pass through.
+// Bytes of activations that stay in L2 while more weights than it keeps pass through: half of it, as the next block comes
+// in while this one is read, less what a large L2 keeps for the weights.
 std::size_t passed_block_bytes() {
   const std::size_t l2 = l2_bytes();
   return std::max(l2 / 4, (std::max(l2, kResidentWeights) - kResidentWeights) / 2);
@@ -130,7 +131,7 @@ class Pointwise final : public GemmOp {
         const int next = p + 1 == task.part1 && block + 1 < blocks.count() ? task.part0 : p + 1;
         const int own = slot + spare > skipped ? end - spare : end;
         if (own == end) slot += spare;
-        const Prefetch own_prefetch(tiles.count() > 1 ? packed_->panel_bytes() : 0, own - begin, in.c);
+        const Prefetch own_prefetch(end - begin > 1 ? packed_->panel_bytes() : 0, own - begin, in.c);
         for (int i = begin; i < end; i += g.tiles) {
           const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
           g.a = a + first;

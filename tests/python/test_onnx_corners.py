@@ -214,6 +214,15 @@ def test_expanded_to_more_axes_than_the_core_has() -> None:
         assert expanded([1] * 12).shape == (*[1] * 11, 2)
 
 
+def test_outputs_of_more_axes_than_the_core_has() -> None:
+    b = Builder()
+    many = b.node("Reshape", "x", b.integers(*[1] * 11, 4))
+    first, second = loaded(b.model({"x": [4]}, [many, b.node("ConstantOfShape", b.integers(*[1] * 12))]))(normal(4))
+    assert first.shape == (*[1] * 11, 4)
+    assert second.shape == (1,) * 12
+    second[...] = 1  # of its own
+
+
 @pytest.mark.parametrize("sizes", [[1] * 65, [2**30] * 40], ids=["65 axes", "huge"])
 def test_expanded_to_what_no_array_can_be(sizes: list[int]) -> None:
     with pytest.raises(ValueError, match=r"\(Expand\)"):

@@ -228,6 +228,8 @@ def owned(array: Any) -> Any:
         and not array.dtype.hasobject
         and (array.base is not None or not array.flags.writeable)
     ):
+        if array.ndim > MAX_RANK:
+            return array.copy()
         copy = np.empty(array.shape, array.dtype)
         _core.nd.copy(copy, array, 1)
         return copy

@@ -39,7 +39,8 @@ def output_channels(graph: Graph, node: Node) -> int | None:
     weight = graph.constant(node.input(1))
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
         return None
-    if graph.info(node.inputs[0]).dtype != np.float32:  # where a file mixes types, results are rounded to another
+    dtype = graph.info(node.inputs[0]).dtype
+    if dtype is not None and dtype != np.float32:  # where a file mixes types, results are rounded to another
         return None
     match node.op:
         case "Conv":

@@ -56,7 +56,7 @@ def _as_gemm(graph: Graph, before: Node, node: Node, array: Array) -> bool:
     info = graph.info(before.inputs[0])
     if node.op != "Add" or weight is None or weight.ndim != 2 or info.shape is None or len(info.shape) != 2:
         return False
-    if info.dtype != np.float32:
+    if weight.dtype != np.float32 or (info.dtype is not None and info.dtype != np.float32):
         return False
     if array.shape not in ((weight.shape[1],), (1, weight.shape[1])):
         return False
