@@ -22,6 +22,7 @@ from row import run as run_program
 
 GUIDED = 500_000  # executions of the full form's first half
 EXECUTIONS = 10_000_000  # of both halves
+PROCESSES = 2  # that share the operators' full form
 SECONDS = 60  # of the short form
 LONGEST = 10  # seconds of CPU that a thousand executions may take, before the process is ended by a signal
 _FUZZER = (
@@ -39,17 +40,30 @@ def readers(settings: Settings) -> str:
 
 
 def operators(settings: Settings) -> str:
-    """Graphs, calls and gradients: tests/trust/operators.cpp under libFuzzer."""
+    """Graphs, calls and gradients: tests/trust/operators.cpp under libFuzzer, from a corpus that earlier runs found."""
     program = compiled(settings, "fuzz", "sepconv_fuzz_operators", *_FUZZER)
-    limits = [f"-runs={EXECUTIONS}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        log = run_program([program, *limits, "-max_len=96", *_options(Path(folder), "operators"), corpus])
-    counts = re.findall(r"of (\w+) (\d+) ran, (\d+) were refused", log)
-    require(len(counts) == 3, f"the fuzzer did not finish:\n{log[-3000:]}")
-    found = "; ".join(f"of {name} {ran} ran, {refused} were refused" for name, ran, refused in counts)
-    return f"{_executions(log)} executions, 0 crashes; {found}"
+    processes = PROCESSES if settings.full else 1
+    limits = [f"-runs={EXECUTIONS // processes}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
+
+        def fuzz(seed: int) -> str:
+            corpus = Path(folder) / str(seed)
+            corpus.mkdir()
+            for index, line in enumerate((HERE / "operators.corpus").read_text().split()):
+                (corpus / str(index)).write_bytes(bytes.fromhex(line))
+            return run_program(
+                [program, *limits, f"-seed={seed}", "-max_len=96", *_options(Path(folder), "operators"), corpus]
+            )
+
+        logs = list(pool.map(fuzz, range(1, processes + 1)))
+    totals = {name: [0, 0] for name in ("calls", "graphs", "gradients")}
+    for log in logs:
+        counts = re.findall(r"of (\w+) (\d+) ran, (\d+) were refused", log)
+        require(len(counts) == len(totals), f"the fuzzer did not finish:\n{log[-3000:]}")
+        for name, ran, refused in counts:
+            totals[name] = [totals[name][0] + int(ran), totals[name][1] + int(refused)]
+    found = "; ".join(f"of {name} {ran} ran, {refused} were refused" for name, (ran, refused) in totals.items())
+    return f"{sum(map(_executions, logs))} executions, 0 crashes; {found}"
 
 
 def _options(folder: Path, name: str) -> list[str]:

@@ -11,7 +11,7 @@
 
 namespace sepconv {
 
-constexpr std::int64_t kMaxWork = 20'000;  // multiply-adds and elements of a layer that is run
+constexpr std::int64_t kMaxWork = 4'000;  // multiply-adds and elements of a layer that is run
 constexpr float kUnwritten = -1234.5f;     // what results hold before a run
 
 // Numbers from the fuzzer's bytes; zeros once they are used up.
