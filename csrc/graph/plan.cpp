@@ -18,7 +18,8 @@ constexpr std::size_t kLargeL2 = 1 << 20;
 
 // Whether to stream `op` ahead of a chain, its result taking `bytes`: where the result would crowd L2, and the weights that
 // every strip of rows goes through still fit beside the rings. A result of many multiply-adds an element waits little for
-// L2, and the rows that two threads both compute cost it more. Below the small L2 of Zen lies a near L3, which holds up little.
+// L2, and the rows that two threads both compute cost it more. Below the small L2 of Zen lies a near L3, which holds up
+// little.
 bool worth_streaming(std::size_t bytes, std::size_t chain_weights, const RowOp& op, Fusion fusion) {
   if (fusion == Fusion::never || !op.streams) return false;
   if (fusion == Fusion::always) return true;

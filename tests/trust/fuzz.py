@@ -44,13 +44,14 @@ def operators(settings: Settings) -> str:
     program = compiled(settings, "fuzz", "sepconv_fuzz_operators", *_FUZZER)
     processes = PROCESSES if settings.full else 1
     limits = [f"-runs={EXECUTIONS // processes}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
+    known = [bytes.fromhex(line) for line in (HERE / "operators.corpus").read_text().split()]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
 
         def fuzz(seed: int) -> str:
             corpus = Path(folder) / str(seed)
             corpus.mkdir()
-            for index, line in enumerate((HERE / "operators.corpus").read_text().split()):
-                (corpus / str(index)).write_bytes(bytes.fromhex(line))
+            for index, data in enumerate(known):
+                (corpus / str(index)).write_bytes(data)
             return run_program(
                 [program, *limits, f"-seed={seed}", "-max_len=96", *_options(Path(folder), "operators"), corpus]
             )

@@ -102,7 +102,7 @@ class NodeStep:
 
     def run(self, values: Values, threads: int) -> None:
         results = self._run(values, threads)
-        if len(results) < len(self.node.outputs) and any(self.node.outputs[len(results) :]):
+        if any(self.node.outputs[len(results) :]):
             given = f"gives {len(results)} results, must give {len(self.node.outputs)}"
             raise ValueError(f"node {self.node.name!r} ({self.node.op}): {given}")
         for name, result in zip(self.node.outputs, results, strict=False):

@@ -14,6 +14,7 @@ from sepconv.onnx.ir import Array, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
 from sepconv.onnx.lowering.pools import pads_of, pair_of
 from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.windows import bias_vector
 
 MAX_GROUPS = 64  # of a convolution that becomes one for each group; beyond, a single operator does it
 
@@ -24,13 +25,11 @@ def _conv(lowering: Lowering, node: Node) -> None:
     weight = lowering.constant(node.inputs[1])
     if len(shape) not in (3, 4) or weight.ndim != len(shape):
         raise NotInPlanError(f"a convolution of rank {len(shape)}")
-    bias = lowering.constant(node.inputs[2]) if node.input(2) else None
     groups, channels = int(node.attribute("group", 1)), shape[1]
     outputs, inner, *kernel = weight.shape
     if inner * groups != channels or outputs % groups:
         raise ValueError(f"group is {groups}; x has {channels} channels, the weight {outputs} times {inner}")
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"the bias has the shape {bias.shape}, must have ({outputs},)")
+    bias = bias_vector(lowering.constant(node.inputs[2]), outputs) if node.input(2) else None
     space = windows(node, shape[2:], kernel)
     square = weight.reshape(outputs, inner, *pair_of(kernel))
     arguments: dict[str, Any] = {

@@ -30,7 +30,7 @@ def conv(call: Call) -> list[Array]:
     def pack() -> list[Any]:
         matrices = weight.reshape(groups, outputs // groups, inner * math.prod(kernel))
         bias = call.get(2)
-        biases = [None] * groups if bias is None else list(_vector(bias, outputs).reshape(groups, -1))
+        biases = [None] * groups if bias is None else list(bias_vector(bias, outputs).reshape(groups, -1))
         return [nd.PackedMatrix(matrix.T, b) for matrix, b in zip(matrices, biases, strict=True)]
 
     if x.shape[0] == 0:
@@ -58,7 +58,7 @@ def conv_transpose(call: Call) -> list[Array]:
     y = nd.conv_transpose(
         dense(split, call.threads),
         call.cached("groups", (1,), pack),
-        None if bias is None else _vector(bias, outputs * groups),
+        None if bias is None else bias_vector(bias, outputs * groups),
         space.sizes,
         space.out,
         space.kernel,
@@ -71,7 +71,8 @@ def conv_transpose(call: Call) -> list[Array]:
     return [activated(call, y)]
 
 
-def _vector(bias: Array, size: int) -> Array:
+def bias_vector(bias: Array, size: int) -> Array:
+    """A bias of that many channels. Raises ValueError for another shape."""
     if bias.shape != (size,):
         raise ValueError(f"the bias has the shape {bias.shape}, must have ({size},)")
     return np.ascontiguousarray(bias)

@@ -23,18 +23,19 @@ def run(graph: Graph) -> str:
 
 
 def _changes_nothing(graph: Graph, node: Node) -> bool:
-    if any(node.outputs[1:]) or not node.inputs:
+    if any(node.outputs[1:]):
         return False
     if node.is_op("Identity"):
         return True
     if node.is_op("Dropout"):
         return not node.input(2) and not trains(node)
-    info = graph.info(node.inputs[0])
-    if node.is_op("Cast") and info.dtype is not None:
+    if node.is_op("Cast"):
         import onnx
 
+        dtype = graph.info(node.inputs[0]).dtype
         try:
-            return bool(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to"))) == info.dtype)
+            to = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to")))
+            return dtype is not None and bool(to == dtype)
         except (KeyError, ValueError, TypeError):
             return False
     if node.is_op("Mul", "Div", "Add", "Sub"):

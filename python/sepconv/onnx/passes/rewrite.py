@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sepconv.onnx.ir import Graph, Node
+from sepconv.onnx.ir import Array, Graph, Node
 
 Float64 = NDArray[np.float64]
 
@@ -34,13 +34,18 @@ class Uses:
         self.producers[second.outputs[0]] = first
 
 
+def float32_weight(graph: Graph, node: Node) -> Array | None:
+    """The constant weight of a convolution or product of float32; None where a file has other types, or mixes them."""
+    weight, dtype = graph.constant(node.input(1)), graph.info(node.inputs[0]).dtype
+    if weight is None or weight.dtype != np.float32 or (dtype is not None and dtype != np.float32):
+        return None
+    return weight
+
+
 def output_channels(graph: Graph, node: Node) -> int | None:
     """Of a convolution or product of float32 whose weight is a constant."""
-    weight = graph.constant(node.input(1))
-    if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
-        return None
-    dtype = graph.info(node.inputs[0]).dtype
-    if dtype is not None and dtype != np.float32:  # where a file mixes types, results are rounded to another
+    weight = float32_weight(graph, node)
+    if weight is None or weight.ndim < 2:
         return None
     match node.op:
         case "Conv":

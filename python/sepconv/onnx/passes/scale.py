@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.onnx.ir import Array, Graph, Node
 from sepconv.onnx.lowering import per_channel
-from sepconv.onnx.passes.rewrite import Float64, Uses, output_channels, scale_weights
+from sepconv.onnx.passes.rewrite import Float64, Uses, float32_weight, output_channels, scale_weights
 
 
 def run(graph: Graph) -> str:
@@ -52,11 +52,9 @@ def _fold(graph: Graph, before: Node, node: Node, array: Array) -> bool:
 
 def _as_gemm(graph: Graph, before: Node, node: Node, array: Array) -> bool:
     """A product of matrices and a term for each column are a Gemm."""
-    weight = graph.constant(before.inputs[1])
-    info = graph.info(before.inputs[0])
-    if node.op != "Add" or weight is None or weight.ndim != 2 or info.shape is None or len(info.shape) != 2:
-        return False
-    if weight.dtype != np.float32 or (info.dtype is not None and info.dtype != np.float32):
+    weight = float32_weight(graph, before)
+    rank = graph.info(before.inputs[0]).shape
+    if node.op != "Add" or weight is None or weight.ndim != 2 or rank is None or len(rank) != 2:
         return False
     if array.shape not in ((weight.shape[1],), (1, weight.shape[1])):
         return False
