@@ -1,6 +1,9 @@
 #include "eager/stage.h"
 
 #include <algorithm>
+#include <cstdint>
+
+#include "runtime/kept_memory.h"
 
 namespace sepconv {
 namespace {
@@ -11,9 +14,8 @@ Affine affine(const float* bias, int first, int outputs) {
   return result;
 }
 
-// Memory of weights that were packed for one call, kept for the next: new pages would cost more than packing does.
-thread_local AlignedBuffer kept;
-constexpr std::size_t kMostKept = std::size_t{32} << 20;
+// Of weights that were packed for one call.
+constinit KeptMemory weight_memory{std::size_t{32} << 20};
 
 AlignedBuffer memory_for(WeightKind kind, const WeightView& w, int groups, int vector) {
   const auto [kh, kw, channels, last] = w.dims;
@@ -23,7 +25,7 @@ AlignedBuffer memory_for(WeightKind kind, const WeightView& w, int groups, int v
                                                            : ((window * channels + 1) * blocks(last / groups) * vector + 15) * groups;
   const std::size_t bytes = floats * sizeof(float) + kAlignment;
   // What is kept for good should not be much larger than what it holds.
-  return kept.size() >= bytes && kept.size() / 4 <= bytes ? std::move(kept) : AlignedBuffer(bytes);
+  return weight_memory.take(bytes, bytes > SIZE_MAX / 4 ? SIZE_MAX : 4 * bytes);
 }
 
 // Weights are rather packed by parts, which stay in L2 until they are multiplied and which threads divide among
@@ -39,10 +41,7 @@ bool packed_later(WeightKind kind, const WeightView& w, std::int64_t pixels) {
 
 }  // namespace
 
-EagerWeights::~EagerWeights() {
-  AlignedBuffer memory = store_.release();
-  if (memory.size() > kept.size() && memory.size() <= kMostKept) kept = std::move(memory);
-}
+EagerWeights::~EagerWeights() { weight_memory.give(store_.release()); }
 
 EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, std::int64_t pixels,
                            const KernelTable& table, bool (*interrupted)())

@@ -1,10 +1,11 @@
-"""Many Python threads, each calling a model that all share and one of its own; every result is compared."""
+"""Many Python threads, each calling a model that all share, one of its own, and an operator on weights that all share."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from row import Settings, run_worker
 import sepconv
 
 SIZE = 32
+HEIGHTS = (5, 17, 32)
 THREADS = 64
 
 
@@ -21,7 +23,30 @@ def run(settings: Settings) -> str:
     return run_worker(Path(__file__), "--threads", str(THREADS), "--calls", str(calls)).strip()
 
 
-def work(shared: sepconv.Model, expected: bytes, seed: int, calls: int) -> int:
+@dataclass(frozen=True)
+class Shared:
+    """What all threads call, and what it must give; the operator for images of each of ``HEIGHTS``."""
+
+    model: sepconv.Model
+    logits: bytes
+    depthwise: sepconv.Prepared
+    pointwise: sepconv.Prepared
+    blocks: dict[int, bytes]
+
+
+def share() -> Shared:
+    model = sepconv.models.mobilenet_v1(alpha=0.25, resolution=SIZE, classes=10)
+    random = np.random.default_rng(1)
+    depthwise = sepconv.prepare(random.random((3, 3, 3, 1), dtype=np.float32), "depthwise")
+    pointwise = sepconv.prepare(random.random((1, 1, 3, 20), dtype=np.float32), "pointwise")
+    blocks = {
+        height: sepconv.separable_conv2d(image(0)[:, :height], depthwise, pointwise, threads=1).tobytes()
+        for height in HEIGHTS
+    }
+    return Shared(model, model(image(0), threads=1).tobytes(), depthwise, pointwise, blocks)
+
+
+def work(shared: Shared, seed: int, calls: int) -> int:
     """How many of the results were wrong."""
     x = image(0)
     own = sepconv.models.mobilenet_v1(alpha=0.25, resolution=SIZE, classes=4, seed=seed)
@@ -29,10 +54,16 @@ def work(shared: sepconv.Model, expected: bytes, seed: int, calls: int) -> int:
     right = own(mine, threads=1).tobytes()
     wrong = 0
     for call in range(calls):
-        if call % 2:
-            wrong += shared(x, threads=1 + (seed + call) % 4).tobytes() != expected
+        if call % 3 == 0:
+            wrong += shared.model(x, threads=1 + (seed + call) % 4).tobytes() != shared.logits
+        elif call % 3 == 1:
+            height = HEIGHTS[(seed + call) % len(HEIGHTS)]
+            y = sepconv.separable_conv2d(
+                x[:, :height], shared.depthwise, shared.pointwise, threads=1 + (seed + call) % 3
+            )
+            wrong += y.tobytes() != shared.blocks[height]
         else:
-            wrong += own(mine, threads=1 + call // 2 % 3).tobytes() != right
+            wrong += own(mine, threads=1 + call // 3 % 3).tobytes() != right
     return wrong
 
 
@@ -45,10 +76,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--calls", type=int, required=True)
     arguments = parser.parse_args()
-    shared = sepconv.models.mobilenet_v1(alpha=0.25, resolution=SIZE, classes=10)
-    expected = shared(image(0), threads=1).tobytes()
+    shared = share()
     with ThreadPoolExecutor(arguments.threads) as pool:
-        jobs = [pool.submit(work, shared, expected, seed, arguments.calls) for seed in range(arguments.threads)]
+        jobs = [pool.submit(work, shared, seed, arguments.calls) for seed in range(arguments.threads)]
         wrong = sum(job.result() for job in jobs)
     print(f"{arguments.threads * arguments.calls} calls, {wrong} wrong")
     return 1 if wrong else 0

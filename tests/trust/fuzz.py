@@ -35,7 +35,7 @@ _FUZZER = (
 def readers(settings: Settings) -> str:
     """All side by side; the full form two at a time."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2 if settings.full else 8) as pool:
-        jobs = [pool.submit(fuzz_reader, name, settings.full, Path(folder)) for name in TARGETS]
+        jobs = [pool.submit(fuzz_reader, name, settings, Path(folder)) for name in TARGETS]
         return "; ".join(job.result() for job in jobs)
 
 
@@ -44,7 +44,7 @@ def operators(settings: Settings) -> str:
     program = compiled(settings, "fuzz", "sepconv_fuzz_operators", *_FUZZER)
     processes = PROCESSES if settings.full else 1
     limits = [f"-runs={EXECUTIONS // processes}"] if settings.full else ["-runs=-1", f"-max_total_time={SECONDS}"]
-    known = [bytes.fromhex(line) for line in (HERE / "operators.corpus").read_text().split()]
+    known = kept("operators")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
 
         def fuzz(seed: int) -> str:
@@ -57,6 +57,11 @@ def operators(settings: Settings) -> str:
             )
 
         logs = list(pool.map(fuzz, range(1, processes + 1)))
+        if settings.full:
+            merged = Path(folder) / "merged"
+            merged.mkdir()
+            run_program([program, "-merge=1", merged, *(Path(folder) / str(1 + index) for index in range(processes))])
+            keep(settings, "operators", merged)
     totals = {name: [0, 0] for name in ("calls", "graphs", "gradients")}
     for log in logs:
         counts = re.findall(r"of (\w+) (\d+) ran, (\d+) were refused", log)
@@ -65,6 +70,18 @@ def operators(settings: Settings) -> str:
             totals[name] = [totals[name][0] + int(ran), totals[name][1] + int(refused)]
     found = "; ".join(f"of {name} {ran} ran, {refused} were refused" for name, (ran, refused) in totals.items())
     return f"{sum(map(_executions, logs))} executions, 0 crashes; {found}"
+
+
+def kept(name: str) -> list[bytes]:
+    """The corpus that earlier runs found, an input a line."""
+    return [bytes.fromhex(line) for line in (HERE / f"{name}.corpus").read_text().split()]
+
+
+def keep(settings: Settings, name: str, corpus: Path) -> None:
+    """Leaves what a full run found beside its builds, to take the place of what is kept."""
+    lines = sorted({path.read_bytes().hex() for path in corpus.iterdir()} - {""})
+    settings.build.mkdir(parents=True, exist_ok=True)
+    (settings.build / f"{name}.corpus").write_text("\n".join(lines) + "\n")
 
 
 def _options(folder: Path, name: str) -> list[str]:
@@ -78,12 +95,13 @@ def _executions(log: str) -> int:
     return int(done[1]) if done else 0
 
 
-def fuzz_reader(name: str, full: bool, folder: Path) -> str:
+def fuzz_reader(name: str, settings: Settings, folder: Path) -> str:
     """In processes of their own. Returns the executions of both halves, and how many files were found readable."""
+    full = settings.full
     corpus = folder / name
     corpus.mkdir()
-    for index, seed in enumerate(TARGETS[name].seeds()):
-        (corpus / f"seed{index}").write_bytes(seed)
+    for index, seed in enumerate([*TARGETS[name].seeds(), *kept(name)]):
+        (corpus / str(index)).write_bytes(seed)
     limits = [f"-runs={GUIDED}"] if full else ["-runs=-1", f"-max_total_time={SECONDS // 2}"]
     options = [*limits, f"-max_len={TARGETS[name].max_size}", *_options(folder, name)]
     guided = 0
@@ -91,6 +109,8 @@ def fuzz_reader(name: str, full: bool, folder: Path) -> str:
         log = run_program([sys.executable, HERE / "fuzz_guided.py", name, *options, corpus])
         guided = _executions(log)
         print(f"{name}: {guided} executions guided by coverage", flush=True)
+        if full:
+            keep(settings, name, corpus)
     except RowError as error:
         if "No module named 'atheris'" not in str(error):
             raise

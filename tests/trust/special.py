@@ -19,6 +19,7 @@ from sepconv.compile import compile_graph
 TINY = np.float32(1e-40)
 SPECIAL = [np.float32(value) for value in (np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 3e38, -3e38, 1e-40, -1e-40)]
 LIMIT = 1.2  # times, what a run on a tenth of denormals may take
+SHORT_LIMIT = 2.0  # on a busy machine; without flushing it takes tens of times
 SHARE = 0.1
 BURSTS = 40
 
@@ -89,7 +90,7 @@ def run(settings: Settings) -> str:
 
 
 def denormals(settings: Settings) -> str:
-    """MobileNet V1 with a tenth of the inputs, or of the weights, denormal; best alone on the machine."""
+    """MobileNet V1 with a tenth of the inputs, or of the weights, denormal; the full form alone on the machine."""
     plain = sepconv.models.mobilenet_v1_layers(0.5, resolution=128)
     generator = np.random.default_rng(0)
     x = generator.standard_normal((1, 128, 128, 3), dtype=np.float32)
@@ -106,7 +107,8 @@ def denormals(settings: Settings) -> str:
         ratios[f"inputs, {isa}"] = ratio(lambda p=plans: p[0].run([tiny_x], 1), lambda p=plans: p[0].run([x], 1))
         ratios[f"weights, {isa}"] = ratio(lambda p=plans: p[1].run([x], 1), lambda p=plans: p[0].run([x], 1))
     worst = max(ratios, key=lambda name: ratios[name])
-    require(ratios[worst] <= LIMIT, f"a tenth of denormal {worst} costs {ratios[worst]:.2f} times")
+    limit = LIMIT if settings.full else SHORT_LIMIT
+    require(ratios[worst] <= limit, f"a tenth of denormal {worst} costs {ratios[worst]:.2f} times")
     return f"a tenth of denormals costs at most {ratios[worst]:.3f} times ({worst})"
 
 
