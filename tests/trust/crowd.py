@@ -1,4 +1,4 @@
-"""Many Python threads, each calling a model that all share, one of its own, and an operator on weights that all share."""
+"""Many Python threads, each calling a shared model, one of its own, and an operator on shared weights."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -77,9 +78,9 @@ def kept(name: str) -> list[bytes]:
     return [bytes.fromhex(line) for line in (HERE / f"{name}.corpus").read_text().split()]
 
 
-def keep(settings: Settings, name: str, corpus: Path) -> None:
-    """Leaves what a full run found beside its builds, to take the place of what is kept."""
-    lines = sorted({path.read_bytes().hex() for path in corpus.iterdir()} - {""})
+def keep(settings: Settings, name: str, corpus: Path, seeds: Sequence[bytes] = ()) -> None:
+    """Leaves what a full run found, but for its seeds, beside its builds, to take the place of what is kept."""
+    lines = sorted({path.read_bytes().hex() for path in corpus.iterdir()} - {b.hex() for b in (b"", *seeds)})
     settings.build.mkdir(parents=True, exist_ok=True)
     (settings.build / f"{name}.corpus").write_text("\n".join(lines) + "\n")
 
@@ -110,7 +111,7 @@ def fuzz_reader(name: str, settings: Settings, folder: Path) -> str:
         guided = _executions(log)
         print(f"{name}: {guided} executions guided by coverage", flush=True)
         if full:
-            keep(settings, name, corpus)
+            keep(settings, name, corpus, TARGETS[name].seeds())
     except RowError as error:
         if "No module named 'atheris'" not in str(error):
             raise
