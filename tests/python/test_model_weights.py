@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sepconv import ModelFormatError
 from sepconv.conventions import EFFICIENTNET_LITE, TIMM, TORCHVISION, Convention
 from sepconv.graph import (
     BatchNorm,
@@ -258,6 +260,15 @@ def test_reads_a_file_of_our_own_names(tmp_path: Path) -> None:
     np.savez(path, **{name: np.asarray(array) for name, array in named_weights(layers).items()})  # type: ignore[arg-type]
     again = by_name(mobilenet_v1_layers(0.25, resolution=32, weights=path))
     np.testing.assert_array_equal(np.asarray(again["stem"].weight), np.asarray(by_name(layers)["stem"].weight))
+
+
+@pytest.mark.parametrize("length", [0, 5, 6, 7, 8, 9, 11])
+def test_a_member_that_ends_within_its_header_is_refused(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("stem.weight.npy", (b"\x93NUMPY\x01\x00" + bytes(4))[:length])
+    with pytest.raises(ModelFormatError, match=r"the member 'stem\.weight\.npy' is not an? "):
+        mobilenet_v1_layers(0.25, resolution=32, weights=path)
 
 
 def test_a_file_named_tf_is_a_port_from_tensorflow(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sepconv.io.arrays import Array, MemoryBudget, checked_size, flat_view, wide
 from sepconv.io.zip_archive import Member
 
 _MAGIC = b"\x93NUMPY"
+_VERSIONS = (b"\x01", b"\x02", b"\x03")
 _MAX_HEADER_BYTES = 1 << 16
 # What numpy.save writes for arrays of numbers. Anything else, pickled objects above all, does not match.
 _HEADER = re.compile(
@@ -27,10 +28,10 @@ def read_npz_arrays(data: memoryview, members: dict[str, Member]) -> dict[str, A
 
 
 def _read_array(name: str, content: memoryview, budget: MemoryBudget) -> Array:
-    length_size = 2 if bytes(content[6:7]) == b"\x01" else 4
-    start = 8 + length_size
+    version = bytes(content[6:7])
+    start = 10 if version == b"\x01" else 12
     header_size = int.from_bytes(content[8:start], "little")
-    if bytes(content[:6]) != _MAGIC or content[6] not in (1, 2, 3) or header_size > _MAX_HEADER_BYTES:
+    if bytes(content[:6]) != _MAGIC or version not in _VERSIONS or header_size > _MAX_HEADER_BYTES:
         raise ModelFormatError(f"the member {name!r} is not a NumPy array")
     header = _HEADER.fullmatch(bytes(content[start : start + header_size]).decode("latin-1"))
     if header is None:
