@@ -9,6 +9,7 @@ namespace sepconv {
 
 // Bytes of one core's L2; 1 MB where the system does not say.
 std::size_t l2_bytes();
+inline constexpr std::size_t kLargeL2 = 1 << 20;  // from here on; below, cores share a near L3, as those of Zen do
 
 // The threads worth starting: CPUs in this process's affinity mask, or its cgroup's CPU quota rounded up, whichever
 // is less; at least 1. Reads files; keep the answer.

@@ -12,6 +12,7 @@ constexpr std::int64_t kLongWork = 200'000'000;   // multiply-adds between two l
 // touch of its page. All lanes count, since all are written.
 constexpr std::int64_t kElementWork = 64;
 constexpr int kPiecesPerThread = 4;               // so that a thread that lost its CPU holds up little
+constexpr int kFewParts = 8;                      // a thread: of more, one that is left over costs little
 constexpr int kCacheLine = 16;                    // floats
 
 }  // namespace
@@ -57,8 +58,9 @@ Chain::Grid Chain::grid(int threads) const {
   const bool by_channels = alone && (last.split == Split::channels || last.out.h < std::min<std::int64_t>(threads, wanted));
   if (!by_channels || last.parts < few) return {1, at_most(last.out.h)};
   // Five panels do not divide by two threads, but halves of them do.
-  const bool uneven = last.parts < wanted && last.parts % threads != 0 && last.out.h > 1;
-  return {at_most(last.parts), uneven ? 2 : 1};
+  const bool few_parts = last.parts < wanted || (last.parts < kFewParts * threads && 2 * last.parts <= worth);
+  const bool uneven = few_parts && last.parts % threads != 0 && last.out.h > 1;
+  return uneven ? Grid{last.parts, 2} : Grid{at_most(last.parts), 1};
 }
 
 void Chain::run(const StepViews& views, int piece, const Grid& grid, float* scratch) const noexcept {

@@ -14,7 +14,6 @@ namespace {
 constexpr std::size_t kStagger = 2048 + 64;
 
 constexpr std::int64_t kHeavy = 128;  // multiply-adds an element
-constexpr std::size_t kLargeL2 = 1 << 20;
 
 // Whether to stream `op` ahead of a chain, its result taking `bytes`: where the result would crowd L2, and the weights that
 // every strip of rows goes through still fit beside the rings. A result of many multiply-adds an element waits little for

@@ -25,9 +25,12 @@ class Pointwise final : public GemmOp {
  public:
   Pointwise(Shape shape, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, const KernelTable& t)
       : GemmOp("gemm", shape, Window{}, std::move(packed), outputs, activation, t) {
-    // Sharing channels, threads read each other's activations; sharing rows, each reads all weights.
+    // Sharing channels, threads read each other's activations; sharing rows, each reads all weights, and a depthwise
+    // layer that follows meets rows of both. Before that of an expansion there are few activations: where cores share a
+    // near L3, channels take 2.5 % less of MobileNet V2 on two threads.
     const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
-    split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
+    const bool expands = l2_bytes() < kLargeL2 && out.c > 2 * in.c;
+    split = expands || weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
     const std::size_t block = weight_bytes <= kResidentWeights ? kBlockBytes : passed_block_bytes();
     block_tiles_ = static_cast<int>(std::clamp<std::size_t>(block / (sizeof(float) * in.c * tile_rows_), 1, INT_MAX));
