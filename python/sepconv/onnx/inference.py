@@ -8,14 +8,25 @@ import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.onnx.fallback import Reference
-from sepconv.onnx.ir import Array, Graph, Info, Node
+from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Info, Node
 from sepconv.onnx.ops import Call, NotNativeError, find
 from sepconv.onnx.ops.shapes import own_shape
-from sepconv.onnx.protos import infos_of, shape_model
+from sepconv.onnx.protos import SMALL, infos_of, shape_model, value_model
 from sepconv.onnx.tensors import MAX_ELEMENTS, MAX_RANK
 
 MAX_ROUNDS = 16
-FOLDED_BYTES = 1 << 30  # of all that is folded in one go: a small file could ask for any amount
+# What folding may take at load, where a small file could ask for any amount: bytes of results, and of one node's
+# operands, besides thrice what the file's constants have.
+FREE_BYTES = 24 << 20
+FEW_ELEMENTS = 1 << 16  # of operands of products, and of all that the reference implementation takes and gives
+VERY_FEW_ELEMENTS = 1 << 10  # of operands where the result's shape is not known
+_SHAPED_BY_VALUES = ("Reshape", "Expand", "ConstantOfShape", "Tile", "Pad", "Range", "Resize", "Upsample", "Slice")
+# Results of any size, by the numbers in their operands.
+_GROWING = frozenset({"Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "ConvTranspose"})
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# What the reference implementation computes at once for weights of any size.
+_QUANTISATION = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_FROM_VALUES = frozenset({"NonZero", "Compress", "Unique"})  # whose shapes come from values, and are no larger
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -27,7 +38,8 @@ def infer(graph: Graph, *, fold: bool = True) -> list[str]:
     Raises UnsupportedError for a value of more than 2^31 - 1 elements.
     """
     notes: list[str] = []
-    budget = FOLDED_BYTES
+    # A view that repeats elements takes no memory.
+    budget = FREE_BYTES + 3 * sum(array.nbytes for array in graph.constants.values() if array.flags.forc)
     for _ in range(MAX_ROUNDS):
         _infer_shapes(graph)
         if not fold:
@@ -61,13 +73,17 @@ def _check_elements(name: str, shape: tuple[int, ...]) -> None:
 def _infer_shapes(graph: Graph) -> None:
     """The package's inference, and ours where that differs from what the operators give."""
     known: dict[str, Info] = {}
+    rounds = 0
     while True:
         _infer_beside(graph, known)
-        corrected = _corrections(graph, known)
-        if not corrected:
+        found = _corrections(graph, known)
+        if not found and rounds < MAX_ROUNDS:
+            rounds += 1
+            found = _shapes_from_values(graph, known)
+        if not found:
             return
-        known.update(corrected)
-        graph.infos.update(corrected)
+        known.update(found)
+        graph.infos.update(found)
 
 
 def _corrections(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
@@ -94,7 +110,7 @@ def _infer_beside(graph: Graph, known: dict[str, Info]) -> None:
 
     model = shape_model(graph, known)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model)
     except MemoryError:
         raise
     except Exception:
@@ -102,6 +118,46 @@ def _infer_beside(graph: Graph, known: dict[str, Info]) -> None:
     found = infos_of([*inferred.graph.value_info, *inferred.graph.output])
     for name, info in found.items():
         graph.infos[name] = _narrower(graph.infos.get(name, Info()), info)
+
+
+def _shapes_from_values(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
+    """Results whose shape is computed from sizes that are open.
+
+    The package's inference can follow values, and then writes out every vector whose length it knows: one of a billion
+    elements, which a file of 200 bytes can ask for, takes 64 GB. So it gets nothing but what handles short ones.
+    """
+    import onnx
+
+    def is_short(name: str) -> bool:
+        shape = graph.shape(name)
+        return shape is not None and len(shape) <= 1 and math.prod(shape) <= SMALL
+
+    chosen, wanted = [], dict[str, None]()
+    for node in graph.nodes:
+        reads = list(node.reads())
+        if not all(graph.info(name).dtype for name in reads) or not wanted.keys().isdisjoint(reads):
+            continue
+        if node.is_op(*_SHAPED_BY_VALUES) and node.outputs[0] not in known and graph.shape(node.outputs[0]) is None:
+            chosen.append(node)
+            wanted[node.outputs[0]] = None
+            continue
+        sizes = node.is_op("Shape") and graph.info(node.inputs[0]).shape is not None
+        if (sizes or (node.domain == "" and all(map(is_short, reads)))) and all(map(is_short, node.outputs)):
+            chosen.append(node)
+    if not wanted:
+        return {}
+    try:
+        inferred = onnx.shape_inference.infer_shapes(value_model(graph, chosen, list(wanted)), data_prop=True)
+    except MemoryError:
+        raise
+    except Exception:
+        return {}
+    found = infos_of(inferred.graph.output)
+    return {
+        name: info
+        for name, info in found.items()
+        if info.shape is not None and info.shape != graph.info(name).shape and _narrower(graph.info(name), info) == info
+    }
 
 
 def _narrower(known: Info, found: Info) -> Info:
@@ -123,8 +179,12 @@ def _narrower(known: Info, found: Info) -> Info:
 
 def _fold(graph: Graph, node: Node, budget: int) -> int | None:
     """Bytes of the constants that took the node's place; None where it stays."""
-    if node.captures or node.op in _RANDOM or not node.outputs or not all(node.outputs):
-        return None
+    import onnx
+
+    if node.domain not in ("", OWN_DOMAIN) or node.op in _RANDOM or not node.outputs or not all(node.outputs):
+        return None  # functions take what they like
+    if any(isinstance(value, onnx.AttributeProto) for value in node.attributes.values()):
+        return None  # so do graphs
     if node.is_op("Shape", "Size"):
         shape = graph.shape(node.inputs[0])
         if shape is None or len(shape) > MAX_RANK:
@@ -143,23 +203,21 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
             raise ModelFormatError(f"node {node.name!r} repeats the shape {list(value.shape)}, must repeat 1 element")
         graph.constants[node.outputs[0]] = np.broadcast_to(value.reshape(()), sizes)
         return 0
-    shapes = [graph.shape(name) for name in node.outputs]
     inputs = [graph.constants[name] if name else None for name in node.inputs]
-    if node.op != "Constant":
-        if any(shape is None for shape in shapes):
-            # Not known before it runs: only what cannot grow.
-            if sum(array.size for array in inputs if array is not None) > 1024 or node.op in (
-                "Expand",
-                "Tile",
-                "Range",
-                "Pad",
-                "Resize",
-                "Upsample",
-            ):
-                return None
-        elif sum(16 * math.prod(shape) for shape in shapes if shape is not None) > budget:
-            return None
+    if node.op != "Constant" and not _is_affordable(graph, node, budget):
+        return None
     return _replace(graph, node, inputs)
+
+
+def _is_affordable(graph: Graph, node: Node, budget: int) -> bool:
+    operands = [graph.constants[name] for name in node.inputs if name]
+    elements = sum(array.size for array in operands)
+    if sum(array.nbytes for array in operands) > budget or (node.op in _PRODUCTS and elements > FEW_ELEMENTS):
+        return False
+    infos = [graph.info(name) for name in node.outputs]
+    if any(info.static is None for info in infos):
+        return elements <= VERY_FEW_ELEMENTS and node.op not in _GROWING
+    return sum(math.prod(i.static or ()) * (i.dtype.itemsize if i.dtype is not None else 16) for i in infos) <= budget
 
 
 def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None:
@@ -173,13 +231,28 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
             except NotNativeError:
                 results = None
         if results is None:
+            if not _is_small(graph, node, inputs):
+                return None
             values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name}
             results = Reference(node, graph)(values)
-    except MemoryError:
-        raise
-    except Exception:
+    except Exception:  # also where there is no memory for it
         return None
     if len(results) != len(node.outputs) or not all(isinstance(result, np.ndarray) for result in results):
         return None
     graph.constants.update(zip(node.outputs, results, strict=True))
     return sum(result.nbytes for result in results)
+
+
+def _is_small(graph: Graph, node: Node, inputs: list[Array | None]) -> bool:
+    """Whether the reference implementation, much of which is loops of Python, is done with a node in no time."""
+    if node.op in _QUANTISATION:
+        return True
+    shapes = [graph.shape(name) for name in node.outputs]
+    if any(shape is None for shape in shapes) and node.op not in _FROM_VALUES:
+        return False
+    results = sum(math.prod(shape or ()) for shape in shapes)
+    operands = [array for array in inputs if array is not None]
+    # Of strings some operators match patterns.
+    return results + sum(array.size for array in operands) <= FEW_ELEMENTS and not any(
+        array.dtype.hasobject for array in operands
+    )

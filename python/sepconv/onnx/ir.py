@@ -90,6 +90,7 @@ class Graph:
     infos: dict[str, Info] = field(default_factory=dict)
     functions: tuple[Any, ...] = ()  # FunctionProtos, for those nodes that call them
     ir_version: int = 8
+    _made: set[str] = field(default_factory=set)  # names of values, once one had to be made up
 
     def copy(self) -> Graph:
         """Another graph whose nodes may be changed; arrays are shared."""
@@ -104,6 +105,7 @@ class Graph:
             outputs=list(self.outputs),
             constants=dict(self.constants),
             infos=dict(self.infos),
+            _made=set(),
         )
 
     def producers(self) -> dict[str, Node]:
@@ -136,13 +138,22 @@ class Graph:
         array = self.constant(name)
         return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype != object else None
 
-    def add_constant(self, base: str, array: Array) -> str:
-        """Give a constant a name that nothing has."""
+    def new_name(self, base: str) -> str:
+        """A name that no value has, nor gets by another call."""
+        if not self._made:
+            self._made = {*self.constants, *self.infos, *(port.name for port in self.inputs)}
+            for node in self.nodes:
+                self._made.update(node.outputs, node.reads())
         name, count = base, 0
-        taken = self.infos
-        while name in self.constants or name in taken:
+        while name in self._made:
             count += 1
             name = f"{base}_{count}"
+        self._made.add(name)
+        return name
+
+    def add_constant(self, base: str, array: Array) -> str:
+        """Give a constant a name that nothing has."""
+        name = self.new_name(base)
         self.constants[name] = array
         return name
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.model import Port, thread_count
 from sepconv.onnx.ir import Array, Graph, Info, Input, Node
 from sepconv.onnx.passes import PASSES, run_passes
-from sepconv.onnx.program import NodeStep, PlanStep, Program, native_problem, owned, warn_of
+from sepconv.onnx.program import NodeStep, PlanStep, Program, native_problem, warn_of
 from sepconv.table import format_table
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ class OnnxModel:
                 self._on_fallback(node, reason)
         self.inputs = tuple(_port(port.name, port.info) for port in self._graph.inputs)
         self.outputs = tuple(_port(name, self._graph.info(name)) for name in self._graph.outputs)
-        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
-        self._lock = threading.Lock()
+        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._uses = itertools.count()
         if all(port.info.static is not None for port in self._graph.inputs):
             shapes = {port.name: port.info.static or () for port in self._graph.inputs}
             self._program(shapes)
@@ -111,20 +110,20 @@ class OnnxModel:
         results = program.run(checked, count)
         if len(self.fallbacks) > before:
             warn_of(self.fallbacks, self.name)
-        return [owned(result) for result in results]
+        return results
 
     def _program(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """Threads may compile the same program at once: a lock would stay locked in the child of a fork."""
         key = tuple(shapes.values())
-        with self._lock:
-            program = self._programs.get(key)
-            if program is None:
-                program = self._compiled(shapes)
-                self._programs[key] = program
-                while len(self._programs) > MAX_PROGRAMS:
-                    self._programs.popitem(last=False)
-            else:
-                self._programs.move_to_end(key)
-            return program
+        program = self._programs.get(key)
+        if program is None:
+            program = self._compiled(shapes)
+        program.last_use = next(self._uses)
+        self._programs[key] = program
+        if len(self._programs) > MAX_PROGRAMS:
+            for old in sorted(self._programs.copy().items(), key=lambda item: item[1].last_use)[:-MAX_PROGRAMS]:
+                self._programs.pop(old[0], None)
+        return program
 
     def _compiled(self, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         from sepconv.onnx.inference import infer
@@ -166,7 +165,7 @@ class OnnxModel:
                 raise ValueError(f"got {len(shapes)} shapes, must be {len(names)}")
             program = self._program({name: tuple(shape) for name, shape in zip(names, shapes, strict=True)})
         elif self._programs:
-            program = next(reversed(self._programs.values()))
+            program = max(self._programs.copy().values(), key=lambda program: program.last_use)
         if program is not None:
             lines += ["", *_partition_lines(program), "", format_table(_HEADER, _rows(program), align="><<<<")]
         if self.fallbacks:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sepconv.errors import SepconvError
@@ -54,9 +55,10 @@ def partition(graph: Graph) -> tuple[list[Item], dict[str, str]]:
         else:
             reasons[node.name] = reason
     regions = []
+    counts = graph.use_counts()
     for nodes in _components(graph, able):
         region = Region(nodes)
-        if _is_worth_it(graph, region):
+        if _is_worth_it(graph, region, counts):
             regions.append(region)
         else:
             reasons.update({node.name: "no convolution or pooling around it" for node in nodes})
@@ -121,17 +123,17 @@ def _components(graph: Graph, able: set[int]) -> list[list[Node]]:
     return list(groups.values())
 
 
-def _is_worth_it(graph: Graph, region: Region) -> bool:
+def _is_worth_it(graph: Graph, region: Region, counts: Mapping[str, int]) -> bool:
+    """``counts``: how often each value is read. Fills the region's inputs and outputs."""
     try:
         lowering = lower(graph, region)
         infer_shapes(lowering.layers)
     except (NotInPlanError, ValueError):
         return False
     region.inputs = lowering.inputs
-    inside = {id(node) for node in region.nodes}
+    inside = Counter(name for node in region.nodes for name in node.reads())
     written = {name for node in region.nodes for name in node.outputs if name}
-    read = {name for node in graph.nodes if id(node) not in inside for name in node.reads()} | set(graph.outputs)
-    region.outputs = sorted(written & read)
+    region.outputs = sorted(name for name in written if counts.get(name, 0) > inside[name])
     aliases = {layer.name for layer in lowering.layers if isinstance(layer, Input)}
     if any(lowering.layer(name) in aliases for name in region.outputs):
         return False  # a value that only goes through

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,7 +122,7 @@ class NodeStep:
             except NotNativeError as error:
                 self.reason = str(error)
                 self._reference = self._fall_back(self.reason)
-            except (ValueError, TypeError, IndexError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise ValueError(f"node {self.node.name!r} ({self.node.op}): {error}") from error
         assert self._reference is not None
         named = [name for name in self.node.outputs if name]
@@ -169,6 +169,7 @@ class Program:
         plans: bool = True,
     ) -> None:
         self.graph = graph
+        self.last_use = 0  # a number that grows with time
         items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
         self.steps: list[PlanStep | NodeStep] = []
         # Not a method: steps that know their program would keep it until the cycle collector comes.
@@ -178,6 +179,7 @@ class Program:
         self._releases = self._last_uses()
         read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
+        self._constant_ids = frozenset(map(id, self._constants.values()))
 
     def _region_steps(self, region: Region, alone: Callable[[Node], NodeStep]) -> Sequence[PlanStep | NodeStep]:
         """One plan; node after node where the core refuses it, as strides beyond its sizes."""
@@ -201,13 +203,19 @@ class Program:
         return releases
 
     def run(self, feeds: Mapping[str, Array], threads: int) -> list[Any]:
-        """The outputs, for inputs that have been checked."""
+        """The outputs, for inputs that have been checked. They share memory with nothing: a caller may write."""
         values: Values = {**self._constants, **feeds}
         for step, released in zip(self.steps, self._releases, strict=True):
             step.run(values, threads)
             for name in released:
                 values.pop(name, None)
-        return [values[name] for name in self.graph.outputs]
+        seen: set[int] = {id(x) for x in feeds.values()}
+        results = []
+        for name in self.graph.outputs:
+            result = _owned(values[name], seen, self._constant_ids)
+            seen.add(id(result))
+            results.append(result)
+        return results
 
 
 def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
@@ -221,16 +229,16 @@ def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
     )
 
 
-def owned(array: Any) -> Any:
-    """An output that shares no memory with constants or inputs: a caller may write to it."""
-    if (
-        isinstance(array, np.ndarray)
-        and not array.dtype.hasobject
-        and (array.base is not None or not array.flags.writeable)
-    ):
-        if array.ndim > MAX_RANK:
-            return array.copy()
-        copy = np.empty(array.shape, array.dtype)
-        _core.nd.copy(copy, array, 1)
-        return copy
-    return array
+def _owned(value: Any, *others: Container[int]) -> Any:
+    """An output as it is where it alone has its memory, else a copy; ``others``: ids of arrays that are not its own."""
+    if isinstance(value, list):  # a sequence
+        return [_owned(item, *others) for item in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.base is None and value.flags.writeable and not any(id(value) in ids for ids in others):
+        return value
+    if value.ndim > MAX_RANK or value.dtype.hasobject:
+        return value.copy()
+    copy = np.empty(value.shape, value.dtype)
+    _core.nd.copy(copy, value, 1)
+    return copy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Info, Node
@@ -82,6 +82,26 @@ def shape_model(graph: Graph, known: Mapping[str, Info]) -> Any:
     return helper.make_model(
         proto, opset_imports=opsets, ir_version=max(graph.ir_version, 4), functions=list(graph.functions)
     )
+
+
+def value_model(graph: Graph, nodes: Sequence[Node], results: Sequence[str]) -> Any:
+    """Some nodes, and what they read: small constants, and of all else type and shape."""
+    import onnx
+
+    helper = onnx.helper
+    written = {name for node in nodes for name in node.outputs}
+    read = dict.fromkeys(name for node in nodes for name in node.reads() if name not in written)
+    small = {name: array for name in read if (array := graph.constant(name)) is not None and array.size <= SMALL}
+    ports = [_value(name, graph.info(name)) for name in read if name not in small]
+    proto = helper.make_graph(
+        [proto for node in nodes for proto in node_protos(node)],
+        "values",
+        ports,
+        [onnx.ValueInfoProto(name=name) for name in results],
+        [_tensor(array, name) for name, array in small.items()],
+    )
+    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+    return helper.make_model(proto, opset_imports=opsets, ir_version=max(graph.ir_version, 4))
 
 
 def _tensor(array: Array, name: str) -> Any:

@@ -19,6 +19,8 @@ from sepconv.onnx.tensors import Tensors, check_shape
 FIRST_OPSET, LAST_OPSET = 7, 23  # what is promised; others are taken as far as their operators are the same
 MAX_NODES = 100_000
 MAX_DEPTH = 16  # of graphs in attributes of nodes
+MAX_CALLS = 64  # of functions by functions
+MAX_CALLED = 20_000  # nodes that functions stand for: each is inferred and made anew at every call
 MAX_NAME = 4096
 
 _STANDARD = ("", "ai.onnx")
@@ -63,7 +65,7 @@ class _Reader:
         self.onnx = onnx
         self.model = model
         self.tensors = Tensors(folder)
-        self.node_count = 0
+        self.node_count = self.called_count = 0
         self.opsets = {_domain(entry.domain): int(entry.version) for entry in model.opset_import} or {"": 1}
         opset = self.opsets.get("")
         newest = self.onnx.defs.onnx_opset_version()
@@ -84,6 +86,9 @@ class _Reader:
                     f"function {function.name!r} takes the place of an operator that is not the file's own"
                 )
             self._check_nested(function, 1)
+        self._extents: dict[tuple[str, str], tuple[int, int]] = {}
+        for key in self.functions:
+            self._extent_of(key, 0)
 
     def graph(self, name: str) -> Graph:
         proto = self.model.graph
@@ -159,6 +164,9 @@ class _Reader:
 
     def _node(self, proto: Any, index: int, known: set[str]) -> Node:
         self._count_node()
+        self.called_count += self._extent([proto], 0)[0]
+        if self.called_count > MAX_CALLED:
+            raise UnsupportedError(f"calls of functions stand for more than {MAX_CALLED} nodes")
         _check_node_text(proto, f"node {index}")
         what = f"node {index} ({proto.op_type[:80]}{f' {proto.name!r}' if proto.name else ''})"
         for name in proto.input:
@@ -259,6 +267,32 @@ class _Reader:
         self.node_count += 1
         if self.node_count > MAX_NODES:
             raise UnsupportedError(f"the model has more than {MAX_NODES} nodes")
+
+    def _extent_of(self, key: tuple[str, str], above: int) -> tuple[int, int]:
+        """How many nodes a function stands for, with those of the functions that it calls, and how deep they call."""
+        if above <= MAX_CALLS and key not in self._extents:
+            body = self.functions[key].node
+            size, depth = self._extent(body, above)
+            self._extents[key] = min(len(body) + size, MAX_CALLED + 1), depth + 1
+        size, depth = self._extents.get(key, (0, 1))
+        if above + depth > MAX_CALLS:
+            raise ModelFormatError(f"functions call each other more than {MAX_CALLS} deep, or in a circle")
+        return size, depth
+
+    def _extent(self, nodes: Any, above: int) -> tuple[int, int]:
+        """The same of all functions that some nodes call, also from graphs within; ``above``: functions around them."""
+        size = depth = 0
+        for node in nodes:
+            parts = []
+            key = (_domain(node.domain), node.op_type)
+            if key in self.functions:
+                parts.append(self._extent_of(key, above + 1))
+            for attribute in node.attribute:
+                inner = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+                parts += [self._extent(graph.node, above) for graph in inner]
+            for more, deeper in parts:
+                size, depth = size + more, max(depth, deeper)
+        return size, depth
 
 
 def _domain(name: str) -> str:

@@ -69,7 +69,7 @@ class InferenceSession:
             version=int(proto.model_version),
             custom_metadata_map={entry.key: entry.value for entry in proto.metadata_props},
         )
-        self._model_path = None if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
+        self._model_path = os.fspath(path_or_bytes) if isinstance(path_or_bytes, str | os.PathLike) else None
         self.set_providers(providers, provider_options)
 
     def run(

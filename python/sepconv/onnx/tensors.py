@@ -89,6 +89,8 @@ class Tensors:
                 f"{what} lies in another file; external_data=True allows files of the model's folder"
             )
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+            raise ModelFormatError(f"{what} lies in another file, whose name is not UTF-8")
         if kind not in _PLAIN:
             raise UnsupportedError(
                 f"{what} lies in another file and is of type {kind}, must be one of {', '.join(_PLAIN)}"
@@ -125,16 +127,18 @@ def _number(text: str, what: str) -> int:
 def _read_inside(folder: Path, location: str, offset: int, length: int, what: str) -> bytes:
     """``length`` bytes of a regular file below ``folder`` that no symbolic link leads to."""
     parts = Path(location).parts
-    if not location or Path(location).is_absolute() or ".." in parts or "\0" in location or "\\" in location:
+    if not parts or Path(location).is_absolute() or ".." in parts or "\0" in location or "\\" in location:
         raise ModelFormatError(f"{what} lies in {location[:80]!r}, must be a file in the model's folder")
     path = folder
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
-            raise ModelFormatError(
-                f"{what} lies in {location[:80]!r}, which is a symbolic link; links are not followed"
-            )
     try:
+        for part in parts:
+            path = path / part
+            if stat.S_ISLNK(path.lstat().st_mode):
+                raise ModelFormatError(
+                    f"{what} lies in {location[:80]!r}, which is a symbolic link; links are not followed"
+                )
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ModelFormatError(f"{what} lies in {location[:80]!r}, must be a regular file without hard links")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise ModelFormatError(f"{what} lies in {location[:80]!r}, which cannot be opened: {error.strerror}") from None

@@ -39,6 +39,7 @@ class Lowering:
         self.inputs: list[str] = []
         self.batch: int | None = None
         self._names: dict[str, str] = {}  # the layer that holds a value
+        self._taken: set[str] = set()  # names of layers
         self._shapes: dict[str, Shape] = {}
 
     def add(self, node: Node) -> None:
@@ -72,9 +73,9 @@ class Lowering:
             raise NotInPlanError(f"{value!r} is constant")
         if value not in self._names:
             shape = layer_shape(self.shape(value))
-            self.layers.append(Input(name=value, shape=shape))
+            self._names[value] = self._new_name(value)
+            self.layers.append(Input(name=self._names[value], shape=shape))
             self.inputs.append(value)
-            self._names[value] = value
         return self._names[value]
 
     def constant(self, value: str) -> Array:
@@ -84,16 +85,36 @@ class Lowering:
         return array
 
     def emit(
-        self, node: Node, make: Callable[..., Layer], *, name: str = "", inputs: Sequence[str] = (), **arguments: Any
+        self,
+        node: Node,
+        make: Callable[..., Layer],
+        *,
+        value: str = "",
+        part: str = "",
+        inputs: Sequence[str] = (),
+        **arguments: Any,
     ) -> str:
-        """Append a layer, named after the node's result, that reads these layers (none: the first input's)."""
-        name = name or node.outputs[0]
+        """Append a layer that reads these layers (none: the first input's), and is named after what it holds.
+
+        That is ``value``, or the node's first result where neither that is given nor ``part``: a step on the way there.
+        """
+        value = value or node.outputs[0]
         reads = tuple(inputs) or (self.layer(node.inputs[0]),)
         for argument in ("weight", "bias"):
             if argument in arguments and arguments[argument] is not None and arguments[argument].dtype != np.float32:
                 raise NotInPlanError(f"{argument} is not float32")
+        name = self._new_name(f"{value}/{part}" if part else value)
         self.layers.append(make(name=name, inputs=reads, **arguments))
-        self._names.setdefault(name, name)
+        if not part:
+            self._names[value] = name
+        return name
+
+    def _new_name(self, base: str) -> str:
+        """A layer's. A value of the file may be called as a step of ours is."""
+        name = base
+        while name in self._taken:
+            name += "'"
+        self._taken.add(name)
         return name
 
     def alias(self, node: Node, source: str | None = None) -> None:

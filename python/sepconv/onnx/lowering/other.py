@@ -47,9 +47,7 @@ def _hard_sigmoid(lowering: Lowering, node: Node) -> None:
         channels = lowering.shape(node.inputs[0])[1]
         weight = np.full((1, 1, channels, 1), 6 * alpha, np.float32)
         bias = np.full(channels, 6 * beta - 3, np.float32)
-        read = lowering.emit(
-            node, DepthwiseConv2d, name=f"{node.outputs[0]}/scaled", inputs=(read,), weight=weight, bias=bias
-        )
+        read = lowering.emit(node, DepthwiseConv2d, part="scaled", inputs=(read,), weight=weight, bias=bias)
     lowering.emit(node, Activation, inputs=(read,), activation="hard_sigmoid")
 
 
@@ -111,7 +109,7 @@ def _split(lowering: Lowering, node: Node) -> None:
         size = lowering.shape(name)[1] if name else 0
         if not name:
             raise NotInPlanError("a part of a split that nobody wants")
-        lowering.emit(node, ChannelSlice, name=name, begin=begin, end=begin + size)
+        lowering.emit(node, ChannelSlice, value=name, begin=begin, end=begin + size)
         begin += size
     if begin != shape[1]:
         raise ValueError(f"the parts of a split sum to {begin}, must to {shape[1]}")

@@ -53,16 +53,14 @@ def _grouped(lowering: Lowering, node: Node, weight: Array, groups: int, argumen
     outputs, inner = weight.shape[0] // groups, weight.shape[1]
     if groups > MAX_GROUPS:
         raise NotInPlanError(f"a convolution in {groups} groups")
-    result, bias = node.outputs[0], arguments["bias"]
+    bias = arguments["bias"]
     read = lowering.layer(node.inputs[0])
     parts = []
     for g in range(groups):
-        part = lowering.emit(
-            node, ChannelSlice, name=f"{result}/{g}/in", inputs=(read,), begin=g * inner, end=(g + 1) * inner
-        )
+        part = lowering.emit(node, ChannelSlice, part=f"{g}/in", inputs=(read,), begin=g * inner, end=(g + 1) * inner)
         own = weight[g * outputs : (g + 1) * outputs].transpose(2, 3, 1, 0)
         share = {**arguments, "bias": None if bias is None else bias[g * outputs : (g + 1) * outputs]}
-        parts.append(lowering.emit(node, Conv2d, name=f"{result}/{g}", inputs=(part,), weight=own, **share))
+        parts.append(lowering.emit(node, Conv2d, part=f"{g}", inputs=(part,), weight=own, **share))
     lowering.emit(node, Concat, inputs=parts)
 
 

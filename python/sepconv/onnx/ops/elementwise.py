@@ -245,10 +245,10 @@ def batch_normalization(call: Call) -> list[Array]:
     def affine() -> tuple[Array, Array]:
         gamma, beta, mean, variance = (call[index].astype(np.float64) for index in range(1, 5))
         scale = gamma / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
-        shape = (-1, *(1,) * (call[0].ndim - 2))
-        return scale.astype(np.float32).reshape(shape), (beta - mean * scale).astype(np.float32).reshape(shape)
+        return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
-    scale, shift = call.cached("affine", (1, 2, 3, 4), affine)
+    shape = (-1, *(1,) * (call[0].ndim - 2))
+    scale, shift = (factor.reshape(shape) for factor in call.cached("affine", (1, 2, 3, 4), affine))
     return [nd.binary("add", nd.binary("mul", call.dense(0), scale, call.threads), shift, call.threads)]
 
 

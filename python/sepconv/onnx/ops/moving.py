@@ -44,6 +44,8 @@ def reshape(call: Call) -> list[Array]:
 def flatten(call: Call) -> list[Array]:
     axis = int(call.attribute("axis", 1))
     shape = call[0].shape
+    if not -len(shape) <= axis <= len(shape):
+        raise ValueError(f"axis is {axis}, must be between {-len(shape)} and {len(shape)}")
     axis += len(shape) if axis < 0 else 0
     return [call.dense(0).reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))]
 
@@ -129,7 +131,10 @@ def _check_sizes(sizes: list[int]) -> None:
 
 @native("Transpose", types=ANY, kernel="nd copy")
 def transpose(call: Call) -> list[Array]:
-    return [dense(call[0].transpose(call.attribute("perm")), call.threads)]
+    x, order = call[0], call.attribute("perm")
+    if order is not None and sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"perm is {order}, must be the axes of x, which has rank {x.ndim}, in some order")
+    return [dense(x.transpose(order), call.threads)]
 
 
 @native("Concat", types=ANY, typed=64, kernel="nd copy")
@@ -165,6 +170,8 @@ def split(call: Call) -> list[Array]:
     parts = call.integers(1, "split")
     if parts is None:
         count = int(call.attribute("num_outputs", len(call.node.outputs)))
+        if count < 1:
+            raise ValueError(f"num_outputs is {count}, must be at least 1")
         each = -(-size // count)
         parts = [max(min(each, size - each * index), 0) for index in range(count)]
     if sum(parts) != size or any(part < 0 for part in parts):
@@ -186,6 +193,8 @@ def sliced(call: Call) -> tuple[slice, ...]:
     axes = call.integers(3, "axes") or list(range(len(starts)))
     steps = call.integers(4, "steps") or [1] * len(starts)
     taken = [slice(None)] * x.ndim
+    if len({normal_axis(axis, x.ndim) for axis in axes}) < len(axes):
+        raise ValueError(f"axes are {axes}, must be different ones")
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         place = normal_axis(axis, x.ndim)
         size = x.shape[place]
@@ -233,6 +242,8 @@ def tile(call: Call) -> list[Array]:
 def depth_to_space(call: Call) -> list[Array]:
     x, block = call.dense(0), int(call.attribute("blocksize"))
     n, c, h, w = x.shape
+    if block < 1 or c % (block * block):
+        raise ValueError(f"blocksize is {block}, and its square must divide the {c} channels")
     out = c // (block * block)
     if call.attribute("mode", "DCR") == "CRD":
         moved = x.reshape(n, out, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
@@ -245,6 +256,8 @@ def depth_to_space(call: Call) -> list[Array]:
 def space_to_depth(call: Call) -> list[Array]:
     x, block = call.dense(0), int(call.attribute("blocksize"))
     n, c, h, w = x.shape
+    if block < 1 or h % block or w % block:
+        raise ValueError(f"blocksize is {block}, must divide the sizes {h} and {w}")
     split_up = x.reshape(n, c, h // block, block, w // block, block)
     order = (0, 1, 3, 5, 2, 4) if call.attribute("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
     return [dense(split_up.transpose(order), call.threads).reshape(n, c * block * block, h // block, w // block)]
@@ -315,6 +328,8 @@ def _places(size: int, before: int, after: int, mode: str) -> list[int]:
 @native("Gather", types=ANY, kernel="nd gather")
 def gather(call: Call) -> list[Array]:
     x, indices = call[0], call[1]
+    if indices.dtype.kind not in "iu":
+        raise ValueError(f"indices are {indices.dtype}, must be whole numbers")
     axis = call.axis(x.ndim, 0)
     size = x.shape[axis]
     places = np.where(indices < 0, indices + size, indices).astype(np.int64)
@@ -333,8 +348,13 @@ def range_(call: Call) -> list[Array]:
     start, limit, delta = (call[index].reshape(())[()] for index in range(3))
     if delta == 0:
         raise ValueError("delta of Range is 0")
-    count = max(math.ceil((float(limit) - float(start)) / float(delta)), 0)
+    if call[0].dtype.kind in "iu":  # exactly, also beyond 2^53
+        count = max(-((int(start) - int(limit)) // int(delta)), 0)
+    else:
+        steps = (float(limit) - float(start)) / float(delta)
+        if not math.isfinite(steps):
+            raise ValueError(f"Range goes from {start} to {limit} by {delta}, must end")
+        count = max(math.ceil(steps), 0)
     _check_sizes([count])
-    steps = np.arange(count).astype(call[0].dtype)
-    scaled = nd.binary("mul", steps, call[2].reshape(()), call.threads)
+    scaled = nd.binary("mul", np.arange(count).astype(call[0].dtype), call[2].reshape(()), call.threads)
     return [nd.binary("add", scaled, call[0].reshape(()), call.threads)]

@@ -47,6 +47,8 @@ def resize(call: Call) -> list[Array]:
     if call.opset < 11:
         transform, rounding = "asymmetric", "floor"
     axes = _axes(call)
+    if any(axis.out < 0 for axis in axes):
+        raise ValueError(f"the result would have the shape {[axis.out for axis in axes]}, which is negative")
     if math.prod(axis.out for axis in axes) > MAX_ELEMENTS:
         raise ValueError(f"the result would have the shape {[axis.out for axis in axes]}")
     if any(axis.size == 0 < axis.out for axis in axes):

@@ -25,7 +25,7 @@ def run(graph: Graph) -> str:
         )
         nodes[-1] = pool
         if not node.attribute("keepdims", 1):
-            pool.outputs = [f"{node.outputs[0]}/pooled"]
+            pool.outputs = [graph.new_name(f"{node.outputs[0]}/pooled")]
             nodes.append(
                 Node(
                     "Flatten",
@@ -49,4 +49,5 @@ def _is_spatial(graph: Graph, node: Node) -> bool:
         return False
     if np.ndim(axes) != 1 or np.asarray(axes).dtype.kind != "i":
         return False
-    return sorted(int(axis) % len(shape) for axis in axes) == list(range(2, len(shape)))
+    places = sorted(int(axis) + (len(shape) if axis < 0 else 0) for axis in axes)
+    return places == list(range(2, len(shape)))
