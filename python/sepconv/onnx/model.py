@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.graph.base import is_integer, reject_masked
 from sepconv.model import Port, thread_count
 from sepconv.onnx.ir import Array, Graph, Info, Input, Node
 from sepconv.onnx.passes import PASSES, run_passes
@@ -100,6 +101,7 @@ class OnnxModel:
     def run(self, feeds: Mapping[str, Any], *, threads: int | None = None) -> list[Any]:
         """The outputs for inputs by name; as calling the model."""
         count = thread_count(threads)
+        _check_feeds(feeds)
         unknown = set(feeds) - {port.name for port in self._graph.inputs}
         if unknown:
             raise ValueError(f"{self.name} has no input {', '.join(map(repr, sorted(unknown)))}")
@@ -160,10 +162,10 @@ class OnnxModel:
         lines = [f"{name}: {note}" for name, note in self.notes]
         program = None
         if shapes:
-            names = [port.name for port in self.inputs]
-            if len(shapes) != len(names):
-                raise ValueError(f"got {len(shapes)} shapes, must be {len(names)}")
-            program = self._program({name: tuple(shape) for name, shape in zip(names, shapes, strict=True)})
+            if len(shapes) != len(self.inputs):
+                raise ValueError(f"got {len(shapes)} shapes, must be {len(self.inputs)}")
+            ports = zip(self._graph.inputs, shapes, strict=True)
+            program = self._program({port.name: _checked_shape(port, shape) for port, shape in ports})
         elif self._programs:
             program = max(self._programs.copy().values(), key=lambda program: program.last_use)
         if program is not None:
@@ -244,6 +246,11 @@ def _note_fallback(fallbacks: dict[str, str], strict_model: str | None, node: No
         raise UnsupportedError(f"{strict_model}: node {node.name!r} ({what}) would run on the package onnx: {reason}")
 
 
+def _check_feeds(feeds: Any) -> None:
+    if not isinstance(feeds, Mapping) or not all(isinstance(name, str) for name in feeds):
+        raise TypeError(f"feeds was a {type(feeds).__name__}, must be a mapping from names of inputs to arrays")
+
+
 def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:
     """An input as the graph takes it."""
     if port.name not in feeds:
@@ -255,16 +262,26 @@ def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:
         return x  # a sequence or an optional
     if not isinstance(x, np.ndarray):
         raise TypeError(f"input {port.name!r} was a {type(x).__name__}, must be a numpy array")
+    reject_masked(f"input {port.name!r}", x)
     if x.dtype != port.info.dtype and not (x.dtype.kind in "OU" and port.info.dtype.kind in "OU"):
         raise TypeError(f"input {port.name!r} had dtype {x.dtype}, must have {port.info.dtype}")
-    declared = port.info.shape
-    if declared is not None:
-        fits = len(declared) == x.ndim and all(
-            not isinstance(dim, int) or dim == size for dim, size in zip(declared, x.shape, strict=True)
-        )
-        if not fits:
-            raise ValueError(f"input {port.name!r} had shape {x.shape}, must have {tuple(declared)}")
+    _checked_shape(port, x.shape)
     return x
+
+
+def _checked_shape(port: Input, shape: Sequence[int]) -> tuple[int, ...]:
+    """As the file declares it."""
+    sizes = tuple(shape)
+    if not all(is_integer(size) and size >= 0 for size in sizes):
+        raise ValueError(f"the shape of input {port.name!r} was {sizes}, must be whole numbers from 0 on")
+    declared = port.info.shape
+    fits = declared is None or (
+        len(declared) == len(sizes)
+        and all(not isinstance(dim, int) or dim == size for dim, size in zip(declared, sizes, strict=True))
+    )
+    if not fits:
+        raise ValueError(f"input {port.name!r} had shape {sizes}, must have {declared}")
+    return sizes
 
 
 __all__ = ["MAX_PROGRAMS", "ModelFormatError", "OnnxModel"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,6 @@ from sepconv.onnx.passes import PASSES
 from sepconv.onnx.reader import read_onnx
 from sepconv.onnx.session_types import (
     CPU,
-    SIZE_ENTRY,
     GraphOptimizationLevel,
     ModelMetadata,
     NodeArg,
@@ -25,8 +25,11 @@ from sepconv.onnx.session_types import (
     RunOptions,
     SessionOptions,
     check_device,
+    element_dtype,
     type_name,
 )
+
+_MADE_UP = re.compile(r"unk__\d+")
 
 
 class InferenceSession:
@@ -50,6 +53,7 @@ class InferenceSession:
         **_: Any,
     ) -> None:
         self._options = sess_options if sess_options is not None else SessionOptions()
+        self._options.threads()  # wrong before the first run as well
         data, name, folder = read_source(path_or_bytes)
         external = self._options.config_entries.get("sepconv.external_data") == "1"
         graph, proto = read_onnx(data, name=name, folder=folder if external else None)
@@ -88,8 +92,7 @@ class InferenceSession:
         missing = [port.name for port in self.model.inputs if port.name not in feeds]
         if missing:
             raise ValueError(f"required inputs {missing} are missing from input_feed, which has {list(feeds)}")
-        threads = int(self._options.intra_op_num_threads)
-        results = dict(zip(names, self.model.run(feeds, threads=threads or None), strict=True))
+        results = dict(zip(names, self.model.run(feeds, threads=self._options.threads()), strict=True))
         return [results[name] for name in wanted]
 
     def _array(self, name: str, value: Any) -> Any:
@@ -120,8 +123,10 @@ class InferenceSession:
 
     def _argument(self, name: str) -> NodeArg:
         declared, inferred = self._infos[name], self.model.info(name)
-        shape = inferred.shape if declared.shape is None else declared.shape
-        return NodeArg(name, type_name(declared.dtype or inferred.dtype), list(shape or ()))
+        dims = declared.shape
+        if dims is None:  # the package's shape inference makes up names
+            dims = tuple(None if isinstance(d, str) and _MADE_UP.fullmatch(d) else d for d in inferred.shape or ())
+        return NodeArg(name, type_name(declared.dtype or inferred.dtype), list(dims))
 
     def get_modelmeta(self) -> ModelMetadata:
         return self._metadata
@@ -140,7 +145,10 @@ class InferenceSession:
         providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
         provider_options: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        names = [entry if isinstance(entry, str) else entry[0] for entry in providers or ()]
+        names = [entry[0] if isinstance(entry, tuple) and entry else entry for entry in providers or ()]
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(f"providers has {name!r}, must be names, or pairs of a name and options")
         others = [name for name in names if name != CPU]
         if others:
             warnings.warn(f"providers {others} are not available; the model runs on {CPU}", UserWarning, stacklevel=3)
@@ -245,21 +253,17 @@ class IOBinding:
 
 def _with_sizes(info: Info, options: SessionOptions) -> Info:
     """An input with the sizes that the options give for names."""
-    entries = options.config_entries
     if info.shape is None:
         return info
-    named = [entries.get(SIZE_ENTRY + dim) if isinstance(dim, str) else None for dim in info.shape]
-    return Info(info.dtype, tuple(d if size is None else int(size) for d, size in zip(info.shape, named, strict=True)))
+    named = [options.size(dim) if isinstance(dim, str) else None for dim in info.shape]
+    return Info(info.dtype, tuple(d if size is None else size for d, size in zip(info.shape, named, strict=True)))
 
 
 def _at_address(address: int, shape: Sequence[int], element_type: Any) -> Array:
-    import onnx
-
-    if isinstance(element_type, int) and not isinstance(element_type, bool):
-        element_type = onnx.helper.tensor_dtype_to_np_dtype(element_type)
-    dtype = np.dtype(element_type)
+    dtype = element_dtype(element_type)
     size = int(np.prod(tuple(shape), dtype=np.int64)) * dtype.itemsize
     if address == 0 or size < 0:
         raise ValueError(f"buffer_ptr is {address} for the shape {tuple(shape)}, must point at that many elements")
-    memory = (ctypes.c_char * size).from_address(address)
-    return np.frombuffer(memory, dtype).reshape(tuple(shape))
+    memory: Any = (ctypes.c_char * size).from_address(address)
+    array: Array = np.frombuffer(memory, dtype).reshape(tuple(shape))
+    return array

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sepconv.graph.base import is_integer
 from sepconv.onnx.ir import Array
 
 CPU = "CPUExecutionProvider"
@@ -38,7 +39,7 @@ class ExecutionMode(enum.IntEnum):
     ORT_PARALLEL = 1
 
 
-@dataclass
+@dataclass(slots=True)
 class SessionOptions:
     """``intra_op_num_threads`` (0: :func:`sepconv.num_threads`) and ``graph_optimization_level`` have an effect.
 
@@ -66,6 +67,22 @@ class SessionOptions:
             raise ValueError(f"size is {size}, must be at least 1")
         self.config_entries[SIZE_ENTRY + name] = str(int(size))
 
+    def threads(self) -> int | None:
+        """What ``intra_op_num_threads`` asks for. Raises ValueError."""
+        count = self.intra_op_num_threads
+        if not is_integer(count) or count < 0:
+            raise ValueError(f"intra_op_num_threads is {count!r}, must be a whole number, 0 for all")
+        return int(count) or None
+
+    def size(self, name: str) -> int | None:
+        """What an entry says of the open size of this name. Raises ValueError."""
+        text = self.config_entries.get(SIZE_ENTRY + name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and 0 < len(text) < 11 and int(text) > 0):
+            raise ValueError(f"the session entry {SIZE_ENTRY + name!r} is {text!r}, must be a positive whole number")
+        return int(text)
+
     def add_session_config_entry(self, key: str, value: str) -> None:
         self.config_entries[key] = value
 
@@ -73,7 +90,7 @@ class SessionOptions:
         return self.config_entries[key]
 
 
-@dataclass
+@dataclass(slots=True)
 class RunOptions:
     """Accepted; nothing in it has an effect."""
 
@@ -121,15 +138,16 @@ class OrtValue:
 
     @staticmethod
     def ortvalue_from_numpy(array: Array, device_type: str = "cpu", device_id: int = 0) -> OrtValue:
-        _check_device(device_type, device_id)
+        check_device(device_type, device_id)
         return OrtValue(np.ascontiguousarray(array))
 
     @staticmethod
     def ortvalue_from_shape_and_type(
         shape: Sequence[int], element_type: Any = np.float32, device_type: str = "cpu", device_id: int = 0
     ) -> OrtValue:
-        _check_device(device_type, device_id)
-        return OrtValue(np.zeros(tuple(shape), element_type))
+        """``element_type``: NumPy's, or ONNX's number of it."""
+        check_device(device_type, device_id)
+        return OrtValue(np.zeros(tuple(shape), element_dtype(element_type)))
 
     def numpy(self) -> Array:
         return self._array
@@ -171,7 +189,20 @@ def type_name(dtype: np.dtype[Any] | None) -> str:
     return f"tensor({'string' if dtype.hasobject else _TYPE_NAMES.get(dtype.name, dtype.name)})"
 
 
-def _check_device(device_type: str, device_id: int) -> None:
+def element_dtype(element_type: Any) -> np.dtype[Any]:
+    """NumPy's type for its own, or for ONNX's number of it. Raises ValueError."""
+    import onnx
+
+    try:
+        if is_integer(element_type):
+            element_type = onnx.helper.tensor_dtype_to_np_dtype(int(element_type))
+        dtype: np.dtype[Any] = np.dtype(element_type)
+        return dtype
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"element_type is {element_type!r}, must be a type of NumPy or ONNX's number of one") from None
+
+
+def check_device(device_type: str, device_id: int) -> None:
     if device_type.lower() != "cpu" or device_id != 0:
         raise ValueError(f"device is {device_type!r} {device_id}, must be 'cpu' 0")
 
@@ -190,6 +221,3 @@ def get_device() -> str:
 
 def set_default_logger_severity(severity: int) -> None:
     """Accepted: sepconv logs nothing."""
-
-
-check_device = _check_device

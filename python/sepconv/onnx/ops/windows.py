@@ -25,6 +25,7 @@ def conv(call: Call) -> list[Array]:
         raise ValueError(f"x has rank {x.ndim} and the weight {weight.ndim}, must have the same, at least 3")
     if groups < 1 or outputs % groups or x.shape[1] != inner * groups:
         raise ValueError(f"group is {groups}; x has {x.shape[1]} channels, the weight {outputs} times {inner}")
+    check_float32(call, 1, 2)
     space = windows(call.node, x.shape[2:], kernel)
 
     def pack() -> list[Any]:
@@ -47,6 +48,7 @@ def conv_transpose(call: Call) -> list[Array]:
     channels, outputs, *kernel = weight.shape
     if x.ndim != weight.ndim or x.ndim < 3 or groups < 1 or channels % groups or x.shape[1] != channels:
         raise ValueError(f"x has the shape {x.shape}, the weight {weight.shape}, group is {groups}: they do not fit")
+    check_float32(call, 1, 2)
     space = transposed_windows(call.node, x.shape[2:], kernel)
 
     def pack() -> list[Any]:
@@ -69,6 +71,14 @@ def conv_transpose(call: Call) -> list[Array]:
         call.threads,
     )
     return [activated(call, y)]
+
+
+def check_float32(call: Call, *indices: int) -> None:
+    """ValueError for another type of these inputs, which a file may mix with its first."""
+    for index in indices:
+        array = call.get(index)
+        if array is not None and array.dtype != np.float32:
+            raise ValueError(f"input {index} is {array.dtype}, must be float32 as the first")
 
 
 def bias_vector(bias: Array, size: int) -> Array:
