@@ -39,9 +39,10 @@ INTRINSICS_FOLDERS = {"base", "cpu", "runtime", "simd"}
 
 # Python modules from the lowest layer to the highest: each imports lower ones (and the rest of its own package).
 PYTHON_LAYERS: list[set[str]] = [
-    {"_core", "_version", "errors", "mapping", "table"},
+    {"_core", "_version", "errors", "mapping", "paths", "table"},
     {"conventions", "extras", "graph"},
-    {"compile", "cost", "images", "lowering", "ops", "plot"},
+    {"threads"},
+    {"compile", "images", "lowering", "network_cost", "ops", "plot"},
     {"export", "verify"},
     {"model"},
     {"onnx"},
@@ -53,6 +54,7 @@ PYTHON_LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 PYTHON_RANK = {module: rank for rank, modules in enumerate(PYTHON_LAYERS) for module in modules}
+CORE_USERS = {"compile", "model", "onnx", "ops", "threads", "torch", "verify"}  # at import time
 PYTHON_DEPENDENCIES = {"numpy", "sepconv"}  # besides the standard library, at import time
 OWN_DEPENDENCIES = {"torch": {"torch"}}  # and of these modules, which nothing else imports
 
@@ -141,7 +143,7 @@ def _import_problem(module: str, name: str, *, at_import: bool) -> str | None:
     rank = PYTHON_RANK.get(target, PYTHON_RANK["__init__"])  # `from sepconv import load` reads __init__
     if rank >= PYTHON_RANK[module]:
         return f"{module} must not import {name}, which stands above or beside it"
-    if target == "_core" and at_import and module not in {"compile", "model", "onnx", "ops", "torch", "verify"}:
+    if target == "_core" and at_import and module not in CORE_USERS:
         return "_core is imported lazily, so that descriptions of networks work without it"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from sepconv import extras
 from sepconv.conventions import Convention
 from sepconv.errors import SepconvError
+from sepconv.paths import is_standard_stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,12 +31,17 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The photograph in a file as ``[h, w, 3]`` uint8, RGB, upright as its EXIF orientation says.
 
     Transparency is laid over white; an animation gives its first frame. Raises FileNotFoundError, IsADirectoryError or
-    PermissionError for the path, :class:`ImageError` for the content, MissingExtraError without Pillow.
+    PermissionError for the path, :class:`ImageError` for the content or where the path is neither a regular file nor
+    standard input, MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="reading a photograph")
     from PIL import ImageOps, UnidentifiedImageError
 
     path = Path(path)
+    found = path.stat()
+    # Asked before opening: to open a pipe would wait for its writer.
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or is_standard_stream(found)):
+        raise ImageError(f"{path} is not a regular file")
     with path.open("rb") as file, warnings.catch_warnings():
         # Between Pillow's warning (89 million pixels) and its refusal (twice that) are large but honest photographs.
         warnings.simplefilter("ignore", pillow.DecompressionBombWarning)

@@ -1,19 +1,23 @@
-"""The picture that ``sepconv classify --save`` draws: the photograph and what the network sees in it."""
+"""Pictures as files, and the one that ``classify --save`` draws: the photograph and what the network sees in it."""
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import extras
+from sepconv.paths import check_writable, write_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Inches.
 _HEIGHT = 4.0
@@ -27,6 +31,36 @@ _LABEL_WIDTH = 40  # characters
 _MOST_ROWS = 10
 
 _INK, _GREY, _TRACK, _ACCENT, _OTHER = "#1c2430", "#6b7684", "#edf0f3", "#0f766e", "#9fb3c1"
+
+
+def check_path(path: str | os.PathLike[str], argument: str, extra: str) -> None:
+    """Raise ValueError for a suffix of which matplotlib makes no picture here, OSError where none can be written.
+
+    ``argument``: what the message calls the path. MissingExtraError without matplotlib, which is of ``extra``.
+    """
+    figures = extras.require("matplotlib.figure", package="matplotlib", extra=extra, purpose="drawing a picture")
+    figure: Figure = figures.Figure(figsize=(1, 1))
+    known = figure.canvas.get_supported_filetypes()
+    suffix = _format(path)
+    if suffix not in known:
+        raise ValueError(f"{argument} is {os.fspath(path)!r}, must end in one of .{', .'.join(sorted(known))}")
+    check_writable(path)
+    figure.text(0, 0, "tried out")  # some formats need other programs: .pgf has LaTeX measure all text
+    try:
+        figure.savefig(io.BytesIO(), format=suffix)
+    except Exception as error:  # that program's
+        raise ValueError(f"{argument} is {os.fspath(path)!r}, which matplotlib cannot draw here: {error}") from error
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int) -> None:
+    """As ``figure.savefig``, but what was there is kept where drawing or writing fails."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi, format=_format(path))
+    write_files({Path(path): drawn.getvalue()})
+
+
+def _format(path: str | os.PathLike[str]) -> str:
+    return Path(path).suffix.removeprefix(".").lower()
 
 
 def save_result(
@@ -63,7 +97,7 @@ def save_result(
         bars_axes: Axes = figure.add_axes(box(left, bars_bottom, _BARS_WIDTH, _HEIGHT - _MARGIN - bars_bottom))
         _draw_bars(bars_axes, labels, probabilities)
         figure.text(left / width, _MARGIN / _HEIGHT, caption, color=_GREY, fontsize=8, va="bottom", parse_math=False)
-        figure.savefig(path, dpi=200)
+        save_figure(figure, path, dpi=200)
 
 
 def _draw_bars(axes: Axes, labels: Sequence[str], probabilities: Sequence[float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def shared_data() -> Path:
         where = "SEPCONV_TEST_DATA" if named else "../shared"
         pytest.skip(f"no test data: {where} is {folder}, which has no folder golden/")
     return folder
+
+
+@pytest.fixture
+def small_files() -> Iterator[int]:
+    """The bytes above which no file may grow, as on a disk that fills up."""
+    limit = 16 << 10
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")

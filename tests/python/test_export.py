@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import sepconv
 from sepconv import cli, graph
 from sepconv.errors import UnsupportedError
 from sepconv.export import export_model, to_onnx
+from sepconv.export.ncnn import ncnn_name
 from sepconv.graph import ActivationName, Layer
 from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
 
@@ -22,6 +24,9 @@ from sepconv.model import Model
 Outputs = list[NDArray[np.float32]]
 RNG = np.random.default_rng(7)
 TOLERANCE = 2e-6  # of the largest output: float32 sums in another order
+
+
+LONG = "n" * 300
 
 
 def normal(*shape: int) -> NDArray[np.float32]:
@@ -131,6 +136,29 @@ def small_networks() -> dict[str, list[Layer]]:
             graph.Reshape(name="b", inputs=("a",), shape=(1, 1, 4 * 18 * 6)),
             graph.Reshape(name="c", inputs=("b",), shape=(8, 54, 1)),
         ),
+        # Each like a name that a writer makes up for what lies between two layers, or beside one.
+        "names that writers make up": chain(
+            conv("a", "input", normal(1, 1, 6, 4), activation="silu"),
+            conv("a_0", "a", normal(1, 1, 4, 4)),
+            conv("a_1", "a", normal(1, 1, 4, 4)),
+            graph.Add(name="a/sum", inputs=("a_0", "a_1"), activation="silu"),
+            graph.Mul(name="a/gate", inputs=("a/sum", "a")),
+            conv("a.weight", "a/gate", normal(1, 1, 4, 4), bias=normal(4)),
+            graph.Pad(name="a.bias", inputs=("a.weight",), padding=((1, 0), (0, 1))),
+            graph.GlobalAveragePool(name="axes", inputs=("a.bias",)),
+            conv("axes/image", "axes", normal(1, 1, 4, 4)),
+            conv("axes/image/image", "axes", normal(1, 1, 4, 4), activation="hard_swish"),
+            graph.Add(name="split", inputs=("axes/image", "axes/image/image")),
+            graph.Softmax(name="split/scaled", inputs=("axes",), beta=0.5),
+            graph.Softmax(name="split/scaled/scaled", inputs=("axes",), beta=2.0),
+            graph.ChannelShuffle(name="split/scaled/image", inputs=("axes",), groups=2),
+            graph.Mul(name="axes/flat", inputs=("split/scaled", "split/scaled/scaled")),
+        ),
+        "long names": chain(
+            conv(LONG + "1", "input", normal(1, 1, 6, 6)),
+            conv(LONG + "2", LONG + "1", normal(1, 1, 6, 6), activation="silu"),
+            graph.Add(name=LONG + "3", inputs=(LONG + "1", LONG + "2"), activation="silu"),
+        ),
     }
     return networks
 
@@ -164,7 +192,7 @@ def run_ncnn(path: Path, x: NDArray[np.float32], model: Model) -> Outputs:
         extractor = net.create_extractor()
         planes = image.transpose(2, 0, 1).copy()
         extractor.input("input", ncnn.Mat(planes).clone())  # which has no hold on the array until then
-        blobs = [np.array(extractor.extract(port.name)[1]) for port in model.outputs]
+        blobs = [np.array(extractor.extract(ncnn_name(port.name))[1]) for port in model.outputs]
         results.append([y if y.ndim == 1 else y.transpose(1, 2, 0) for y in blobs])
     return [np.stack(images) for images in zip(*results, strict=True)]
 
@@ -246,6 +274,22 @@ def test_an_open_batch_knows_whole_multiples_alone() -> None:
     message = r"layer .a. .Upsample. goes from .9, 8. to .16, 13., .* fixed batch only"
     with pytest.raises(UnsupportedError, match=message):
         to_onnx(NETWORKS["upsampled by no whole number"])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.parametrize("network", ["names that writers make up", "long names"])
+def test_such_names_come_back(network: str, suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx" if suffix == ".onnx" else "tflite")
+    path = tmp_path / f"network{suffix}"
+    # A vector's shuffle is none to the reader of TFLite files.
+    layers = [layer for layer in NETWORKS[network] if not isinstance(layer, graph.ChannelShuffle)]
+    export_model(layers, path, 1)
+    expected: Any = Model(layers, name="network")(x := normal(1, 9, 8, 6))
+    onnx = suffix == ".onnx"
+    results: Any = sepconv.load(path)(x.transpose(0, 3, 1, 2).copy() if onnx else x)
+    expected, results = (y if isinstance(y, tuple) else (y,) for y in (expected, results))
+    for result, output in zip(results, expected, strict=True):
+        assert np.array_equal(result.transpose(0, 2, 3, 1) if onnx and result.ndim == 4 else result, output)
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

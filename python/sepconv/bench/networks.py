@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.graph import (
+    MAX_ELEMENTS,
     NO_PADDING,
     ActivationName,
     Conv2d,
@@ -54,7 +55,13 @@ class Network:
         return sum(layer.macs([shapes[name] for name in layer.inputs], shapes[layer.name]) for layer in self.layers)
 
     def random_input(self, batch: int, seed: int = 0) -> NDArray[np.float32]:
-        """Normally distributed float32 [batch, h, w, c]."""
+        """Normally distributed float32 [batch, h, w, c]. Raises ValueError for more than the machine's memory holds."""
+        from sepconv.bench.machine import available_bytes  # here, since it imports this module
+
+        needed, available = 4 * batch * math.prod(self.input.shape), available_bytes()
+        if available is not None and needed > available:
+            gigabytes = f"{needed / 1e9:.1f} GB, must take at most the {available / 1e9:.1f} GB that are free"
+            raise ValueError(f"batch is {batch}, with which the input of {self.name} takes {gigabytes}")
         return np.random.default_rng(seed).standard_normal((batch, *self.input.shape), dtype=np.float32)
 
 
@@ -117,6 +124,9 @@ def operator(
     random = np.random.default_rng(seed)
 
     def weight(kh: int, kw: int, inputs: int, outputs: int, fan_in: int) -> NDArray[np.float32]:
+        if kh * kw * inputs * outputs > MAX_ELEMENTS:
+            given = f"shape is {tuple(shape)} and kernel {kernel}"
+            raise ValueError(f"{given}, must give a weight of at most {MAX_ELEMENTS} elements")
         values = random.standard_normal((kh, kw, inputs, outputs), dtype=np.float32)
         return values * np.float32(math.sqrt(1 / fan_in))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from sepconv import extras
 from sepconv.bench import sweep
 from sepconv.bench.profile import Profile, StepProfile
+from sepconv.plot import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,14 +27,6 @@ _WIDTH = 8.5  # inches
 _BAR_HEIGHT = 0.22
 _MOST_NAMES = 8
 _SLOWEST = 4.0  # a bar of more than this many times sepconv's is cut, and says so
-
-
-def check_path(path: Path) -> None:
-    """Raise ValueError for a suffix that matplotlib does not know, MissingExtraError without matplotlib."""
-    known = _figure(1.0).canvas.get_supported_filetypes()
-    suffix = pathlib.Path(path).suffix.removeprefix(".").lower()
-    if suffix not in known:
-        raise ValueError(f"plot is {os.fspath(path)!r}, must end in one of .{', .'.join(sorted(known))}")
 
 
 def save_bars(path: Path, results: Sequence[Result], caption: str) -> None:
@@ -179,4 +171,4 @@ def _label(axes: Axes, x: str, y: str) -> None:
 
 def _save(figure: Figure, path: Path, caption: str) -> None:
     figure.supxlabel(caption, fontsize=7, color=_GREY)
-    figure.savefig(path, dpi=160)
+    save_figure(figure, path, dpi=160)

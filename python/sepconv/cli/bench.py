@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import names, numbers, pair, positive
+from sepconv.paths import check_writable, write_files
 
 if TYPE_CHECKING:
     from sepconv.bench.networks import Network
@@ -74,9 +75,13 @@ def run(args: argparse.Namespace) -> int:
     isa = engine.isa()
     from sepconv import _core
     from sepconv.bench import contenders, machine, method, plot, processes, report, sweep
+    from sepconv.plot import check_path
 
-    if args.plot:
-        plot.check_path(args.plot)  # now rather than after minutes of measuring
+    # Now rather than after minutes of measuring.
+    if args.plot is not None:
+        check_path(args.plot, "plot", extra="bench")
+    if args.json not in (None, "-"):
+        check_writable(args.json)
     networks = _networks(args)
     chosen = contenders.choose(_contender_names(args), args.isa, _core.supported_isas())
     settings = [
@@ -105,15 +110,17 @@ def run(args: argparse.Namespace) -> int:
     found = report.document(comparisons, ["sepconv", *_command(sys.argv[1:])], isa, load)
     if args.sweep:
         found["sweep"] = sweep.lines(found["results"])
-    if args.plot:
-        (plot.save_sweep if args.sweep else plot.save_bars)(args.plot, found["results"], _caption(found))
-    if args.json:
-        text = json.dumps(found, indent=2)
+    text = json.dumps(found, indent=2) + "\n"
+    try:
+        if args.json not in (None, "-"):
+            write_files({Path(args.json): text.encode()})
+        if args.plot is not None:
+            (plot.save_sweep if args.sweep else plot.save_bars)(args.plot, found["results"], _caption(found))
+    finally:  # what was measured is shown, whatever became of the files
         if args.json == "-":
-            print(text)
-            return 0
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
-    (_print_operators if args.op_table else _print)(found)
+            print(text, end="")
+        else:
+            (_print_operators if args.op_table else _print)(found)
     return 0
 
 

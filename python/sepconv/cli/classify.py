@@ -90,6 +90,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     isa = engine.isa()  # before all else: where this fails, nothing will run
+    if args.save is not None:
+        from sepconv import plot
+
+        plot.check_path(args.save, "save", extra="demo")
     path = Path(args.image) if args.image is not None else engine.default_photograph()
     photograph = images.load_image(path)
     model = engine.open_model(args.model, args.weights)
@@ -104,9 +108,7 @@ def run(args: argparse.Namespace) -> int:
         repeat=args.repeat,
         isa=isa,
     )
-    if args.save:
-        from sepconv import plot
-
+    if args.save is not None:
         labels = [guess.label for guess in result.top]
         plot.save_result(args.save, photograph, labels, [guess.probability for guess in result.top], caption(result))
     print(json.dumps(asdict(result), indent=2) if args.json else format_result(result, sys.stdout.encoding))
@@ -126,7 +128,8 @@ def classify(
 ) -> Result:
     """Run ``model`` on ``photograph`` ``[h, w, 3]``, RGB; ``convention`` overrides the model's own.
 
-    Raises ValueError where the model is no classifier of colour images, or its output is not finite.
+    Raises ValueError where the model is no classifier of colour images: it takes something else, gives more than one
+    result, or one that is not finite.
     """
     port = model.inputs[0]
     shape = tuple(port.shape)[1:]
@@ -141,6 +144,8 @@ def classify(
     x = scaling.to_input(images.resize(photograph, scaling, height, width), port.dtype)
     for _ in range(WARM_UP):
         scores = model(x, threads=threads)
+    if isinstance(scores, tuple):
+        raise ValueError(f"model {model.name} gives {len(scores)} results, must give one: the classes' scores")
     chosen = chosen or conventions.guess(port.dtype, scores.size)
     seconds = []
     for _ in range(repeat):

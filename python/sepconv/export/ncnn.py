@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import folded_channels_first, fully_connected
+from sepconv.export.shared import new_name
 from sepconv.graph import (
     Activation,
     Add,
@@ -34,8 +36,11 @@ from sepconv.graph import (
     infer_shapes,
 )
 from sepconv.lowering import vectors
+from sepconv.paths import write_files
 
 MAGIC = "7767517"
+LONGEST_NAME = 255  # characters that ncnn reads
+_DIGEST = 16  # characters
 _FUSED = {"none": "9=0", "relu": "9=1", "relu6": "9=3 -23310=2,0.0,6.0"}
 _LAYERS = {
     "relu": "ReLU",
@@ -60,13 +65,16 @@ def write_ncnn(layers: Sequence[Layer], path: Path, batch: int | None = None) ->
     network = _Network(layers)
     for layer in layers:
         network.add(layer)
-    path.write_text(network.text(), encoding="ascii")
-    path.with_suffix(".bin").write_bytes(b"".join(network.weights))
+    write_files({path: network.text().encode("ascii"), path.with_suffix(".bin"): b"".join(network.weights)})
 
 
 def ncnn_name(name: str) -> str:
-    """A layer's name as ncnn takes it: without spaces, in ASCII."""
-    return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    """A layer's name as ncnn takes it: without spaces, in ASCII; one too long for it ends in a digest of the whole."""
+    plain = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{plain[: LONGEST_NAME - _DIGEST - 1]}_{digest}"
 
 
 class _Network:
@@ -76,7 +84,7 @@ class _Network:
         self.shapes = infer_shapes(layers)
         self.vectors = vectors(layers)
         self.readers = Counter(name for layer in layers for name in layer.inputs)
-        self.handed_out: Counter[str] = Counter()
+        self.copies: dict[str, list[str]] = {}  # of such a result, the blobs that are yet to be read
         self.lines: list[str] = []
         self.blobs = 0
         self.weights: list[bytes] = []
@@ -84,6 +92,7 @@ class _Network:
         twice = [name for name, count in names.items() if count > 1]
         if twice:
             raise UnsupportedError(f"several layers' names become {twice[0]!r} in ncnn's characters; rename one")
+        self.taken = set(names)
 
     def text(self) -> str:
         return "\n".join([MAGIC, f"{len(self.lines)} {self.blobs}", *self.lines, ""])
@@ -118,7 +127,9 @@ class _Network:
             case Softmax():
                 inputs = self._inputs(layer)
                 if layer.beta != 1.0:
-                    inputs = [self._line("BinaryOp", f"{name}/scaled", inputs, f"0={_MULTIPLY} 1=1 2={layer.beta!r}")]
+                    inputs = [
+                        self._between("BinaryOp", f"{name}/scaled", inputs, f"0={_MULTIPLY} 1=1 2={layer.beta!r}")
+                    ]
                 self._line("Softmax", name, inputs, "0=0 1=1")
             case Reshape():
                 x = self.shapes[layer.inputs[0]]
@@ -156,8 +167,8 @@ class _Network:
         if name not in self.vectors:
             self._line("ShuffleChannel", name, inputs, groups)
             return
-        image = self._line("Reshape", f"{name}/image", inputs, f"0=1 1=1 2={self.shapes[name][2]}")
-        self._line("Flatten", name, [self._line("ShuffleChannel", f"{name}/shuffled", [image], groups)], "")
+        image = self._between("Reshape", f"{name}/image", inputs, f"0=1 1=1 2={self.shapes[name][2]}")
+        self._line("Flatten", name, [self._between("ShuffleChannel", f"{name}/shuffled", [image], groups)], "")
 
     def _fused(self, kind: str, layer: Layer, parameters: str, activation: str) -> None:
         if activation in _FUSED:
@@ -169,7 +180,7 @@ class _Network:
         if activation == "none":
             self._line(kind, layer.name, self._inputs(layer), parameters)
         else:
-            sums = self._line(kind, f"{layer.name}/sum", self._inputs(layer), parameters)
+            sums = self._between(kind, f"{layer.name}/sum", self._inputs(layer), parameters)
             self._activation(layer.name, [sums], activation)
 
     def _activation(self, name: str, inputs: list[str], activation: str) -> None:
@@ -178,25 +189,34 @@ class _Network:
     def _inputs(self, layer: Layer) -> list[str]:
         inputs = []
         for name in layer.inputs:
-            x = ncnn_name(name)
-            if self.readers[name] > 1:
-                x = f"{x}_{self.handed_out[name]}"
-                self.handed_out[name] += 1
+            x = self.copies[name].pop(0) if self.readers[name] > 1 else ncnn_name(name)
             if name in self.vectors and layer.name not in self.vectors and not isinstance(layer, FullyConnected):
-                x = self._line("Reshape", f"{layer.name}/image", [x], f"0=1 1=1 2={self.shapes[name][2]}")
+                x = self._between("Reshape", f"{layer.name}/image", [x], f"0=1 1=1 2={self.shapes[name][2]}")
             inputs.append(x)
         return inputs
 
-    def _line(self, kind: str, name: str, inputs: list[str], parameters: str) -> str:
+    def _line(self, kind: str, name: str, inputs: list[str], parameters: str) -> None:
+        """The line that gives a layer's result, and the one that copies it where several layers read it."""
         result = ncnn_name(name)
-        self.lines.append(" ".join([kind, result, str(len(inputs)), "1", *inputs, result, parameters]).rstrip())
-        self.blobs += 1
-        count = self.readers[name]
-        if count > 1:
-            copies = [f"{result}_{i}" for i in range(count)]
-            self.lines.append(" ".join(["Split", f"{result}_split", "1", str(count), result, *copies]))
-            self.blobs += count
+        self._write(kind, result, inputs, [result], parameters)
+        if self.readers[name] > 1:
+            copies = [self._new_name(f"{result}_{i}") for i in range(self.readers[name])]
+            self._write("Split", self._new_name(f"{result}_split"), [result], copies)
+            self.copies[name] = copies
+
+    def _between(self, kind: str, wanted: str, inputs: list[str], parameters: str) -> str:
+        """A line of which no layer's result comes; returns its blob, called ``wanted`` or alike."""
+        result = self._new_name(wanted)
+        self._write(kind, result, inputs, [result], parameters)
         return result
+
+    def _write(self, kind: str, name: str, inputs: Sequence[str], results: Sequence[str], parameters: str = "") -> None:
+        counts = (str(len(inputs)), str(len(results)))
+        self.lines.append(" ".join([kind, name, *counts, *inputs, *results, parameters]).rstrip())
+        self.blobs += len(results)
+
+    def _new_name(self, wanted: str) -> str:
+        return new_name(wanted, self.taken, ncnn_name)
 
     def _weights(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         # Four bytes of zeros say that what follows is float32; biases always are.

@@ -13,6 +13,7 @@ from sepconv import extras
 from sepconv._version import __version__
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
+from sepconv.export.shared import check_batch, new_name
 from sepconv.graph import (
     Activation,
     Add,
@@ -39,6 +40,7 @@ from sepconv.graph import (
     outputs as final_outputs,
 )
 from sepconv.lowering import vectors
+from sepconv.paths import write_files
 
 OPSET = 14  # the first with HardSwish
 IR_VERSION = 8
@@ -46,7 +48,7 @@ IR_VERSION = 8
 
 def write_onnx(layers: Sequence[Layer], path: Path, batch: int | None = None, *, fold: bool = True) -> None:
     """Write :func:`to_onnx`'s model."""
-    path.write_bytes(to_onnx(layers, batch, fold=fold).SerializeToString())
+    write_files({path: to_onnx(layers, batch, fold=fold).SerializeToString()})
 
 
 def to_onnx(layers: Sequence[Layer], batch: int | None = None, *, fold: bool = True, name: str = "sepconv") -> Any:
@@ -55,9 +57,11 @@ def to_onnx(layers: Sequence[Layer], batch: int | None = None, *, fold: bool = T
     Inputs are float32 [n, c, h, w]; outputs [n, c, h, w], or [n, c] where :class:`sepconv.Model` gives vectors.
     ``batch`` fixes n; None leaves it open. ``fold``: BatchNorm becomes part of weights and biases, else a node.
 
-    Raises ValueError for what is no network, MissingExtraError without the package onnx.
+    Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx.
     """
     onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
+    if batch is not None:
+        check_batch(batch)
     graph = _Graph(layers, batch, fold)
     for layer in layers:
         graph.add(layer)
@@ -90,6 +94,8 @@ class _Graph:
         self.vectors = vectors(layers)
         self.batch: int | str = "n" if batch is None else batch
         self.fold = fold
+        self.taken = set(self.shapes)
+        self.names: dict[tuple[str, str], str] = {}
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
 
@@ -116,7 +122,7 @@ class _Graph:
                 self._convolution(layer)
             case FullyConnected():
                 weight, bias = fully_connected(layer, self.shapes[layer.inputs[0]])
-                constants = [self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
+                constants = [self._constant(name, ".weight", weight), self._constant(name, ".bias", bias)]
                 product = self._before(name, layer.activation)
                 self._node("Gemm", [self._flat(layer.inputs[0]), *constants], product, transB=1)
                 self._activate(name, layer.activation)
@@ -130,7 +136,7 @@ class _Graph:
                 self._pool(layer)
             case GlobalAveragePool():
                 # An image, which Flatten makes the layer's vector where one is asked for.
-                image = self._node("GlobalAveragePool", [self._image(layer.inputs[0])], f"{name}/image")
+                image = self._node("GlobalAveragePool", [self._image(layer.inputs[0])], self._name(name, "/image"))
                 self._node("Flatten", [image], name)
             case Activation():
                 if layer.activation == "none":
@@ -139,20 +145,20 @@ class _Graph:
             case Softmax():
                 x = layer.inputs[0]
                 if layer.beta != 1.0:
-                    beta = self._constant(f"{name}.beta", np.float32(layer.beta))
-                    x = self._node("Mul", [x, beta], f"{name}/scaled")
+                    beta = self._constant(name, ".beta", np.float32(layer.beta))
+                    x = self._node("Mul", [x, beta], self._name(name, "/scaled"))
                 self._node("Softmax", [x], name, axis=1)
             case Reshape():
                 self._reshape(layer)
             case Pad():
                 (top, bottom), (left, right) = layer.padding
-                pads = self._constant(f"{name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+                pads = self._constant(name, ".pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
                 self._node("Pad", [self._image(layer.inputs[0]), pads], name)
             case Concat():
                 self._node("Concat", self._alike(layer), name, axis=1)
             case ChannelSlice():
                 bounds = {"begin": layer.begin, "end": layer.end, "axis": 1}
-                constants = [self._integers(f"{name}.{key}", [value]) for key, value in bounds.items()]
+                constants = [self._integers(name, f".{key}", [value]) for key, value in bounds.items()]
                 self._node("Slice", [*self._alike(layer), *constants], name)
             case ChannelShuffle():
                 self._shuffle(layer)
@@ -163,18 +169,18 @@ class _Graph:
         name, norm = layer.name, layer.batch_norm
         if self.fold or norm is None:
             weight, bias, groups = folded_channels_first(layer)
-            inputs = [self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
+            inputs = [self._constant(name, ".weight", weight), self._constant(name, ".bias", bias)]
         else:
             weight, groups = channels_first(layer, np.asarray(layer.weight, dtype=np.float64))
-            inputs = [self._constant(f"{name}.weight", weight)]
+            inputs = [self._constant(name, ".weight", weight)]
             if layer.bias is not None:
-                inputs.append(self._constant(f"{name}.bias", float32(layer.bias)))
+                inputs.append(self._constant(name, ".bias", float32(layer.bias)))
         kept = None if self.fold else norm
         sums = self._before(name, layer.activation)
         self._node(
             "Conv",
             [self._image(layer.inputs[0]), *inputs],
-            sums if kept is None else f"{name}/convolved",
+            sums if kept is None else self._name(name, "/convolved"),
             kernel_shape=weight.shape[2:],
             strides=layer.stride,
             pads=_pads(layer.padding),
@@ -183,8 +189,8 @@ class _Graph:
         )
         if kept is not None:
             arrays = {"gamma": kept.gamma, "beta": kept.beta, "mean": kept.mean, "variance": kept.variance}
-            constants = [self._constant(f"{name}.batch_norm.{key}", float32(array)) for key, array in arrays.items()]
-            self._node("BatchNormalization", [f"{name}/convolved", *constants], sums, epsilon=kept.epsilon)
+            constants = [self._constant(name, f".batch_norm.{key}", float32(array)) for key, array in arrays.items()]
+            self._node("BatchNormalization", [self._name(name, "/convolved"), *constants], sums, epsilon=kept.epsilon)
         self._activate(name, layer.activation)
 
     def _pool(self, layer: Pool2d) -> None:
@@ -209,15 +215,15 @@ class _Graph:
         height, width, channels = layer.shape
         value = x
         if h * w > 1 and c > 1:
-            value = self._node("Transpose", [x], f"{name}/nhwc", perm=[0, 2, 3, 1])
+            value = self._node("Transpose", [x], self._name(name, "/nhwc"), perm=[0, 2, 3, 1])
         if name in self.vectors:
             self._node("Flatten", [value], name)
         elif height * width > 1 and channels > 1:
-            shape = self._constant(f"{name}.shape", np.array([0, height, width, channels], np.int64))
-            value = self._node("Reshape", [value, shape], f"{name}/reshaped")
+            shape = self._constant(name, ".shape", np.array([0, height, width, channels], np.int64))
+            value = self._node("Reshape", [value, shape], self._name(name, "/reshaped"))
             self._node("Transpose", [value], name, perm=[0, 3, 1, 2])
         else:
-            shape = self._constant(f"{name}.shape", np.array([0, channels, height, width], np.int64))
+            shape = self._constant(name, ".shape", np.array([0, channels, height, width], np.int64))
             self._node("Reshape", [value, shape], name)
 
     def _shuffle(self, layer: ChannelShuffle) -> None:
@@ -225,10 +231,10 @@ class _Graph:
         name, groups = layer.name, int(layer.groups)
         h, w, c = self.shapes[name]
         flat = name in self.vectors
-        matrix = self._integers(f"{name}.groups", [0, groups, c // groups, *([] if flat else [h * w])])
-        value = self._node("Reshape", [*self._alike(layer), matrix], f"{name}/groups")
-        value = self._node("Transpose", [value], f"{name}/swapped", perm=[0, 2, 1, *([] if flat else [3])])
-        self._node("Reshape", [value, self._integers(f"{name}.shape", [0, c, *([] if flat else [h, w])])], name)
+        matrix = self._integers(name, ".groups", [0, groups, c // groups, *([] if flat else [h * w])])
+        value = self._node("Reshape", [*self._alike(layer), matrix], self._name(name, "/groups"))
+        value = self._node("Transpose", [value], self._name(name, "/swapped"), perm=[0, 2, 1, *([] if flat else [3])])
+        self._node("Reshape", [value, self._integers(name, ".shape", [0, c, *([] if flat else [h, w])])], name)
 
     def _upsample(self, layer: Upsample) -> None:
         h, w, c = self.shapes[layer.inputs[0]]
@@ -236,10 +242,10 @@ class _Graph:
         how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         x = self._image(layer.inputs[0])
         if height % h == 0 and width % w == 0:
-            scales = self._constant(f"{layer.name}.scales", np.array([1, 1, height // h, width // w], np.float32))
+            scales = self._constant(layer.name, ".scales", np.array([1, 1, height // h, width // w], np.float32))
             self._node("Resize", [x, "", scales], layer.name, **how)
         elif isinstance(self.batch, int):
-            sizes = self._integers(f"{layer.name}.sizes", [self.batch, c, height, width])
+            sizes = self._integers(layer.name, ".sizes", [self.batch, c, height, width])
             self._node("Resize", [x, "", "", sizes], layer.name, **how)
         else:
             raise UnsupportedError(
@@ -249,7 +255,7 @@ class _Graph:
 
     def _before(self, name: str, activation: str) -> str:
         """What the value is called that the layer's activation reads."""
-        return name if activation == "none" else f"{name}/sum"
+        return name if activation == "none" else self._name(name, "/sum")
 
     def _activate(self, name: str, activation: str, x: str | None = None) -> None:
         """The nodes of an activation from ``x``, or what ``_before`` names, to ``name``."""
@@ -258,7 +264,7 @@ class _Graph:
             case "relu":
                 self._node("Relu", [value], name)
             case "relu6":
-                bounds = [self._constant(f"{name}.{key}", np.float32(b)) for key, b in (("low", 0), ("high", 6))]
+                bounds = [self._constant(name, f".{key}", np.float32(b)) for key, b in (("low", 0), ("high", 6))]
                 self._node("Clip", [value, *bounds], name)
             case "hard_swish":
                 self._node("HardSwish", [value], name)
@@ -267,27 +273,35 @@ class _Graph:
             case "sigmoid":
                 self._node("Sigmoid", [value], name)
             case "silu":
-                gate = self._node("Sigmoid", [value], f"{name}/gate")
+                gate = self._node("Sigmoid", [value], self._name(name, "/gate"))
                 self._node("Mul", [value, gate], name)
 
     def _image(self, x: str) -> str:
         """The value [n, c, h, w] of a layer whose own may be [n, c]."""
-        return self._node("Unsqueeze", [x, self._axes()], f"{x}/image") if x in self.vectors else x
+        return self._node("Unsqueeze", [x, self._axes()], self._name(x, "/image")) if x in self.vectors else x
 
     def _alike(self, layer: Layer) -> list[str]:
         """The inputs' values, all of the output's rank."""
         return [x if layer.name in self.vectors else self._image(x) for x in layer.inputs]
 
-    def _integers(self, name: str, values: Sequence[int]) -> str:
-        return self._constant(name, np.array(values, np.int64))
+    def _integers(self, layer: str, suffix: str, values: Sequence[int]) -> str:
+        return self._constant(layer, suffix, np.array(values, np.int64))
 
     def _flat(self, x: str) -> str:
-        return x if x in self.vectors else self._node("Flatten", [x], f"{x}/flat")
+        return x if x in self.vectors else self._node("Flatten", [x], self._name(x, "/flat"))
 
     def _axes(self) -> str:
-        return self._constant("axes", np.array([2, 3], np.int64))
+        return self._integers("", "axes", [2, 3])
 
-    def _constant(self, name: str, array: NDArray[Any] | np.float32) -> str:
+    def _name(self, layer: str, suffix: str) -> str:
+        """What belongs to a layer has its name and ``suffix``, or one alike where another layer is called so."""
+        key = layer, suffix
+        if key not in self.names:
+            self.names[key] = new_name(layer + suffix, self.taken)
+        return self.names[key]
+
+    def _constant(self, layer: str, suffix: str, array: NDArray[Any] | np.float32) -> str:
+        name = self._name(layer, suffix)
         if name not in {tensor.name for tensor in self.initializers}:
             self.initializers.append(self._onnx.numpy_helper.from_array(np.asarray(array), name))
         return name

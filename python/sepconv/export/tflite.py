@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import float32
+from sepconv.export.shared import check_batch
 from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.graph import (
     NO_PADDING,
@@ -41,6 +42,7 @@ from sepconv.graph import (
     outputs as final_outputs,
 )
 from sepconv.lowering import folded, vectors
+from sepconv.paths import write_files
 
 _SAME, _VALID = 0, 1
 _FUSED = {"none": 0, "relu": 1, "relu6": 3}
@@ -49,15 +51,16 @@ _UNARY = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH", "sigmoid
 
 def write_tflite(layers: Sequence[Layer], path: Path, batch: int | None = None) -> None:
     """Write :func:`to_tflite`'s bytes."""
-    path.write_bytes(to_tflite(layers, 1 if batch is None else batch))
+    write_files({path: to_tflite(layers, 1 if batch is None else batch)})
 
 
 def to_tflite(layers: Sequence[Layer], batch: int = 1) -> bytes:
     """A TFLite file for ``batch`` images, with BatchNorm folded. A result's tensor has its layer's name.
 
-    Raises ValueError for what is no network, UnsupportedError for what TFLite has no operator for, MissingExtraError
-    without the packages tflite and flatbuffers.
+    Raises ValueError for what is no network and no number of images, UnsupportedError for what TFLite has no operator
+    for, MissingExtraError without the packages tflite and flatbuffers.
     """
+    check_batch(batch)
     network = _Network(layers, batch)
     for layer in layers:
         network.add(layer)

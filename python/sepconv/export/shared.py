@@ -1,0 +1,21 @@
+"""What the writers of all formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sepconv.graph.base import MAX_ELEMENTS, are_integers
+
+
+def new_name(wanted: str, taken: set[str], spelled: Callable[[str], str] = str) -> str:
+    """``wanted``, as ``spelled`` writes it, or with underscores more where that is taken; it is taken from then on."""
+    while (name := spelled(wanted)) in taken:
+        wanted += "_"
+    taken.add(name)
+    return name
+
+
+def check_batch(batch: int) -> None:
+    """Raise ValueError for what is no number of images that a file can hold."""
+    if not are_integers((batch,), 1, minimum=1):
+        raise ValueError(f"batch was {batch!r}, must be a whole number from 1 to {MAX_ELEMENTS}")

@@ -1,0 +1,98 @@
+"""Files that the caller named, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError where :func:`write_files` could not write: to be told before the work rather than after it."""
+    path = Path(path)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        folder = path.resolve().parent  # of the file that a link leads to, where the path is one
+        if not folder.is_dir():
+            raise _error(errno.ENOENT, path) from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise _error(errno.EACCES, path) from None
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise _error(errno.EISDIR, path)
+    if not os.access(path, os.W_OK):
+        raise _error(errno.EACCES, path)
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write what belongs together; where a file cannot be written, all keep what they held.
+
+    Each goes into a temporary file beside its target, which takes the target's place, owner and permissions when all
+    are written; a link's target is replaced, not the link. Written directly are what is no regular file (``/dev/full``,
+    a pipe, which waits for its reader), what standard output goes to, and a file whose folder takes no new one.
+
+    Raises OSError with the path that was given.
+    """
+    for path in contents:
+        check_writable(path)
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            with _naming(path):
+                if _is_replaceable(path):
+                    temporaries[path] = path.resolve().with_name(f".sepconv-{os.urandom(8).hex()}")
+                    _write_temporary(temporaries[path], path, data)
+                else:
+                    path.write_bytes(data)
+        for path, temporary in temporaries.items():
+            with _naming(path):
+                temporary.replace(path.resolve())
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def is_standard_stream(found: os.stat_result) -> bool:
+    """Whether it is what standard input, output or error are open on."""
+    for descriptor in range(3):
+        with contextlib.suppress(OSError):  # closed
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
+
+
+def _is_replaceable(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return True
+    regular = stat.S_ISREG(found.st_mode) and not is_standard_stream(found)
+    return regular and os.access(path.resolve().parent, os.W_OK | os.X_OK)
+
+
+def _write_temporary(temporary: Path, path: Path, data: bytes) -> None:
+    """With the permissions of what ``path`` is now; of a new file, where it is none."""
+    with temporary.open("xb") as file:
+        if path.exists() and hasattr(os, "fchown"):  # not on Windows
+            found = path.stat()
+            with contextlib.suppress(PermissionError):  # another user's file becomes ours
+                os.fchown(file.fileno(), found.st_uid, found.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of a file's content have no name, those of a temporary file one that nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        raise _error(error.errno or errno.EIO, path) from error
+
+
+def _error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))

@@ -1,0 +1,192 @@
+"""Command lines that cannot be obeyed: one line that says why, and every file as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_paths import names
+
+pytest.importorskip("sepconv._core", reason="needs the built engine")
+
+import sepconv
+from sepconv import cli
+from sepconv.bench import method, peaks
+from sepconv.export import export_model, to_onnx, to_tflite
+from sepconv.models.catalog import named_layers
+
+SMALL = "mobilenet_v1_0.25_32"
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> str:
+    image = pytest.importorskip("PIL.Image", reason="needs pillow (extra demo)")
+    pytest.importorskip("matplotlib", reason="needs matplotlib (extra demo)")
+    path = tmp_path / "photo.png"
+    image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong must be told before anything is measured."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("measured before the arguments were checked")
+
+    monkeypatch.setattr(method, "compare", fail)
+    monkeypatch.setattr(peaks, "measure", fail)
+    monkeypatch.setattr(cli.engine, "open_model", fail)
+
+
+def error(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    assert cli.main([str(arg) for arg in args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("sepconv: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.tflite", "a.param"])
+@pytest.mark.usefixtures("small_files")
+def test_export_keeps_the_old_file_where_writing_fails(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx" if name == "a.onnx" else "tflite")
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    message = error(capsys, "export", SMALL, path)
+    failed = path.with_suffix(".bin") if name == "a.param" else path
+    assert message == f"sepconv: {failed}: File too large\n"
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == [name]
+
+
+def test_export_writes_both_files_of_ncnn_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.bin").mkdir()
+    (tmp_path / "p.param").write_bytes(b"old")
+    assert "p.bin: Is a directory" in error(capsys, "export", SMALL, tmp_path / "p.param")
+    assert (tmp_path / "p.param").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("command", [("bench",), ("bench", "--sweep"), ("profile", SMALL), ("classify",)])
+@pytest.mark.usefixtures("nothing_runs")
+def test_pictures_that_cannot_be_written_are_known_before_the_work(
+    command: tuple[str, ...], photograph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = "--plot"
+    if command == ("classify",):
+        command, option = ("classify", photograph), "--save"
+    for path in (tmp_path / "result", f"{tmp_path}/", "/dev/full", "", "x.foo"):
+        argument = option.removeprefix("--")
+        assert f"{argument} is {str(path)!r}, must end in one of ." in error(capsys, *command, option, path)
+    assert "a.png: No such file or directory" in error(capsys, *command, option, tmp_path / "none" / "a.png")
+    assert names(tmp_path) == ["photo.png"]
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_picture_that_needs_latex(
+    photograph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "x.pgf"
+    path.write_bytes(b"old")
+    message = error(capsys, "classify", photograph, "--save", path)
+    assert f"save is {str(path)!r}, which matplotlib cannot draw here: 'xelatex' not found" in message
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_json_that_cannot_be_written_is_known_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none" / "x.json"
+    assert error(capsys, "bench", "--json", path) == f"sepconv: {path}: No such file or directory\n"
+    assert "Is a directory" in error(capsys, "bench", "--json", tmp_path)
+
+
+def test_what_was_measured_is_shown_where_the_file_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    op = ("--op", "pointwise", "--shape", "4,4,8")
+    quick = ("--rounds", "1", "--burst", "1", "--contenders", "numpy")
+    assert cli.main(["bench", *op, *quick, "--json", "/dev/full"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "sepconv: /dev/full: No space left on device\n"
+    assert "pointwise 4x4x8" in captured.out
+
+
+def test_batches_beyond_a_file_and_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("tflite")
+    for name, batch in (("a.tflite", 3_000_000_000), ("a.onnx", 1 << 63)):
+        expected = f"batch was {batch}, must be a whole number from 1 to 2147483647"
+        assert expected in error(capsys, "export", SMALL, tmp_path / name, "--batch", str(batch))
+    found = named_layers(SMALL)
+    assert found is not None
+    for wrong in (0, True, 1.5):
+        for writer in (to_onnx, to_tflite):
+            with pytest.raises(ValueError, match=f"batch was {wrong}, must be a whole number from 1"):
+                writer(found[1], wrong)  # type: ignore[arg-type]
+    for command in ("bench", "profile"):
+        message = error(capsys, command, SMALL, "--batch", str(10**9))
+        assert f"batch is {10**9}, with which the input of {SMALL} takes 12288.0 GB, must take at most the" in message
+    for size in (("--shape", "8,8,1000000000"), ("--shape", "8,8,8", "--kernel", "99999999999")):
+        message = error(capsys, "bench", "--op", "conv", *size)
+        assert "shape is (8, 8, " in message
+        assert "must give a weight of at most 2147483647 elements" in message
+
+
+def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        np.empty((1 << 60,), np.uint8)
+
+    monkeypatch.setattr(cli.engine, "num_threads", fail)
+    assert cli.main(["info"]) == 2
+    assert capsys.readouterr().err.startswith("sepconv: not enough memory: Unable to allocate")
+
+
+def test_a_network_of_two_results_is_no_classifier(
+    photograph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tflite")
+    layers: Any = sepconv.models.ssdlite_layers(alpha=0.25, resolution=96, classes=5)
+    export_model(layers, tmp_path / "ssd.tflite")
+    message = error(capsys, "classify", photograph, "--model", tmp_path / "ssd.tflite")
+    assert "model ssd gives 12 results, must give one" in message
+
+
+@pytest.mark.parametrize("command", ["export", "classify"])
+def test_weights_of_truth_values(
+    command: str, photograph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bool.npz"
+    arrays: dict[str, Any] = {"stem.weight": np.zeros((3, 3, 3, 32), bool)}
+    np.savez(path, **arrays)
+    wanted = ("mobilenet_v1", tmp_path / "a.param") if command == "export" else (photograph, "--model", "mobilenet_v1")
+    message = error(capsys, command, *wanted, "--weights", path)
+    assert f"--weights is {str(path)!r}: weights['stem.weight'] was of dtype bool" in message
+
+
+@pytest.mark.usefixtures("photograph")
+def test_a_photograph_that_is_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert error(capsys, "classify", tmp_path / "pipe") == f"sepconv: {tmp_path / 'pipe'} is not a regular file\n"
+
+
+def test_a_photograph_through_standard_input(photograph: str) -> None:
+    data = Path(photograph).read_bytes()
+    code = "import sys; from sepconv import images; print(images.load_image('/dev/stdin').shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, input=data)
+    assert done.stdout == b"(9, 9, 3)\n", done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    command = ["sh", "-c", f'exec "$0" -m sepconv info {closed}', sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

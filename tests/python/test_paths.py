@@ -1,0 +1,99 @@
+"""Files that the caller named: whole or as they were, wherever the path leads."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from sepconv.paths import check_writable, write_files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_cannot_be_written_whole_leaves_all_as_it_was(tmp_path: Path, small_files: int) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"old")
+    with pytest.raises(OSError, match=r"File too large: .*second'"):
+        write_files({first: b"new", second: bytes(small_files + 1)})
+    assert first.read_bytes() == b"old"
+    assert names(tmp_path) == ["first"]
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    folder, missing, inside = tmp_path / "folder", tmp_path / "none" / "a", first / "a"
+    loop, dangling = tmp_path / "loop", tmp_path / "dangling"
+    folder.mkdir()
+    loop.symlink_to(loop)
+    dangling.symlink_to(missing)
+    first.write_bytes(b"old")
+    for path, message in (
+        (folder, "Is a directory"),
+        (missing, "No such file"),
+        (inside, "Not a directory"),
+        (loop, "Too many levels"),
+        (dangling, "No such file"),
+    ):
+        with pytest.raises(OSError, match=f"{message}.*: '{path}'"):
+            check_writable(path)
+        with pytest.raises(OSError, match=f"{message}.*: '{path}'"):
+            write_files({first: b"new", path: b"new"})
+        assert first.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    with pytest.raises(PermissionError, match=r"'.*/a'"):
+        write_files({path: b"new"})
+    path.chmod(0o644)
+    tmp_path.chmod(0o555)  # no new file beside it, so that it is written as it stands
+    write_files({path: b"new"})
+    with pytest.raises(PermissionError, match=r"'.*/b'"):
+        check_writable(tmp_path / "b")
+    tmp_path.chmod(0o755)
+    assert path.read_bytes() == b"new"
+
+
+def test_permissions_are_those_of_a_plain_open(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.touch()
+    old.chmod(0o604)
+    before = os.umask(0o027)
+    try:
+        write_files({new: b"1", old: b"2"})
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (new, old)] == [0o640, 0o604]
+
+
+def test_a_links_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link, target = tmp_path / "link", tmp_path / "folder" / "target"
+    link.symlink_to(target)
+    for content in (b"made", b"replaced"):
+        write_files({link: content})
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    assert names(tmp_path / "folder") == ["target"]
+
+
+def test_what_is_no_regular_file_is_written_directly(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_files({pipe: b"through"})
+    reader.join()
+    assert read == [b"through"]
+    assert names(tmp_path) == ["pipe"]
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_files({Path("/dev/full"): b"x"})
