@@ -49,15 +49,10 @@ Fusion to_fusion(const std::string& name) {
 
 void add_plan(py::module_& module) {
   using py::arg;
-  py::class_<OperatorInfo>(module, "OperatorInfo")
-      .def_readonly("step", &OperatorInfo::step)
-      .def_readonly("layer", &OperatorInfo::layer)
-      .def_readonly("fused", &OperatorInfo::fused)
-      .def_readonly("kernel", &OperatorInfo::kernel)
-      .def_property_readonly("input_shape", [](const OperatorInfo& o) { return from_shape(o.in); })
-      .def_property_readonly("output_shape", [](const OperatorInfo& o) { return from_shape(o.out); })
-      .def_readonly("macs", &OperatorInfo::macs)
-      .def_readonly("weight_bytes", &OperatorInfo::weight_bytes);
+  // Tuples: where there is no memory left to note an object of a class, pybind11 frees it without destroying it.
+  const py::object namedtuple = py::module_::import("collections").attr("namedtuple");
+  module.attr("OperatorInfo") = namedtuple(
+      "OperatorInfo", "step layer fused kernel input_shape output_shape macs weight_bytes", arg("module") = "sepconv._core");
 
   py::class_<Plan>(module, "Plan")
       .def("__init__", constructor(+[](const Graph& graph, const std::string& fusion) {
@@ -73,7 +68,16 @@ void add_plan(py::module_& module) {
              return py::make_tuple(std::move(outputs), std::move(seconds));
            },
            arg("inputs"), arg("threads"))
-      .def("describe", &Plan::describe)
+      .def("describe",
+           [](const Plan& plan) {
+             const py::object make = py::module_::import("sepconv._core").attr("OperatorInfo");
+             py::list result;
+             for (const OperatorInfo& op : plan.describe()) {
+               result.append(make(op.step, op.layer, op.fused, op.kernel, from_shape(op.in), from_shape(op.out), op.macs,
+                                  op.weight_bytes));
+             }
+             return result;
+           })
       .def_property_readonly("arena_bytes", &Plan::arena_bytes)
       .def_property_readonly("weight_bytes", &Plan::weight_bytes)
       .def_property_readonly("steps", &Plan::steps);
