@@ -78,8 +78,24 @@ void run(const EagerBlock& block, const ConstPixels& in, const ConstPixels& adde
   if (!finished) throw py::error_already_set();
 }
 
-// The result as a new array, in memory as x is; None where x is not what can be read in place.
-py::object call(const EagerBlock& block, const py::handle& x, bool channels_first, int threads) {
+// Whether equal arguments are of the same types, in tuples too: 1, True and 1.0 are equal, and one of them is a size.
+bool same_types(const py::handle& a, const py::handle& b) {
+  if (a.is(b)) return true;
+  if (Py_TYPE(a.ptr()) != Py_TYPE(b.ptr())) return false;
+  if (!PyTuple_Check(a.ptr())) return true;
+  const py::ssize_t size = PyTuple_GET_SIZE(a.ptr());
+  if (size != PyTuple_GET_SIZE(b.ptr())) return false;
+  for (py::ssize_t i = 0; i < size; ++i) {
+    if (!same_types(PyTuple_GET_ITEM(a.ptr(), i), PyTuple_GET_ITEM(b.ptr(), i))) return false;
+  }
+  return true;
+}
+
+// The result as a new array, in memory as x is; None where x is not what can be read in place, or the call's key equals
+// the one that was checked but is not of its types.
+py::object call(const EagerBlock& block, const py::handle& x, bool channels_first, int threads, const py::handle& key,
+                const py::handle& checked) {
+  if (!same_types(key, checked)) return py::none();
   ConstPixels in;
   py::ssize_t images = -1;
   if (!view(x, block.in(), channels_first, &in, &images)) return py::none();
@@ -117,6 +133,8 @@ void add_eager(py::module_& module) {
       .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"),
            arg("pixels") = 0, arg("isa") = py::none());
 
+  module.def("same_types", &same_types, arg("a"), arg("b"));
+
   py::class_<EagerBlock>(module, "Block")
       .def("__init__", constructor(+[](const std::array<int, 3>& shape, const std::vector<StageTuple>& stages,
                                        const std::optional<std::string>& isa) {
@@ -128,7 +146,7 @@ void add_eager(py::module_& module) {
              return std::make_unique<EagerBlock>(to_shape(shape), specs, isa ? kernels(*isa) : kernels());
            }),
            NewStyle(), arg("shape"), arg("stages"), arg("isa") = py::none())
-      .def("call", &call, arg("x"), arg("channels_first"), arg("threads"))
+      .def("call", &call, arg("x"), arg("channels_first"), arg("threads"), arg("key"), arg("checked"))
       .def("call_into", &call_into, arg("x"), arg("addend"), arg("out"), arg("threads"))
       .def_property_readonly("kernels", &EagerBlock::kernels);
 }

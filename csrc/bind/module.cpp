@@ -2,12 +2,29 @@
 #include "cpu/features.h"
 #include "runtime/thread_pool.h"
 
+namespace {
+
+namespace py = pybind11;
+
+// An unusable SEPCONV_ISA is an error of the import. Its octets may be no UTF-8, which Python's messages are.
+void choose_isa() {
+  try {
+    sepconv::kernels();
+  } catch (const std::runtime_error& error) {
+    const std::string text = error.what();
+    PyObject* const shown = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace");
+    if (shown == nullptr) throw py::error_already_set();
+    throw py::import_error(py::reinterpret_steal<py::str>(shown).cast<std::string>());
+  }
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_core, module) {
-  namespace py = pybind11;
   using namespace sepconv;
   module.doc() = "The C++ core of sepconv. Its names are not a public interface.";
   module.attr("__version__") = SEPCONV_VERSION;
-  kernels();  // an unusable SEPCONV_ISA is an error of the import
+  choose_isa();
 
   module.def("isa", [] { return std::string(kernels().isa); });
   module.def("supported_isas", &supported_isas);

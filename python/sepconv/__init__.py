@@ -16,11 +16,11 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import io, models, onnx, torch
-    from ._core import isa, num_threads, set_num_threads, supported_isas
-    from .cost import Cost, cost
+    from ._core import isa, num_threads, supported_isas
     from .errors import ModelFormatError, SepconvError, UnsupportedError
     from .io import load
     from .model import Model
+    from .network_cost import Cost, cost
     from .onnx.session import InferenceSession, IOBinding
     from .onnx.session_types import (
         ExecutionMode,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         prepare,
         separable_conv2d,
     )
+    from .threads import set_num_threads
 
 __all__ = [
     "Cost",
@@ -88,11 +89,12 @@ __all__ = [
     "torch",
 ]
 
-# Where each name comes from. Loaded on first use, so that `import sepconv` costs next to nothing.
+# Where each name comes from. Loaded on first use, so that `import sepconv` costs next to nothing. No module may have
+# the name of one of these: imported, it would take its place.
 _HOMES = {
     "conv2d": ".ops",
-    "Cost": ".cost",
-    "cost": ".cost",
+    "Cost": ".network_cost",
+    "cost": ".network_cost",
     "depthwise_conv2d": ".ops",
     "ExecutionMode": ".onnx.session_types",
     "get_all_providers": ".onnx.session_types",
@@ -120,7 +122,7 @@ _HOMES = {
     "SepconvError": ".errors",
     "SessionOptions": ".onnx.session_types",
     "set_default_logger_severity": ".onnx.session_types",
-    "set_num_threads": "._core",
+    "set_num_threads": ".threads",
     "supported_isas": "._core",
     "UnsupportedError": ".errors",
 }

@@ -30,6 +30,7 @@ from .graph import (
     Upsample,
     WeightedLayer,
 )
+from .graph.base import reject_masked
 from .mapping import release_pages
 
 FLOAT_BYTES = 4
@@ -64,6 +65,7 @@ def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | No
 
 
 def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
+    reject_masked(f"layer {layer.name!r}: {argument}", array)
     values = np.asarray(array)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")

@@ -138,6 +138,12 @@ def convention(name: str) -> Convention:
         raise ValueError(f"convention is {name!r}, must be one of {', '.join(CONVENTIONS)}") from None
 
 
+def check_convention(value: Any) -> None:
+    """TypeError unless it is a record or None."""
+    if value is not None and not isinstance(value, Convention):
+        raise TypeError(f"convention was {value!r}, must be a sepconv.conventions.Convention or None")
+
+
 def guess(input_dtype: str, outputs: int) -> Convention:
     """The likeliest convention of a network whose file has none: by its input's dtype and its number of outputs."""
     base = SLIM if input_dtype == "float32" else TFLITE_QUANT

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .cost import cost
 from .models.efficientnet_lite import efficientnet_lite0_layers
 from .models.mobilenet_v1 import Variant, mobilenet_v1_layers
 from .models.mobilenet_v2 import mobilenet_v2_layers
+from .network_cost import cost
 from .table import format_table
 
 ALPHAS = (1.0, 0.75, 0.5, 0.25)

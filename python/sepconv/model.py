@@ -12,18 +12,15 @@ from numpy.typing import NDArray
 
 from . import _core, graph
 from .compile import Float32, compile_graph
-from .cost import Cost, cost
-from .graph import (
-    Input,
-    Layer,
-    Shape,
-    infer_shapes,
-)
+from .conventions import Convention, check_convention
+from .graph import Input, Layer, Shape, infer_shapes, output_names
+from .graph.base import reject_masked
 from .lowering import vectors
+from .network_cost import Cost, cost
 from .table import format_shape, format_table
+from .threads import thread_count as thread_count
 
 if TYPE_CHECKING:
-    from .conventions import Convention
     from .verify import Verification
 
 
@@ -54,7 +51,7 @@ class Model:
 
     Raises:
         ValueError: the layers are inconsistent, or ``outputs`` names none of them.
-        TypeError: weights are not real numbers.
+        TypeError: weights are not real numbers, or another argument is of another kind.
         MemoryError: weights do not fit.
     """
 
@@ -67,12 +64,16 @@ class Model:
         outputs: Sequence[str] | None = None,
         fusion: str = "automatic",
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name was {name!r}, must be a string")
+        check_convention(convention)
         self.name = name
         self.convention = convention
         self.layers: tuple[Layer, ...] = tuple(layers)
         self._shapes = infer_shapes(self.layers)
         self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
-        names = graph.outputs(self.layers) if outputs is None else tuple(outputs)
+        chosen = output_names(outputs)
+        names = graph.outputs(self.layers) if chosen is None else chosen
         for output in names:
             if output not in self._shapes:
                 example = self.layers[-1].name
@@ -163,20 +164,12 @@ def _port(name: str, shape: Shape, dtype: str, flat: bool) -> Port:
     return Port(name, (None, shape[2]) if flat else (None, *shape), dtype)
 
 
-def thread_count(threads: int | None) -> int:
-    if threads is None:
-        return _core.num_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-        raise TypeError(f"threads was {threads!r}, must be an int or None")
-    if not 1 <= threads <= _core.MAX_THREADS:
-        raise ValueError(f"threads was {threads}, must be between 1 and {_core.MAX_THREADS}")
-    return int(threads)
-
-
 def _checked(x: NDArray[Any], layer: Input) -> Float32:
     """The input as contiguous float32, or TypeError, ValueError."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"input {layer.name!r} was a {type(x).__name__}, must be a numpy array")
+    if type(x) is not np.ndarray:
+        reject_masked(f"input {layer.name!r}", x)
     real = x.dtype == FLOAT32
     if not real and x.dtype != np.dtype(layer.dtype):
         accepted = "float32" if layer.dtype == "float32" else f"float32 or {layer.dtype}"

@@ -15,12 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from test_export import NETWORKS
 
-from sepconv import graph
+from sepconv import cost, graph
 from sepconv.bench import contenders, method, networks, report, statistics, sweep
 from sepconv.bench.contenders import Contender
 from sepconv.bench.numpy_network import run_network
 from sepconv.bench.processes import Worker, WorkerError
-from sepconv.cost import cost
 from sepconv.lowering import folded_layers
 from sepconv.models import mobilenet_v1_layers
 

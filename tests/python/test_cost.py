@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sepconv.cost import cost
+from sepconv import cost
 from sepconv.cost_tables import PAPER_NETWORKS, PAPER_SHARES, format_cost_tables
 from sepconv.graph import Input, Layer
 from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers

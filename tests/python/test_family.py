@@ -6,15 +6,15 @@ than the multiply-adds of convolutions and fully connected layers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sepconv import models
+from sepconv import cost, models
 from sepconv.conventions import TIMM
-from sepconv.cost import cost
 from sepconv.graph import Activation, ChannelShuffle, Concat, Convolution, Layer, Mul, Upsample, infer_shapes, outputs
 from sepconv.models import (
     efficientnet_lite_layers,
@@ -202,6 +202,9 @@ def test_own_names_come_back(build: Callable[..., list[Layer]]) -> None:
     assert all(np.array_equal(np.asarray(ours[name]), np.asarray(theirs[name])) for name in ours)
 
 
+NO_BUILDERS = ("DownloadError", "load_pretrained", "named_weights", "pretrained_names")
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -221,6 +224,37 @@ def test_own_names_come_back(build: Callable[..., list[Layer]]) -> None:
 def test_rejects_arguments(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What each builder must refuse, naming the argument.
+WRONG: dict[str, tuple[Any, ...]] = {
+    "alpha": ("1", True, 10**400, 1e300, None, 1j, np.ones(2), [1]),
+    "rho": ("1", True, 10**400, 1e300, [1]),
+    "batch_norm_epsilon": ("1", True, 10**400, [1]),
+    "resolution": ("1", True, 10**30, np.ones(2), [1]),
+    "classes": ("1", True, 10**30, None, [1]),
+    "channels": ("1", True, 10**30, 1.5, None, [1]),
+    "seed": ("1", True, 1.5, None, [1]),
+    "padding": (5, np.array("same"), ["same"]),
+    "backbone": (5, np.array("mobilenet_v1"), [1]),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in models.__all__ if name not in NO_BUILDERS])
+def test_every_builder_names_what_it_refuses(name: str) -> None:
+    build = getattr(models, name)
+    known = set(inspect.signature(build).parameters)
+    known |= {"padding", "batch_norm_epsilon"} if "options" in known else set()
+    first: dict[str, Any] = {"size": "small"} if "size" in known else {}
+    first |= {"variant": 0} if name == "efficientnet_lite_layers" else {}
+    for argument in known & set(WRONG):
+        for value in WRONG[argument]:
+            with pytest.raises((ValueError, TypeError), match=f"{argument} was "):
+                build(**first, **{argument: value})
+    for argument, value in (("size", 5), ("size", np.array("small")), ("variant", True), ("variant", [1])):
+        if argument in known:
+            with pytest.raises(ValueError, match=f"{argument} was "):
+                build(**{argument: value})
 
 
 def test_rejects_unknown_keywords() -> None:

@@ -128,6 +128,8 @@ def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
         (changed(CONV, batch_norm=batch_norm(6, mean=ShapeOnly(5))), "batch_norm.mean shape"),
         (changed(CONV, batch_norm=batch_norm(6, epsilon=float("nan"))), "batch_norm.epsilon"),
         (changed(CONV, batch_norm=batch_norm(6, epsilon=-1e-3)), "batch_norm.epsilon"),
+        (changed(CONV, batch_norm=batch_norm(6, epsilon="a")), "batch_norm.epsilon was 'a'"),
+        (changed(CONV, batch_norm=5), "batch_norm was 5, must be a BatchNorm or None"),
         (changed(CONV, inputs=("x", "x")), "number of inputs was 2, must be 1"),
         (changed(CONV, inputs=()), "number of inputs was 0"),
         (changed(DEPTHWISE, weight=ShapeOnly(3, 3, 1, 4)), "weight shape"),
@@ -162,11 +164,17 @@ def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
         (Input(name="y", shape=(0, 1, 1)), "output shape"),
         (Input(name="y", shape=(1, 1, 1), dtype="float16"), "dtype was 'float16'"),
         (Input(name="y", shape=(1, 1, 1), dtype="uint8", scale=0.0), "scale"),
+        (Input(name="y", shape=(1, 1, 1), scale="a"), "scale was 'a'"),  # type: ignore[arg-type]
+        (Input(name="y", shape=(1, 1, 1), scale=10**400), "scale was 1000"),
+        (Input(name="y", shape=(1, 1, 1), zero_point="a"), "zero_point was 'a'"),  # type: ignore[arg-type]
         (changed(CONV, name="x"), "name was 'x', must be unlike"),
         (changed(CONV, name=""), "name was ''"),
         (changed(CONV, inputs=("y",)), r"inputs was \('y',\), must be names of earlier layers"),
         (changed(CONV, inputs=("conv",)), "earlier layers"),
         (changed(CONV, inputs="x"), "inputs was 'x', must be a tuple"),
+        (changed(CONV, inputs=[["x"]]), r"inputs was \[\['x'\]\], must be a tuple"),
+        (changed(CONV, inputs=5), "inputs was 5, must be a tuple"),
+        (changed(CONV, activation=np.array("relu")), "activation was array"),
     ],
 )
 def test_rejects(layer: Layer, argument: str) -> None:

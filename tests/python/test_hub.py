@@ -162,6 +162,8 @@ def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
         load_pretrained(NAME, cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"name was 'resnet50', must be one of .*mobilenet_v1_100\.ra4"):
         load_pretrained("resnet50")
+    with pytest.raises(ValueError, match=r"name was \['mnasnet'\], must be one of"):
+        load_pretrained(["mnasnet"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,11 @@ def test_import_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ("import sepconv.graph", "import sepconv.io, sepconv.cost", "from sepconv.models import mobilenet_v1_layers"),
+    (
+        "import sepconv.graph",
+        "import sepconv.io, sepconv.network_cost",
+        "from sepconv.models import mobilenet_v1_layers",
+    ),
 )
 def test_files_and_layer_lists_need_no_core(code: str) -> None:
     loaded = modules_after(code)
@@ -75,6 +79,26 @@ def test_every_public_name_exists() -> None:
     assert sepconv.__version__ == _core.__version__
 
 
+def test_public_names_survive_the_import_of_every_module() -> None:
+    """A module of the package with the name of a public object would take its place."""
+    result = run(
+        "import importlib, pkgutil, sys, types, sepconv\n"
+        "for module in pkgutil.walk_packages(sepconv.__path__, 'sepconv.', onerror=lambda name: None):\n"
+        "    try:\n"
+        "        if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "    except ImportError: pass\n"  # of an optional package
+        "for name, home in sepconv._HOMES.items():\n"
+        "    right = getattr(importlib.import_module(home, 'sepconv'), name)\n"
+        "    assert getattr(sepconv, name) is right and not isinstance(right, types.ModuleType), name\n"
+        "for name in set(sepconv.__all__) - set(sepconv._HOMES) - {'__version__'}:\n"
+        "    module = sys.modules.get(f'sepconv.{name}')\n"
+        "    assert module is None or getattr(sepconv, name) is module, name\n"
+        "print(sepconv.cost(sepconv.models.mobilenet_v1(0.25, 32, 10).layers).macs)"
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 0
+
+
 # --- The instruction set
 
 
@@ -103,16 +127,16 @@ def test_unforced_the_best_isa_runs() -> None:
         assert supported == _core.supported_isas()
 
 
-@pytest.mark.parametrize("isa", ("avx3", "AVX2", " avx2", "avx2,avx512", "sse"))
+@pytest.mark.parametrize("isa", ("avx3", "AVX2", " avx2", "avx2,avx512", "sse", "\udcff"))
 def test_an_unknown_isa_is_an_error_that_names_it(isa: str) -> None:
     result = run("import sepconv; sepconv.isa()", isa)
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
-    assert isa in message
+    assert isa.replace("\udcff", r"\xff") in message  # an octet that is no UTF-8
     assert "SEPCONV_ISA" in message
     assert all(name in message for name in _core.supported_isas())
     # Nothing else minds: reading files and layer lists need no core.
-    assert run("import sepconv, sepconv.io, sepconv.cost", isa).returncode == 0
+    assert run("import sepconv, sepconv.io, sepconv.network_cost", isa).returncode == 0
 
 
 def test_a_graph_for_an_unknown_isa() -> None:

@@ -70,6 +70,7 @@ def small() -> Model:
         (np.zeros((1, 5, 6, 3), object), TypeError, "had dtype object"),
         (np.zeros((1, 5, 6, 3), np.dtype(np.float32).newbyteorder()), TypeError, "had dtype [<>]f4"),
         (normal(1, 5, 6, 3).tolist(), TypeError, "input 'image' was a list, must be a numpy array"),
+        (np.ma.masked_array(normal(1, 5, 6, 3)), TypeError, "input 'image' was a masked array, must be one without"),
         (None, TypeError, "was a NoneType"),
         ("photo.jpg", TypeError, "was a str"),
         (np.float32(1), TypeError, "was a float32"),
@@ -248,6 +249,14 @@ def test_rejects_outputs() -> None:
         Model(small_layers(), name="small", outputs=["nowhere"])
     with pytest.raises(ValueError, match="outputs is empty, must name at least one layer of small"):
         Model(small_layers(), name="small", outputs=[])
+    outputs: Any
+    for outputs in (5, "logits", [["logits"]]):
+        with pytest.raises(TypeError, match=r"outputs was .*, must be a sequence of names or None"):
+            Model(small_layers(), name="small", outputs=outputs)
+    with pytest.raises(TypeError, match="convention was 5, must be a"):
+        Model(small_layers(), name="small", convention=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name was 5, must be a string"):
+        Model(small_layers(), name=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fusion is 'maybe', must be one of automatic, always, never"):
         Model(small_layers(), name="small", fusion="maybe")
 

@@ -114,12 +114,13 @@ def test_rho_is_another_name_for_resolution() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"alpha": 0}, "alpha was 0, must be positive"),
+        ({"alpha": 0}, "alpha was 0, must be a positive number of at most 1000"),
         ({"alpha": float("nan")}, "alpha was nan"),
         ({"alpha": 0.01}, "alpha was 0.01, must leave at least 1 of 32 channels"),
         ({"resolution": 31}, "resolution was 31, must be an integer of at least 32"),
         ({"resolution": 224.0}, "resolution was 224.0"),
         ({"rho": -1.0}, "rho was -1.0"),
+        ({"rho": 1e300}, "rho was 1e"),
         ({"rho": 0.1}, "resolution was 22, must be"),
         ({"classes": 0}, "classes was 0"),
         ({"seed": -1}, "seed was -1"),
@@ -141,6 +142,8 @@ def test_rejects_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_rejects_other_types_of_weights() -> None:
     with pytest.raises(TypeError, match="weights was int, must be None, a path or a mapping"):
         mobilenet_v1_layers(weights=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weights held the name 1, must have names that are strings"):
+        mobilenet_v1_layers(weights={1: 2})  # type: ignore[dict-item]
     arrays = {**named_weights(mobilenet_v1_layers(0.25)), "stem.weight": np.array("text")}
     with pytest.raises(TypeError, match=r"weights\['stem.weight'\] was of dtype <U4"):
         mobilenet_v1_layers(0.25, weights=arrays)

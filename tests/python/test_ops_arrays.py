@@ -94,6 +94,11 @@ def test_out_may_be_an_input() -> None:
     assert np.array_equal(residual, want)
 
 
+def test_an_empty_batch_goes_where_it_is_told_to() -> None:
+    out = np.empty((0, *WANT.shape[1:]), np.float32)
+    assert sepconv.depthwise_conv2d(X[:0], WEIGHT, padding=1, out=out) is out
+
+
 def test_inputs_are_never_written_to() -> None:
     x, weight, bias = X.copy(), WEIGHT.copy(), np.ones(5, np.float32)
     for operand in (x, weight, bias):
@@ -160,6 +165,8 @@ READ_ONLY.flags.writeable = False
         ({"padding": 2**20, "stride": 1}, ValueError, "the result is 20971"),
         ({"activation": "gelu"}, ValueError, "activation was 'gelu'"),
         ({"layout": "CHWN"}, ValueError, "layout was 'CHWN'"),
+        ({"layout": np.array("NHWC")}, ValueError, r"layout was array\('NHWC'"),
+        ({"activation": np.array("relu")}, ValueError, r"activation was array\('relu'"),
         ({"threads": 0}, ValueError, "threads was 0"),
         ({"threads": 1.5}, TypeError, "threads was 1.5"),
         ({"out": np.zeros((1, 4, 5, 5), np.float32)}, ValueError, "out had shape"),
@@ -177,6 +184,28 @@ def test_bad_arguments_are_named(changed: dict[str, Any], error: type[Exception]
         call(**changed)
 
 
+@pytest.mark.parametrize("argument", ["stride", "padding", "dilation"])
+def test_a_good_call_makes_no_bad_one_good(argument: str) -> None:
+    """1 == True == 1.0, in the keys of what was checked before."""
+    depthwise = sepconv.prepare(WEIGHT, "depthwise")
+    pointwise = sepconv.prepare(np.ones((1, 1, 5, 4), "f"), "pointwise")
+    good: list[Any] = [1, (1, 1), *([((1, 1), (1, 1))] if argument == "padding" else [])]
+    bad: list[Any] = [True, 1.0, np.True_, (1, True), (1.0, 1), ((1, 1), (True, 1)), ((1, 1), (1, 1.0))]
+    for weight in (WEIGHT, depthwise):
+        want = [call(weight=weight, **{argument: value}) for value in good]
+        for value in bad:
+            with pytest.raises(TypeError, match=f"{argument} was "):
+                call(weight=weight, **{argument: value})
+        for value, result in zip(good, want, strict=True):
+            again = call(weight=weight, **{argument: np.int64(1) if value == 1 else value})
+            assert np.array_equal(again, result)
+    for value in good:
+        sepconv.separable_conv2d(X, depthwise, pointwise, **{argument: value})
+    for value in bad:
+        with pytest.raises(TypeError, match=f"{argument} was "):
+            sepconv.separable_conv2d(X, depthwise, pointwise, **{argument: value})
+
+
 def test_bad_arguments_of_the_others_are_named() -> None:
     matrix = np.ones((1, 1, 5, 4), np.float32)
     with pytest.raises(ValueError, match="window of 3x3"):
@@ -189,9 +218,15 @@ def test_bad_arguments_of_the_others_are_named() -> None:
         sepconv.separable_conv2d(X, np.ones((3, 3, 5, 2), np.float32), matrix)
     with pytest.raises(ValueError, match="groups was 3"):
         sepconv.conv2d(X, np.ones((3, 3, 5, 4), np.float32), groups=3)
+    for groups in (True, 1.0):
+        for dense in (WEIGHT, sepconv.prepare(WEIGHT, "conv")):
+            with pytest.raises(TypeError, match=f"groups was {groups}, must be an int"):
+                sepconv.conv2d(X, dense, groups=groups)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expand_bias was given without"):
         sepconv.inverted_residual(X, None, WEIGHT, matrix, np.ones(5, np.float32))
     with pytest.raises(ValueError, match="kind was 'dense'"):
         sepconv.prepare(WEIGHT, "dense")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"kind was array\('conv'"):
+        sepconv.prepare(WEIGHT, np.array("conv"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="layout was 'HWIO'"):
         sepconv.prepare(WEIGHT, "conv", layout="HWIO")  # type: ignore[arg-type]

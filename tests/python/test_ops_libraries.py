@@ -104,6 +104,31 @@ def test_torch_without_gradients(torch: Any) -> None:
     assert np.array_equal(call(negated.resolve_neg()), WANT)
 
 
+def test_out_counts_as_a_change_of_torchs_tensor(torch: Any) -> None:
+    for dtype in (torch.float32, torch.float64):  # written in place, and copied to at the end
+        factor = torch.ones(WANT.shape, dtype=dtype, requires_grad=True)
+        out = torch.full(WANT.shape, 3.0, dtype=dtype)
+        total = (factor * out).sum()
+        call(torch.from_numpy(X), out=out)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            total.backward()
+    base = torch.zeros(2, *WANT.shape)
+    version = base._version
+    call(X, out=base[0])  # a view of it, and an input of numpy's
+    assert base._version == version + 1
+    with torch.no_grad():
+        leaf = torch.zeros(WANT.shape, requires_grad=True)
+        call(torch.from_numpy(X), out=leaf)
+        assert leaf._version == 1
+    refused = torch.zeros(2, 6, 7, 4)
+    with pytest.raises(ValueError, match="out had shape"):
+        call(X, out=refused)
+    assert refused._version == 0
+    with torch.inference_mode():
+        uncounted = torch.zeros(WANT.shape)  # such tensors have no version, and autograd takes none of them
+    assert np.array_equal(call(torch.from_numpy(X), out=uncounted), WANT)
+
+
 def test_jax_arrays(jax: Any) -> None:
     x, weight = jax.numpy.asarray(X), jax.numpy.asarray(WEIGHT)
     result = sepconv.depthwise_conv2d(x, weight, padding=1)

@@ -128,6 +128,15 @@ def test_weights_that_are_no_numbers(values: Any) -> None:
             Model(layers, name="wrong")
 
 
+def test_masked_weights_are_refused() -> None:
+    masked = np.ma.masked_array(ones(1, 1, 3, 2))
+    layers = [Input(name="x", shape=(4, 5, 3)), graph.Conv2d(name="y", inputs=("x",), weight=masked)]
+    with pytest.raises(TypeError, match="layer 'y': weight was a masked array, must be one without a mask"):
+        Model(layers, name="masked")
+    with pytest.raises(TypeError, match=r"weights\['stem.weight'\] was a masked array"):
+        mobilenet_v1(0.25, 32, 3, weights={"stem.weight": np.ma.masked_array(ones(3, 3, 3, 8))})
+
+
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_weights_of_other_number_types() -> None:
     x, expected = ones(1, 4, 5, 3), None

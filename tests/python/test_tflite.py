@@ -350,6 +350,15 @@ def test_load_of_wrong_paths(tmp_path: Path) -> None:
         sepconv.io.load(tmp_path)
     with pytest.raises(TypeError, match="must be a str"):
         sepconv.io.load(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"path was 'a\\x00b', must not hold a null character"):
+        sepconv.io.load("a\0b")
+    outputs: Any
+    for outputs in (5, "yc", b"yc", [["y"]], [5]):
+        for load in (sepconv.io.load, sepconv.io.load_tflite):
+            with pytest.raises(TypeError, match=r"outputs was .*, must be a sequence of names or None"):
+                load("absent.tflite", outputs)
+    with pytest.raises(TypeError, match=r"convention was 'slim', must be a sepconv\.conventions\.Convention or None"):
+        sepconv.io.load("absent.tflite", convention="slim")  # type: ignore[arg-type]
     with pytest.raises(ModelFormatError, match="not a regular file"):
         sepconv.io.load("/dev/null")
 

@@ -34,7 +34,7 @@ from sepconv.graph.layers import (
     Softmax,
 )
 from sepconv.graph.moving import ChannelShuffle, ChannelSlice, Concat, Pad, Reshape, Upsample
-from sepconv.graph.network import LAYER_TYPES, infer_shapes, outputs, same_padding
+from sepconv.graph.network import LAYER_TYPES, infer_shapes, output_names, outputs, same_padding
 from sepconv.graph.weighted import BatchNorm, Conv2d, Convolution, DepthwiseConv2d, FullyConnected, WeightedLayer
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "WeightedLayer",
     "array_shape",
     "infer_shapes",
+    "output_names",
     "outputs",
     "same_padding",
 ]

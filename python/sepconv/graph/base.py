@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn, get_args
@@ -78,7 +79,7 @@ class Layer:
         return shape
 
     def _check_activation(self, activation: str) -> None:
-        if activation not in get_args(ActivationName):
+        if not is_choice(activation, get_args(ActivationName)):
             self._reject("activation", repr(activation), "one of " + ", ".join(get_args(ActivationName)))
 
     def _check_padding(self, padding: Any) -> None:
@@ -107,12 +108,35 @@ def array_shape(array: ArrayLike) -> tuple[int, ...]:
     return tuple(int(n) for n in (np.shape(array) if shape is None else shape))
 
 
+def reject_masked(what: str, array: Any) -> None:
+    """TypeError for a masked array, whose mask would be ignored."""
+    masked = sys.modules.get("numpy.ma")  # which takes 20 ms to import, and nobody has such an array without
+    if masked is not None and isinstance(array, masked.MaskedArray):
+        raise TypeError(f"{what} was a masked array, must be one without a mask: fill it first")
+
+
 def is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def is_choice(value: Any, choices: Sequence[str]) -> bool:
+    """Whether it is one of these strings, and no array that equals one."""
+    return isinstance(value, str) and value in choices
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is an integer of Python's or numpy's, and no truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.floating)) and math.isfinite(value)
+    """Whether it is a real number of Python's or numpy's that a float can be, and no truth value."""
+    if not is_integer(value) and not isinstance(value, (float, np.floating)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
 
 
 def is_sequence(value: Any, length: int) -> bool:
@@ -120,6 +144,4 @@ def is_sequence(value: Any, length: int) -> bool:
 
 
 def are_integers(value: Any, count: int, *, minimum: int) -> bool:
-    return is_sequence(value, count) and all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and minimum <= n <= MAX_ELEMENTS for n in value
-    )
+    return is_sequence(value, count) and all(is_integer(n) and minimum <= n <= MAX_ELEMENTS for n in value)

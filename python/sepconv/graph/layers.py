@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sepconv.graph.base import INPUT_DTYPES, NO_PADDING, ActivationName, Layer, Padding, Pair, Shape, is_finite
+from sepconv.graph.base import (
+    INPUT_DTYPES,
+    NO_PADDING,
+    ActivationName,
+    Layer,
+    Padding,
+    Pair,
+    Shape,
+    is_choice,
+    is_finite,
+    is_integer,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,10 +35,12 @@ class Input(Layer):
     input_count: ClassVar[int | None] = 0
 
     def _output_shape(self, *inputs: Shape) -> Shape:
-        if self.dtype not in INPUT_DTYPES:
+        if not is_choice(self.dtype, INPUT_DTYPES):
             self._reject("dtype", repr(self.dtype), "one of " + ", ".join(INPUT_DTYPES))
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            self._reject("scale", self.scale, "positive and finite")
+        if not (is_finite(self.scale) and self.scale > 0):
+            self._reject("scale", repr(self.scale), "a positive and finite number")
+        if not is_integer(self.zero_point):
+            self._reject("zero_point", repr(self.zero_point), "an integer")
         return self.shape
 
 

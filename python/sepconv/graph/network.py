@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sepconv.graph.base import Layer, Pair, Shape, is_name
 from sepconv.graph.layers import (
@@ -40,7 +41,8 @@ def infer_shapes(layers: Iterable[Layer]) -> dict[str, Shape]:
             layer._reject("name", repr(layer.name), "a non-empty string")
         if layer.name in shapes:
             layer._reject("name", repr(layer.name), "unlike the names of all earlier layers")
-        if isinstance(layer.inputs, str):  # would be taken for a sequence of one-letter names
+        inputs: Any = layer.inputs
+        if not isinstance(inputs, tuple | list) or not all(map(is_name, inputs)):
             layer._reject("inputs", repr(layer.inputs), "a tuple of layer names")
         for name in layer.inputs:
             if name not in shapes:
@@ -56,6 +58,16 @@ def outputs(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Names of the layers that no layer reads, in the list's order: the network's outputs."""
     read = {name for layer in layers for name in layer.inputs}
     return tuple(layer.name for layer in layers if layer.name not in read)
+
+
+def output_names(outputs: Any) -> tuple[str, ...] | None:
+    """An argument that chooses outputs, None or a sequence of names. TypeError for another, a single name too."""
+    if outputs is None:
+        return None
+    names = tuple(outputs) if isinstance(outputs, Iterable) and not isinstance(outputs, str | bytes) else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"outputs was {outputs!r}, must be a sequence of names or None")
+    return names
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:

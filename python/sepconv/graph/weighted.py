@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from sepconv.graph.base import NO_PADDING, ActivationName, Layer, Padding, Pair, Shape, array_shape
+from sepconv.graph.base import NO_PADDING, ActivationName, Layer, Padding, Pair, Shape, array_shape, is_finite
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +63,13 @@ class Convolution(WeightedLayer):
 
     def _check_channels(self, channels: int) -> int:
         if self.batch_norm is not None:
+            if not isinstance(self.batch_norm, BatchNorm):
+                self._reject("batch_norm", repr(self.batch_norm), "a BatchNorm or None")
             for argument in ("gamma", "beta", "mean", "variance"):
                 self._check_array(f"batch_norm.{argument}", getattr(self.batch_norm, argument), N=channels)
             epsilon = self.batch_norm.epsilon
-            if not (math.isfinite(epsilon) and epsilon >= 0):
-                self._reject("batch_norm.epsilon", epsilon, "finite and at least 0")
+            if not (is_finite(epsilon) and epsilon >= 0):
+                self._reject("batch_norm.epsilon", repr(epsilon), "a finite number of at least 0")
         return super()._check_channels(channels)
 
     def _outputs(self, x: Shape, kernel: tuple[int, ...], channels: int) -> Shape:

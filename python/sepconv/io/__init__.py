@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sepconv.conventions import check_convention
 from sepconv.errors import ModelFormatError
+from sepconv.graph import output_names
 from sepconv.io.arrays import Array
 from sepconv.io.files import Source, describe, identify, naming, open_file
 
@@ -67,9 +69,12 @@ def load(
         FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
         ModelFormatError: the file is damaged, or of neither format.
         UnsupportedError: it uses an operator, a type or an option that sepconv lacks; the message names it.
-        ValueError: ``outputs`` names a layer that does not exist.
+        ValueError: ``outputs`` names a layer that does not exist, or the path cannot be one.
+        TypeError: an argument is of another kind, or not for a file of this format.
         MissingExtraError: an ONNX file, and the package onnx is not installed.
     """
+    outputs = output_names(outputs)
+    check_convention(convention)
     source = open_file(path)
     kind = identify(source.data)
     if kind == "onnx":
@@ -87,6 +92,7 @@ def load_tflite(
     path: str | os.PathLike[str], outputs: Sequence[str] | None = None, convention: Convention | None = None
 ) -> Model:
     """As :func:`load`, for a TFLite file alone."""
+    outputs = output_names(outputs)
     source = open_file(path)
     kind = identify(source.data)
     if kind in _WEIGHTS_ONLY:
@@ -106,7 +112,7 @@ def load_tflite(
         network.layers,
         name=Path(path).stem,
         convention=convention,
-        outputs=network.outputs if outputs is None else tuple(outputs),
+        outputs=network.outputs if outputs is None else outputs,
     )
 
 

@@ -62,10 +62,13 @@ def open_file(source: str | os.PathLike[str]) -> Source:
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
         ModelFormatError: the file is empty, or not a regular file.
+        TypeError, ValueError: the path is none.
     """
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"path must be a str or an os.PathLike, not {type(source).__name__}")
     path = Path(source)
+    if "\0" in str(path):
+        raise ValueError(f"path was {str(path)!r}, must not hold a null character")
     # Asked before opening: to open a pipe would wait for its writer.
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from typing import TYPE_CHECKING, get_args
 
 from sepconv.conventions import Convention
 from sepconv.graph import (
+    MAX_ELEMENTS,
     ActivationName,
     Add,
     ChannelShuffle,
@@ -27,13 +26,15 @@ from sepconv.graph import (
     Upsample,
     same_padding,
 )
-from sepconv.models.weights import PaddingRule, WeightKind, WeightSource, is_integer
+from sepconv.graph.base import is_choice, is_finite, is_integer
+from sepconv.models.weights import PaddingRule, WeightKind, WeightSource
 
 if TYPE_CHECKING:
     from sepconv.model import Model
 
 MIN_RESOLUTION = 32
 DEFAULT_RESOLUTION = 224
+MAX_ALPHA = 1000  # which makes a million channels of 1024
 
 
 class NetworkBuilder:
@@ -52,10 +53,10 @@ class NetworkBuilder:
         default: float,
     ) -> None:
         """``padding`` and ``epsilon`` (of batch norms): None takes the weights' own, for epsilon else ``default``."""
-        if padding not in (None, *get_args(PaddingRule)):
+        if padding is not None and not is_choice(padding, get_args(PaddingRule)):
             raise ValueError(f"padding was {padding!r}, must be None, 'same' or 'torch'")
-        if epsilon is not None and not (math.isfinite(epsilon) and epsilon >= 0):
-            raise ValueError(f"batch_norm_epsilon was {epsilon!r}, must be None or finite and at least 0")
+        if epsilon is not None and not (is_finite(epsilon) and epsilon >= 0):
+            raise ValueError(f"batch_norm_epsilon was {epsilon!r}, must be None or a finite number of at least 0")
         self.layers: list[Layer] = []
         self.shapes: dict[str, Shape] = {}
         self._source = source
@@ -184,28 +185,33 @@ class NetworkBuilder:
 def resolve_resolution(resolution: int, rho: float | None) -> int:
     """The input's height and width, given as such or by rho, the paper's resolution multiplier, as round(224 * rho)."""
     if rho is not None:
-        if not (math.isfinite(rho) and rho > 0):
-            raise ValueError(f"rho was {rho!r}, must be positive and finite")
+        if not (is_finite(rho) and 0 < rho <= MAX_ELEMENTS):
+            raise ValueError(f"rho was {rho!r}, must be a positive number of at most {MAX_ELEMENTS}")
         scaled = round(DEFAULT_RESOLUTION * rho)
         if resolution not in (DEFAULT_RESOLUTION, scaled):
             raise ValueError(f"resolution was {resolution} beside rho = {rho}, must be left out or {scaled}")
         resolution = scaled
-    if not is_integer(resolution) or resolution < MIN_RESOLUTION:
-        raise ValueError(f"resolution was {resolution!r}, must be an integer of at least {MIN_RESOLUTION}")
-    return operator.index(resolution)
+    return check_count("resolution", resolution, MIN_RESOLUTION)
 
 
 def check_classes(classes: int) -> int:
     """The number of classes, which must be one (else ValueError)."""
-    if not is_integer(classes) or classes < 1:
-        raise ValueError(f"classes was {classes!r}, must be an integer of at least 1")
-    return operator.index(classes)
+    return check_count("classes", classes)
+
+
+def check_count(argument: str, value: int, minimum: int = 1) -> int:
+    """The value, where it is an integer that a dimension can be; else ValueError, which names the argument."""
+    if not is_integer(value) or not minimum <= value <= MAX_ELEMENTS:
+        raise ValueError(
+            f"{argument} was {value!r}, must be an integer of at least {minimum} and at most {MAX_ELEMENTS}"
+        )
+    return int(value)
 
 
 def check_alpha(alpha: float) -> None:
     """ValueError unless the width multiplier is one."""
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha was {alpha!r}, must be positive and finite")
+    if not (is_finite(alpha) and 0 < alpha <= MAX_ALPHA):
+        raise ValueError(f"alpha was {alpha!r}, must be a positive number of at most {MAX_ALPHA}")
 
 
 def round_to_eight(channels: float) -> int:

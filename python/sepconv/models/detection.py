@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sepconv.graph import Layer
-from sepconv.models.builder import NetworkBuilder, check_alpha, check_classes, round_to_eight
+from sepconv.graph.base import is_choice
+from sepconv.models.builder import NetworkBuilder, check_alpha, check_classes, check_count, round_to_eight
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.mobilenet_v1 import add_features as add_v1_features
 from sepconv.models.mobilenet_v2 import add_features as add_v2_features
@@ -118,8 +119,7 @@ def feature_pyramid_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`feature_pyramid`."""
-    if channels < 1:
-        raise ValueError(f"channels was {channels}, must be at least 1")
+    check_count("channels", channels)
     net = _open_backbone(alpha, resolution, weights, seed, backbone, options)
     above = ""
     tops: dict[int, str] = {}
@@ -147,7 +147,7 @@ def feature_pyramid_layers(
 def _open_backbone(
     alpha: float, resolution: int, weights: WeightsArgument, seed: int, backbone: Backbone, options: LayerOptions
 ) -> NetworkBuilder:
-    if backbone not in get_args(Backbone):
+    if not is_choice(backbone, get_args(Backbone)):
         raise ValueError(f"backbone was {backbone!r}, must be one of {', '.join(get_args(Backbone))}")
     check_alpha(alpha)
     net = open_builder(resolution, open_weights(weights, seed, []), options, epsilon=1e-3)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.conventions import EFFICIENTNET_LITE, TORCHVISION, Convention
 from sepconv.graph import Layer
+from sepconv.graph.base import is_integer
 from sepconv.models.builder import NetworkBuilder, check_alpha, compile_model, resolve_resolution, round_to_eight
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes, Stage, add_block, blocks, timm_prefixes
@@ -145,7 +146,7 @@ def efficientnet_lite_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of EfficientNet-Lite0 to 4; ``resolution`` None is the one published for the variant."""
-    if variant not in range(len(VARIANTS)):
+    if not is_integer(variant) or variant not in range(len(VARIANTS)):
         raise ValueError(f"variant was {variant!r}, must be a number from 0 to {len(VARIANTS) - 1}")
     check_alpha(alpha)
     source: WeightSource = open_weights(weights, seed, naming_schemes(variant))
@@ -210,6 +211,7 @@ def _model(
     seed: int,
     options: ModelOptions,
 ) -> Model:
+    check_alpha(alpha)
     return compile_family(
         efficientnet_lite_layers,
         naming_schemes(variant),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sepconv import extras
 from sepconv.conventions import TIMM, Convention
 from sepconv.errors import ModelFormatError, SepconvError
+from sepconv.graph.base import is_choice
 from sepconv.models.catalog import FAMILIES
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ def load_pretrained(
             digest that it must have.
         ModelFormatError: the fetched files hold no such network.
     """
-    full = ALIASES.get(name, name)
-    if full not in PRETRAINED:
+    if not is_choice(name, pretrained_names()):
         raise ValueError(f"name was {name!r}, must be one of {', '.join(pretrained_names())}")
+    full = ALIASES.get(name, name)
     entry = PRETRAINED[full]
     hub = _Hub()
     cache = Path(cache_dir) if cache_dir is not None else Path(hub.constants.HF_HUB_CACHE)

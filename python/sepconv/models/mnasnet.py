@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import Layer
+from sepconv.graph.base import is_choice
 from sepconv.models.builder import check_alpha, round_to_eight
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes, Stage, add_block, blocks, parts_of, timm_prefixes
@@ -107,7 +108,7 @@ def mnasnet_layers(
 
 def naming_schemes(variant: Variant) -> list[NamingScheme]:
     """torchvision's and timm's names, and how each trained its weights."""
-    if variant not in get_args(Variant):
+    if not is_choice(variant, get_args(Variant)):
         raise ValueError(f"variant was {variant!r}, must be one of {', '.join(get_args(Variant))}")
     table = STAGES[variant]
     schemes = [

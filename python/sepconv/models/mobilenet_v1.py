@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sepconv.conventions import TIMM, Convention
 from sepconv.graph import Layer
+from sepconv.graph.base import is_choice
 from sepconv.models.builder import NetworkBuilder, check_alpha, compile_model, resolve_resolution
 from sepconv.models.weights import NamingScheme, PaddingRule, WeightsArgument, open_weights
 
@@ -109,7 +110,7 @@ def _scaled(channels: int, alpha: float) -> int:
 
 
 def _blocks(variant: Variant) -> tuple[tuple[int, int], ...]:
-    if variant not in get_args(Variant):
+    if not is_choice(variant, get_args(Variant)):
         raise ValueError(f"variant was {variant!r}, must be one of {', '.join(get_args(Variant))}")
     return SHALLOW_BLOCKS if variant == "shallow" else BLOCKS
 

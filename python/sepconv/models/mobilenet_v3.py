@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import ActivationName, Layer
+from sepconv.graph.base import is_choice
 from sepconv.models.builder import check_alpha, check_classes, round_to_eight
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes, Stage, add_block, blocks, parts_of, timm_prefixes
@@ -91,7 +92,7 @@ def mobilenet_v3_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`mobilenet_v3_large` or :func:`mobilenet_v3_small`."""
-    if size not in get_args(Size):
+    if not is_choice(size, get_args(Size)):
         raise ValueError(f"size was {size!r}, must be one of {', '.join(get_args(Size))}")
     check_alpha(alpha)
     check_classes(classes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import Layer
+from sepconv.graph.base import is_choice
 from sepconv.models.builder import NetworkBuilder, check_alpha, check_classes, round_to_eight
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes
@@ -140,7 +141,7 @@ def mobilenet_v4_conv_layers(
 
 def naming_schemes(size: Size) -> list[NamingScheme]:
     """timm's names: ``blocks``, a sequence of stages, of which the last is the head's convolution."""
-    if size not in get_args(Size):
+    if not is_choice(size, get_args(Size)):
         raise ValueError(f"size was {size!r}, must be one of {', '.join(get_args(Size))}")
     last = len(TABLES[size])
     prefixes: Prefixes = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import Layer
+from sepconv.graph.base import is_finite
 from sepconv.models.builder import NetworkBuilder, check_classes
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes
@@ -41,6 +42,7 @@ def shufflenet_v2(
     alpha: 0.5, 1.0, 1.5 or 2.0; the paper gives each its own widths.
     weights: names are torchvision's or our own. The other arguments: see :mod:`sepconv.models.family`.
     """
+    _check_width(alpha)
     return compile_family(
         shufflenet_v2_layers,
         naming_schemes(),
@@ -63,8 +65,7 @@ def shufflenet_v2_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`shufflenet_v2`."""
-    if alpha not in WIDTHS:
-        raise ValueError(f"alpha was {alpha!r}, must be one of {', '.join(map(str, WIDTHS))}")
+    _check_width(alpha)
     check_classes(classes)
     source = open_weights(weights, seed, naming_schemes())
     net = open_builder(resolution, source, options, epsilon=1e-5)
@@ -91,6 +92,11 @@ def naming_schemes() -> list[NamingScheme]:
         for part, module in {"expand": 0, "depthwise": 3, "project": 5}.items():
             prefixes[f"{ours}.{part}"] = (f"{theirs}.branch2.{module}", f"{theirs}.branch2.{module + 1}")
     return [NamingScheme(name="torchvision", prefixes=prefixes, padding="torch", epsilon=1e-5, convention=TORCHVISION)]
+
+
+def _check_width(alpha: float) -> None:
+    if not is_finite(alpha) or alpha not in WIDTHS:
+        raise ValueError(f"alpha was {alpha!r}, must be one of {', '.join(map(str, WIDTHS))}")
 
 
 def _units() -> Iterator[tuple[int, int]]:

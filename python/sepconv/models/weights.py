@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepconv.conventions import TIMM, Convention
 from sepconv.graph import ActivationName, BatchNorm, Convolution, Layer, WeightedLayer
+from sepconv.graph.base import is_integer, reject_masked
 
 PaddingRule = Literal["same", "torch"]
 WeightKind = Literal["dense", "depthwise", "fully_connected"]
@@ -158,6 +159,7 @@ class NamedWeights:
             self._missing.append(name)
             return _constant(0, *shape)
         self._used.add(name)
+        reject_masked(f"weights[{name!r}]", self.arrays[name])
         array: NDArray[Any] = np.asarray(self.arrays[name])
         if array.dtype.kind not in "fiuV":  # V: ml_dtypes' bfloat16 and its like
             raise TypeError(f"weights[{name!r}] was of dtype {array.dtype}, must be of real numbers")
@@ -195,6 +197,9 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
         weights = read_weights(weights)
     if not isinstance(weights, Mapping):
         raise TypeError(f"weights was {type(weights).__name__}, must be None, a path or a mapping of names to arrays")
+    for name in weights:
+        if not isinstance(name, str):
+            raise TypeError(f"weights held the name {name!r}, must have names that are strings")
     if "stem.weight" in weights:
         return NamedWeights(weights)
     known = {f"{scheme.prefixes['stem'][0]}.weight": scheme for scheme in schemes}
@@ -218,11 +223,6 @@ def named_weights(layers: Iterable[Layer]) -> dict[str, ArrayLike]:
             for part in BATCH_NORM_FIELDS:
                 arrays[f"{layer.name}.batch_norm.{part}"] = getattr(layer.batch_norm, part)
     return arrays
-
-
-def is_integer(value: object) -> bool:
-    """Whether it is an integer of Python's or numpy's, and no truth value."""
-    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def _tensorflow_port(scheme: NamingScheme) -> NamingScheme:

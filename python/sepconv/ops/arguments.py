@@ -1,15 +1,13 @@
-"""The arguments that the operators share, checked: windows, names, threads."""
+"""The arguments that the operators share, checked: windows, names, groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, get_args
-
-import numpy as np
 
 from sepconv import _core
 from sepconv.graph import ActivationName, Padding, Pair, same_padding
+from sepconv.graph.base import is_choice, is_integer
 
 Layout = Literal["NHWC", "NCHW"]
 # One size for both axes or (height, width).
@@ -18,6 +16,7 @@ PairLike = int | tuple[int, int]
 PaddingLike = int | tuple[int, int] | Padding | Literal["valid", "same", "same_lower"]
 
 MAX_SIZE = 1 << 20  # of a window, stride, dilation or padding
+_WINDOWS_KEPT = 256
 LAYOUTS = get_args(Layout)
 ACTIVATIONS = get_args(ActivationName)
 
@@ -33,15 +32,24 @@ class Window:
     out: Pair  # height and width of the output
 
 
+_windows: dict[Any, tuple[Window, Any]] = {}  # those that were settled, with their arguments
+
+
 def window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
     """The window over an image of ``size``. Raises TypeError and ValueError that name the argument."""
+    key = (size, kernel, stride, padding, dilation)
     try:
-        return _window(size, kernel, stride, padding, dilation)
-    except TypeError:  # a list cannot be looked up; and the message must come from the check itself
-        return _window.__wrapped__(size, kernel, stride, padding, dilation)
+        known, checked = _windows.get(key, (None, None))
+    except TypeError:  # a list cannot be looked up
+        return _window(*key)
+    if known is None or not _core.same_types(key, checked):
+        known = _window(*key)
+        if len(_windows) >= _WINDOWS_KEPT:
+            _windows.clear()
+        _windows[key] = known, key
+    return known
 
 
-@lru_cache(maxsize=256, typed=True)
 def _window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     sides = _padding(padding, size, kernel, strides, dilations)
@@ -59,8 +67,8 @@ def _window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) 
 
 def pair(argument: str, value: Any) -> Pair:
     """(height, width) of an int or a pair of them, each at least 1."""
-    values = (value, value) if _is_size(value) else value
-    if not _is_pair(values) or not all(map(_is_size, values)):
+    values = (value, value) if is_integer(value) else value
+    if not _is_pair(values) or not all(map(is_integer, values)):
         raise TypeError(f"{argument} was {value!r}, must be an int or a pair of ints")
     if not all(1 <= n <= MAX_SIZE for n in values):
         raise ValueError(f"{argument} was {value!r}, must be between 1 and {MAX_SIZE}")
@@ -78,15 +86,15 @@ def _padding(value: Any, size: Pair, kernel: Pair, stride: Pair, dilation: Pair)
         if rule == "same_lower":
             sides = [(after, before) for before, after in sides]
         return sides[0], sides[1]
-    values = (value, value) if _is_size(value) else value
+    values = (value, value) if is_integer(value) else value
     if not _is_pair(values):
         raise TypeError(
             f"padding was {value!r}, must be an int, a pair, ((top, bottom), (left, right)) or a rule's name"
         )
     sides = []
     for side in values:
-        both = (side, side) if _is_size(side) else side
-        if not _is_pair(both) or not all(map(_is_size, both)):
+        both = (side, side) if is_integer(side) else side
+        if not _is_pair(both) or not all(map(is_integer, both)):
             raise TypeError(
                 f"padding was {value!r}, must be an int, a pair, ((top, bottom), (left, right)) or a rule's name"
             )
@@ -98,29 +106,20 @@ def _padding(value: Any, size: Pair, kernel: Pair, stride: Pair, dilation: Pair)
 
 def check_layout(layout: Any) -> None:
     """ValueError unless it is one of LAYOUTS."""
-    if layout not in LAYOUTS:
+    if not is_choice(layout, LAYOUTS):
         raise ValueError(f"layout was {layout!r}, must be 'NHWC' or 'NCHW'")
 
 
 def check_activation(argument: str, activation: Any) -> None:
     """ValueError unless it is one of ACTIVATIONS."""
-    if activation not in ACTIVATIONS:
+    if not is_choice(activation, ACTIVATIONS):
         raise ValueError(f"{argument} was {activation!r}, must be one of {', '.join(ACTIVATIONS)}")
 
 
-def thread_count(threads: Any) -> int:
-    """How many threads to run on; ``sepconv.num_threads()`` for None."""
-    if threads is None:
-        return _core.num_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-        raise TypeError(f"threads was {threads!r}, must be an int or None")
-    if not 1 <= threads <= _core.MAX_THREADS:
-        raise ValueError(f"threads was {threads}, must be between 1 and {_core.MAX_THREADS}")
-    return int(threads)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def check_groups(groups: Any) -> None:
+    """TypeError unless it is an int."""
+    if not is_integer(groups):
+        raise TypeError(f"groups was {groups!r}, must be an int")
 
 
 def _is_pair(value: Any) -> bool:

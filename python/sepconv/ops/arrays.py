@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import _core
+from sepconv.graph.base import reject_masked
 
 FLOAT32 = np.dtype(np.float32)
 # Devices of DLPack whose memory this process can read: the CPU's own, and pages pinned for CUDA and ROCm.
@@ -48,9 +49,8 @@ def take(argument: str, x: Any) -> Taken:
         taken = Taken(x)
         if x.dtype == FLOAT32:
             return taken
-    elif isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{argument} was a masked array, must be one without a mask: fill it first")
     elif isinstance(x, np.ndarray):
+        reject_masked(argument, x)
         taken = Taken(np.asarray(x))
     elif hasattr(x, "__dlpack__"):
         return _from_dlpack(argument, x)
@@ -201,8 +201,17 @@ def _namespace_function(x: Any) -> Any:
     return getattr(library, "from_dlpack", None)
 
 
+def note_change(x: Any) -> None:
+    """Tell torch, where x is a tensor, that it is written to: autograd and packed weights go by its version."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        torch.autograd.graph.increment_version(x)
+
+
 def overlaps_itself(x: NDArray[Any]) -> bool:
     """Whether two elements of x may share memory, as in broadcast views. True for some odd views where none do."""
+    if x.size == 0:
+        return False
     reach = x.itemsize
     for stride, size in sorted(
         (abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True) if size > 1

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sepconv import _core
 from sepconv.graph import Pair, Shape
+from sepconv.threads import thread_count
 
-from .arguments import MAX_SIZE, Layout, Window, check_activation, thread_count, window
-from .arrays import FLOAT32, Taken, as_float32, give, overlaps_itself, store, take
+from .arguments import MAX_SIZE, Layout, Window, check_activation, window
+from .arrays import FLOAT32, Taken, as_float32, give, note_change, overlaps_itself, store, take
 from .prepared import Prepared
 
 MAX_ELEMENTS = 1 << 31  # of an image
@@ -50,8 +51,9 @@ def recall(weights: Any, key: Key, x: Any, threads: int | None) -> NDArray[np.fl
         return None
     if kept is None:
         return None
-    block, channels_first, record = kept
-    result: NDArray[np.float32] | None = block.call(x, channels_first, 0 if threads is None else thread_count(threads))
+    block, channels_first, record, checked = kept
+    count = 0 if threads is None else thread_count(threads)
+    result: NDArray[np.float32] | None = block.call(x, channels_first, count, key, checked)
     if result is not None:
         _thread.last_call = record
     return result
@@ -157,6 +159,8 @@ class Call:
             result = self._copied_out(shape, "may share memory with an input")
         else:
             result = target
+        if out is not None:
+            note_change(out)  # before it, as Ctrl-C may end the run halfway
         block.call_into(x, addend, result, count)
         if target is not None and result is not target:
             store(result, target)
@@ -167,7 +171,7 @@ class Call:
             calls = self.stages[-1].weights.calls
             if len(calls) >= _CALLS_KEPT:
                 calls.clear()
-            calls[recall] = (block, self.layout == "NCHW", record)
+            calls[recall] = (block, self.layout == "NCHW", record, recall)
         if target is not None:
             return out
         return give(result if self.layout == "NHWC" else result.transpose(0, 3, 1, 2), self.taken)

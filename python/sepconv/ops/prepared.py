@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import _core
+from sepconv.graph.base import is_choice
 
-from .arguments import Layout, check_layout
+from .arguments import Layout, check_groups, check_layout
 from .arrays import as_float32, take
 
 Kind = Literal["depthwise", "pointwise", "conv"]
@@ -78,7 +79,7 @@ def prepare(weight: Any, kind: Kind, bias: Any = None, *, layout: Layout = "NHWC
     Raises:
         ValueError, TypeError: an argument is not what it must be; the message names it.
     """
-    if kind not in KINDS:
+    if not is_choice(kind, KINDS):
         raise ValueError(f"kind was {kind!r}, must be one of {', '.join(KINDS)}")
     check_layout(layout)
     packed = pack("weight", weight, kind, "bias", bias, layout, groups)
@@ -105,6 +106,7 @@ def prepared(
         raise ValueError(f"{argument} was prepared as {weight.kind!r}, must be as {kind!r}")
     if bias is not None:
         raise ValueError(f"{bias_argument} was given beside a prepared {argument}, must be given to prepare()")
+    check_groups(groups)
     if weight.groups != groups:
         raise ValueError(f"groups was {groups}, must be {weight.groups}, as {argument} was prepared")
     return weight
@@ -145,8 +147,7 @@ def pack(
         outputs = array.shape[2]
     elif kind == "pointwise" and (kh, kw) != (1, 1):
         raise ValueError(f"{argument} had a window of {kh}x{kw}, {must_be}")
-    if isinstance(groups, bool) or not isinstance(groups, int | np.integer):
-        raise TypeError(f"groups was {groups!r}, must be an int")
+    check_groups(groups)
     if groups < 1 or (kind != "conv" and groups != 1) or (kind == "conv" and outputs % groups):
         raise ValueError(f"groups was {groups}, must be a divisor of {argument}'s {outputs} outputs (1 but for conv)")
     if kind == "conv":

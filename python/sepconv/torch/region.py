@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -109,7 +109,7 @@ class Region(torch.nn.Module):
 
     def plans(self) -> list[str]:
         """The sizes that plans are there for, as text."""
-        return [" + ".join("x".join(map(str, shape)) for shape in key[0] if shape) for key in self._plans]
+        return [" + ".join("x".join(map(str, shape)) for shape in key[0] if shape) for key in list(self._plans)]
 
     def _given(self, arguments: tuple[Any, ...]) -> list[Tensor]:
         """The activations; a residual may be None."""
@@ -118,29 +118,27 @@ class Region(torch.nn.Module):
     # --- Which plan
 
     def _compiled(self, arguments: tuple[Any, ...]) -> _Compiled:
-        """The plan for these arguments. Unsupported where torch must run them."""
-        key = self._key(arguments)
-        with self._lock:
-            return self._cached(key, arguments)
+        """The plan for these arguments. Unsupported where torch must run them.
 
-    def _cached(self, key: tuple[Any, ...], arguments: tuple[Any, ...]) -> _Compiled:
+        Threads may make the same plan at once: a lock would stay locked in the child of a fork.
+        """
+        key = self._key(arguments)
         compiled = self._plans.get(key)
         if compiled is None:
-            if key in self._rejected:
-                raise Unsupported(self._rejected[key])
+            if (rejected := self._rejected.get(key)) is not None:
+                raise Unsupported(rejected)
             if len(self._plans) >= MAX_PLANS and key not in self._sighted:
-                _remember(self._sighted, key, True)
+                _remember(self._sighted, key, True, MAX_SIGHTINGS)
                 raise Unsupported(f"sizes that came once, after {MAX_PLANS} others")
             try:
                 compiled = self._compile(arguments)
             except Unsupported as reason:
-                _remember(self._rejected, key, str(reason))
+                _remember(self._rejected, key, str(reason), MAX_SIGHTINGS)
                 raise
-            self._plans[key] = compiled
-            while len(self._plans) > MAX_PLANS:
-                self._plans.popitem(last=False)
+            _remember(self._plans, key, compiled, MAX_PLANS)
         elif len(self._plans) > 1:
-            self._plans.move_to_end(key)
+            with suppress(KeyError):  # another thread has just forgotten it
+                self._plans.move_to_end(key)
         return compiled
 
     def _key(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -219,7 +217,6 @@ class Region(torch.nn.Module):
         return {node: parse(node, modules, scalar) for node in inner}
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()  # of what follows
         self._plans: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
         self._rejected: OrderedDict[tuple[Any, ...], str] = OrderedDict()
         self._sighted: OrderedDict[tuple[Any, ...], bool] = OrderedDict()
@@ -257,10 +254,11 @@ def _version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else int(tensor._version)
 
 
-def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any) -> None:
+def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any, most: int) -> None:
     seen[key] = value
-    while len(seen) > MAX_SIGHTINGS:
-        seen.popitem(last=False)
+    while len(seen) > most:
+        with suppress(KeyError):  # another thread has just done so
+            seen.popitem(last=False)
 
 
 def _to_nhwc(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
