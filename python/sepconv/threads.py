@@ -22,7 +22,7 @@ def thread_count(threads: int | None) -> int:
     """How many threads a call runs on; ``sepconv.num_threads()`` for None. Raises as :func:`set_num_threads`."""
     if threads is None:
         return _core.num_threads()
-    if not is_integer(threads):
+    if type(threads) is not int and not is_integer(threads):
         raise TypeError(f"threads was {threads!r}, must be an int or None")
     return _in_range("threads", threads)
 

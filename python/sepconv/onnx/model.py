@@ -11,11 +11,12 @@ import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.graph.base import is_integer, reject_masked
-from sepconv.model import Port, thread_count
+from sepconv.model import Port
 from sepconv.onnx.ir import Array, Graph, Info, Input, Node
 from sepconv.onnx.passes import PASSES, run_passes
 from sepconv.onnx.program import NodeStep, PlanStep, Program, native_problem, warn_of
 from sepconv.table import format_table
+from sepconv.threads import thread_count
 
 if TYPE_CHECKING:
     from sepconv.conventions import Convention

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from sepconv import _core
 from sepconv.graph import ActivationName, Padding, Pair, same_padding
-from sepconv.graph.base import is_choice, is_integer
+from sepconv.graph.base import is_integer
 
 Layout = Literal["NHWC", "NCHW"]
 # One size for both axes or (height, width).
@@ -16,7 +17,6 @@ PairLike = int | tuple[int, int]
 PaddingLike = int | tuple[int, int] | Padding | Literal["valid", "same", "same_lower"]
 
 MAX_SIZE = 1 << 20  # of a window, stride, dilation or padding
-_WINDOWS_KEPT = 256
 LAYOUTS = get_args(Layout)
 ACTIVATIONS = get_args(ActivationName)
 
@@ -32,22 +32,22 @@ class Window:
     out: Pair  # height and width of the output
 
 
-_windows: dict[Any, tuple[Window, Any]] = {}  # those that were settled, with their arguments
-
-
 def window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
     """The window over an image of ``size``. Raises TypeError and ValueError that name the argument."""
-    key = (size, kernel, stride, padding, dilation)
+    given = (stride, padding, dilation)
     try:
-        known, checked = _windows.get(key, (None, None))
-    except TypeError:  # a list cannot be looked up
-        return _window(*key)
-    if known is None or not _core.same_types(key, checked):
-        known = _window(*key)
-        if len(_windows) >= _WINDOWS_KEPT:
-            _windows.clear()
-        _windows[key] = known, key
+        known, checked = _known_window(size, kernel, *given)
+    except TypeError:  # a list cannot be looked up; and the message must come from the check itself
+        return _window(size, kernel, *given)
+    # The cache tells 1 from True, but not (1, 1) from (1, True).
+    if tuple in map(type, given) and not _core.same_types(given, checked):
+        return _window(size, kernel, *given)
     return known
+
+
+@lru_cache(maxsize=256, typed=True)
+def _known_window(size: Pair, kernel: Pair, *given: Any) -> tuple[Window, Any]:
+    return _window(size, kernel, *given), given
 
 
 def _window(size: Pair, kernel: Pair, stride: Any, padding: Any, dilation: Any) -> Window:
@@ -106,19 +106,19 @@ def _padding(value: Any, size: Pair, kernel: Pair, stride: Pair, dilation: Pair)
 
 def check_layout(layout: Any) -> None:
     """ValueError unless it is one of LAYOUTS."""
-    if not is_choice(layout, LAYOUTS):
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ValueError(f"layout was {layout!r}, must be 'NHWC' or 'NCHW'")
 
 
 def check_activation(argument: str, activation: Any) -> None:
     """ValueError unless it is one of ACTIVATIONS."""
-    if not is_choice(activation, ACTIVATIONS):
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"{argument} was {activation!r}, must be one of {', '.join(ACTIVATIONS)}")
 
 
 def check_groups(groups: Any) -> None:
     """TypeError unless it is an int."""
-    if not is_integer(groups):
+    if type(groups) is not int and not is_integer(groups):
         raise TypeError(f"groups was {groups!r}, must be an int")
 
 

@@ -203,14 +203,14 @@ def _namespace_function(x: Any) -> Any:
 
 def note_change(x: Any) -> None:
     """Tell torch, where x is a tensor, that it is written to: autograd and packed weights go by its version."""
-    torch = sys.modules.get("torch")
+    torch = None if isinstance(x, np.ndarray) else sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         torch.autograd.graph.increment_version(x)
 
 
 def overlaps_itself(x: NDArray[Any]) -> bool:
     """Whether two elements of x may share memory, as in broadcast views. True for some odd views where none do."""
-    if x.size == 0:
+    if x.flags.c_contiguous:  # so is an empty one
         return False
     reach = x.itemsize
     for stride, size in sorted(
