@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_every_name_that_programs_use_exists() -> None:
         for member in getattr(sepconv, kind):
             assert hasattr(getattr(ort, kind), member.name)
     theirs = ort.SessionOptions()
-    for field in vars(sepconv.SessionOptions()):
+    for field in (field.name for field in dataclasses.fields(sepconv.SessionOptions)):
         assert field == "config_entries" or hasattr(theirs, field), field
     for method in (
         "run",
