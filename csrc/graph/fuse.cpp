@@ -127,7 +127,7 @@ class Rewriter {
     for (const int output : outputs_) {
       int source = place[output];
       if (result[source].kind == NodeKind::input) source = blocked(result, source, NodeKind::to_nhwc);
-      result.push_back(layout_change(NodeKind::to_nhwc, result, source));
+      result.push_back({NodeKind::to_nhwc, result[source].name, {source}, result[source].out, {}});
     }
     return result;
   }
@@ -168,20 +168,11 @@ class Rewriter {
     }
   }
 
-  static Node layout_change(NodeKind kind, const std::vector<Node>& nodes, int source) {
-    Node node{};
-    node.kind = kind;
-    node.name = nodes[source].name;
-    node.inputs.push_back(source);
-    node.out = nodes[source].out;
-    return node;
-  }
-
   // The input as a blocked activation, for a reader of this kind.
   static int blocked(std::vector<Node>& result, int input, NodeKind reader) {
     std::size_t i = 0;
     while (i < result.size() && !(result[i].kind == NodeKind::from_nhwc && result[i].inputs[0] == input)) ++i;
-    if (i == result.size()) result.push_back(layout_change(NodeKind::from_nhwc, result, input));
+    if (i == result.size()) result.push_back({NodeKind::from_nhwc, result[input].name, {input}, result[input].out, {}});
     result[i].flushes |= lets_denormals_through(reader);
     return static_cast<int>(i);
   }

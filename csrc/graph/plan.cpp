@@ -217,16 +217,7 @@ std::vector<OperatorInfo> Plan::describe() const {
     const auto ops = steps_[s].chain.ops();
     for (std::size_t i = 0; i < ops.size(); ++i) {
       const Node& node = steps_[s].nodes[i];
-      // Not in braces: where one member throws, GCC 12 forgets those before it.
-      OperatorInfo& info = result.emplace_back();
-      info.step = s;
-      info.layer = node.name;
-      info.fused = node.fused;
-      info.kernel = ops[i]->kernel;
-      info.in = ops[i]->in;
-      info.out = ops[i]->out;
-      info.macs = ops[i]->macs;
-      info.weight_bytes = ops[i]->weight_bytes;
+      result.push_back({s, node.name, node.fused, ops[i]->kernel, ops[i]->in, ops[i]->out, ops[i]->macs, ops[i]->weight_bytes});
     }
   }
   return result;

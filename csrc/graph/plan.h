@@ -19,13 +19,13 @@ namespace sepconv {
 
 // One operator as Plan::describe() tells it.
 struct OperatorInfo {
-  int step = 0;                     // operators of one step stream their rows to each other
+  int step;                         // operators of one step stream their rows to each other
   std::string layer;
   std::vector<std::string> fused;   // layers whose work it also does
   std::string kernel;
   Shape in, out;
-  std::int64_t macs = 0;
-  std::size_t weight_bytes = 0;
+  std::int64_t macs;
+  std::size_t weight_bytes;
 };
 
 class Plan {
