@@ -31,6 +31,12 @@ inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std:
 #endif
 }
 
+// Throws std::bad_alloc where they exceed the address space.
+inline std::size_t float_bytes(std::size_t count) {
+  if (count > SIZE_MAX / sizeof(float)) throw std::bad_alloc();
+  return count * sizeof(float);
+}
+
 // Bytes that start on a 64-byte boundary, from 2 MB on at that of a huge page; their first content is unspecified. Pages
 // that are never touched take no memory.
 class AlignedBuffer {
@@ -41,10 +47,7 @@ class AlignedBuffer {
   explicit AlignedBuffer(std::size_t bytes) : data_(bytes == 0 ? nullptr : allocate(bytes)), size_(bytes) {}
 
   // Throws std::bad_alloc, also where count floats exceed the address space.
-  static AlignedBuffer of_floats(std::size_t count) {
-    if (count > SIZE_MAX / sizeof(float)) throw std::bad_alloc();
-    return AlignedBuffer(count * sizeof(float));
-  }
+  static AlignedBuffer of_floats(std::size_t count) { return AlignedBuffer(float_bytes(count)); }
 
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

@@ -1,5 +1,6 @@
 #include "runtime/kept_memory.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <thread>
@@ -16,13 +17,10 @@ std::size_t KeptMemory::own() noexcept {
 AlignedBuffer KeptMemory::take(std::size_t bytes, std::size_t most) {
   const std::size_t first = own();
   for (const std::size_t i : {first, first ^ 1}) {
-    Slot& slot = slots_[i];
-    const std::size_t size = slot.size.load(std::memory_order_relaxed);
-    if (size > kBusy && size >= bytes && size <= most && slot.claim(size)) return slot.clear();
+    if (slots_[i].claim(std::max(bytes, kBusy + 1), most)) return slots_[i].clear();
   }
   // What did not fit makes room for what will.
-  const std::size_t size = slots_[first].size.load(std::memory_order_relaxed);
-  if (size > kBusy && slots_[first].claim(size)) slots_[first].clear();
+  if (slots_[first].claim(kBusy + 1, SIZE_MAX)) slots_[first].clear();
   return AlignedBuffer(bytes);
 }
 
@@ -32,7 +30,7 @@ void KeptMemory::give(AlignedBuffer&& memory) noexcept {
   const std::size_t first = own();
   for (const std::size_t i : {first, first ^ 1}) {
     Slot& slot = slots_[i];
-    if (slot.size.load(std::memory_order_relaxed) == kEmpty && slot.claim(kEmpty)) {
+    if (slot.claim(kEmpty, kEmpty)) {
       slot.memory = std::move(memory);
       slot.size.store(size, std::memory_order_release);
       return;

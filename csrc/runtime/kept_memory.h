@@ -29,9 +29,12 @@ class KeptMemory {
     constexpr Slot() noexcept : memory() {}
     ~Slot() {}  // NOLINT(modernize-use-equals-default): never runs that of the memory
 
-    // Whether the caller alone may now touch the memory, until it stores a size.
-    bool claim(std::size_t known) noexcept {
-      return size.compare_exchange_strong(known, kBusy, std::memory_order_acquire, std::memory_order_relaxed);
+    // Whether the size was in [least, most], which kBusy is not, and the caller alone may now touch the memory, until it
+    // stores another.
+    bool claim(std::size_t least, std::size_t most) noexcept {
+      std::size_t known = size.load(std::memory_order_relaxed);
+      return known >= least && known <= most &&
+             size.compare_exchange_strong(known, kBusy, std::memory_order_acquire, std::memory_order_relaxed);
     }
     AlignedBuffer clear() noexcept {
       AlignedBuffer taken = std::move(memory);

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
 #include <utility>
 
 #include "base/aligned.h"
@@ -14,18 +13,13 @@ namespace sepconv {
 class Scratch {
  public:
   // Throws std::bad_alloc.
-  explicit Scratch(std::size_t floats) : buffer_(take(floats)) {}
+  explicit Scratch(std::size_t floats) : buffer_(memory_.take(float_bytes(floats), SIZE_MAX)) {}
   ~Scratch() { memory_.give(std::move(buffer_)); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   float* floats() { return buffer_.floats(); }
 
  private:
-  static AlignedBuffer take(std::size_t floats) {
-    if (floats > SIZE_MAX / sizeof(float)) throw std::bad_alloc();
-    return memory_.take(floats * sizeof(float), SIZE_MAX);
-  }
-
   static inline constinit KeptMemory memory_{std::size_t{64} << 20};
 
   AlignedBuffer buffer_;
