@@ -39,7 +39,8 @@ INTRINSICS_FOLDERS = {"base", "cpu", "runtime", "simd"}
 
 # Python modules from the lowest layer to the highest: each imports lower ones (and the rest of its own package).
 PYTHON_LAYERS: list[set[str]] = [
-    {"_core", "_version", "errors", "mapping", "paths", "table"},
+    {"_core", "_version", "errors", "mapping", "table"},
+    {"paths"},
     {"conventions", "extras", "graph"},
     {"threads"},
     {"compile", "images", "lowering", "network_cost", "ops", "plot"},

@@ -18,7 +18,7 @@ from .graph.base import reject_masked
 from .lowering import vectors
 from .network_cost import Cost, cost
 from .table import format_shape, format_table
-from .threads import thread_count as thread_count
+from .threads import thread_count
 
 if TYPE_CHECKING:
     from .verify import Verification
@@ -168,8 +168,7 @@ def _checked(x: NDArray[Any], layer: Input) -> Float32:
     """The input as contiguous float32, or TypeError, ValueError."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"input {layer.name!r} was a {type(x).__name__}, must be a numpy array")
-    if type(x) is not np.ndarray:
-        reject_masked(f"input {layer.name!r}", x)
+    reject_masked(f"input {layer.name!r}", x)
     real = x.dtype == FLOAT32
     if not real and x.dtype != np.dtype(layer.dtype):
         accepted = "float32" if layer.dtype == "float32" else f"float32 or {layer.dtype}"

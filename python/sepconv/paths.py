@@ -1,4 +1,4 @@
-"""Files that the caller named, written whole or not at all."""
+"""Files that the caller named: models, before they are opened, and what is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from sepconv.errors import ModelFormatError
+
+
+def regular_file(source: str | os.PathLike[str]) -> Path:
+    """The path of a model, before it is opened: to open a pipe would wait for its writer.
+
+    Raises FileNotFoundError, IsADirectoryError, PermissionError for the path, ValueError for what can be none,
+    ModelFormatError for what is no regular file.
+    """
+    path = Path(source)
+    if "\0" in str(path):
+        raise ValueError(f"path was {str(path)!r}, must not hold a null character")
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
+    if not stat.S_ISREG(mode):
+        raise ModelFormatError(f"{str(path)!r} is not a regular file")
+    return path
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -203,6 +203,11 @@ def test_a_session_takes_bytes_of_any_kind(kind: Any) -> None:
     np.testing.assert_array_equal(y, np.zeros((2, 3)))
 
 
+def test_a_path_that_can_be_none() -> None:
+    with pytest.raises(ValueError, match=r"path was 'a\\x00b', must not hold a null character"):
+        sepconv.InferenceSession("a\0b")
+
+
 @pytest.mark.parametrize("threads", [None, "2", 1.7, -1, True])
 def test_a_number_of_threads_that_is_none(threads: Any) -> None:
     options = sepconv.SessionOptions()

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import folded_channels_first, fully_connected
-from sepconv.export.shared import new_name
 from sepconv.graph import (
     Activation,
     Add,
@@ -35,6 +34,7 @@ from sepconv.graph import (
     Upsample,
     infer_shapes,
 )
+from sepconv.graph.base import new_name
 from sepconv.lowering import vectors
 from sepconv.paths import write_files
 

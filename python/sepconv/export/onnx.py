@@ -13,7 +13,7 @@ from sepconv import extras
 from sepconv._version import __version__
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
-from sepconv.export.shared import check_batch, new_name
+from sepconv.export.shared import check_batch
 from sepconv.graph import (
     Activation,
     Add,
@@ -39,6 +39,7 @@ from sepconv.graph import (
 from sepconv.graph import (
     outputs as final_outputs,
 )
+from sepconv.graph.base import new_name
 from sepconv.lowering import vectors
 from sepconv.paths import write_files
 

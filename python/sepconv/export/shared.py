@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sepconv.graph.base import MAX_ELEMENTS, are_integers
-
-
-def new_name(wanted: str, taken: set[str], spelled: Callable[[str], str] = str) -> str:
-    """``wanted``, as ``spelled`` writes it, or with underscores more where that is taken; it is taken from then on."""
-    while (name := spelled(wanted)) in taken:
-        wanted += "_"
-    taken.add(name)
-    return name
 
 
 def check_batch(batch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
@@ -117,6 +117,14 @@ def reject_masked(what: str, array: Any) -> None:
 
 def is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def new_name(wanted: str, taken: set[str], spelled: Callable[[str], str] = str) -> str:
+    """``wanted``, as ``spelled`` writes it, or with underscores more where that is taken; it is taken from then on."""
+    while (name := spelled(wanted)) in taken:
+        wanted += "_"
+    taken.add(name)
+    return name
 
 
 def is_choice(value: Any, choices: Sequence[str]) -> bool:

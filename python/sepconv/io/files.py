@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.mapping import map_file
+from sepconv.paths import regular_file
 
 FileFormat = Literal["tflite", "onnx", "safetensors", "zip", "pickle", "unknown"]
 
@@ -66,15 +65,7 @@ def open_file(source: str | os.PathLike[str]) -> Source:
     """
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"path must be a str or an os.PathLike, not {type(source).__name__}")
-    path = Path(source)
-    if "\0" in str(path):
-        raise ValueError(f"path was {str(path)!r}, must not hold a null character")
-    # Asked before opening: to open a pipe would wait for its writer.
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
-    if not stat.S_ISREG(mode):
-        raise ModelFormatError(f"{str(path)!r} is not a regular file")
+    path = regular_file(source)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ModelFormatError(f"{str(path)!r} is empty")

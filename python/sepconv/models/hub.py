@@ -26,6 +26,7 @@ from sepconv.conventions import TIMM, Convention
 from sepconv.errors import ModelFormatError, SepconvError
 from sepconv.graph.base import is_choice
 from sepconv.models.catalog import FAMILIES
+from sepconv.paths import write_files
 
 if TYPE_CHECKING:
     from sepconv.model import Model
@@ -215,11 +216,7 @@ class _PinBook:
         if not self._writable or repository in self._pins:
             return
         self._pins[repository] = {"revision": commit, "files": dict(digests)}
-        import tempfile  # here: seldom needed, and slow to import
-
-        with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False, encoding="utf-8") as stream:
-            json.dump(self._pins, stream, indent=2, sort_keys=True)
-        Path(stream.name).replace(self._path)
+        write_files({self._path: json.dumps(self._pins, indent=2, sort_keys=True).encode()})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from sepconv.errors import ModelFormatError
+from sepconv.paths import regular_file
 
 
 def read_source(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | None]:
@@ -20,12 +20,7 @@ def read_source(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Pat
         return bytes(source), "model", None
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"path must be a str, an os.PathLike or bytes, not {type(source).__name__}")
-    path = Path(source)
-    mode = path.stat().st_mode  # asked before opening: to open a pipe would wait for its writer
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")
-    if not stat.S_ISREG(mode):
-        raise ModelFormatError(f"{str(path)!r} is not a regular file")
+    path = regular_file(source)
     with path.open("rb") as file:
         # By its size: files of /proc have none, and reading some of them would wait.
         if os.fstat(file.fileno()).st_size == 0:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -106,18 +108,21 @@ def _corrections(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
 
 
 def _infer_beside(graph: Graph, known: dict[str, Info]) -> None:
+    for name, info in _inferred(shape_model(graph, known)).items():
+        graph.infos[name] = _narrower(graph.infos.get(name, Info()), info)
+
+
+def _inferred(model: Any, *, follow_values: bool = False) -> dict[str, Info]:
+    """What the package's inference finds; nothing where it fails."""
     import onnx
 
-    model = shape_model(graph, known)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=follow_values).graph
     except MemoryError:
         raise
     except Exception:
-        return
-    found = infos_of([*inferred.graph.value_info, *inferred.graph.output])
-    for name, info in found.items():
-        graph.infos[name] = _narrower(graph.infos.get(name, Info()), info)
+        return {}
+    return infos_of([*graph.value_info, *graph.output])
 
 
 def _shapes_from_values(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
@@ -126,7 +131,6 @@ def _shapes_from_values(graph: Graph, known: dict[str, Info]) -> dict[str, Info]
     The package's inference can follow values, and then writes out every vector whose length it knows: one of a billion
     elements, which a file of 200 bytes can ask for, takes 64 GB. So it gets nothing but what handles short ones.
     """
-    import onnx
 
     def is_short(name: str) -> bool:
         shape = graph.shape(name)
@@ -146,17 +150,13 @@ def _shapes_from_values(graph: Graph, known: dict[str, Info]) -> dict[str, Info]
             chosen.append(node)
     if not wanted:
         return {}
-    try:
-        inferred = onnx.shape_inference.infer_shapes(value_model(graph, chosen, list(wanted)), data_prop=True)
-    except MemoryError:
-        raise
-    except Exception:
-        return {}
-    found = infos_of(inferred.graph.output)
+    found = _inferred(value_model(graph, chosen, list(wanted)), follow_values=True)
     return {
         name: info
         for name, info in found.items()
-        if info.shape is not None and info.shape != graph.info(name).shape and _narrower(graph.info(name), info) == info
+        if name in wanted
+        and info.shape not in (None, graph.info(name).shape)
+        and _narrower(graph.info(name), info) == info
     }
 
 
@@ -204,13 +204,13 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
         graph.constants[node.outputs[0]] = np.broadcast_to(value.reshape(()), sizes)
         return 0
     inputs = [graph.constants[name] if name else None for name in node.inputs]
-    if node.op != "Constant" and not _is_affordable(graph, node, budget):
+    operands = [array for array in inputs if array is not None]
+    if node.op != "Constant" and not _is_affordable(graph, node, operands, budget):
         return None
     return _replace(graph, node, inputs)
 
 
-def _is_affordable(graph: Graph, node: Node, budget: int) -> bool:
-    operands = [graph.constants[name] for name in node.inputs if name]
+def _is_affordable(graph: Graph, node: Node, operands: list[Array], budget: int) -> bool:
     elements = sum(array.size for array in operands)
     if sum(array.nbytes for array in operands) > budget or (node.op in _PRODUCTS and elements > FEW_ELEMENTS):
         return False
@@ -231,9 +231,9 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
             except NotNativeError:
                 results = None
         if results is None:
-            if not _is_small(graph, node, inputs):
+            values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
+            if not _is_small(graph, node, values.values()):
                 return None
-            values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name}
             results = Reference(node, graph)(values)
     except Exception:  # also where there is no memory for it
         return None
@@ -243,7 +243,7 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
     return sum(result.nbytes for result in results)
 
 
-def _is_small(graph: Graph, node: Node, inputs: list[Array | None]) -> bool:
+def _is_small(graph: Graph, node: Node, operands: Collection[Array]) -> bool:
     """Whether the reference implementation, much of which is loops of Python, is done with a node in no time."""
     if node.op in _QUANTISATION:
         return True
@@ -251,7 +251,6 @@ def _is_small(graph: Graph, node: Node, inputs: list[Array | None]) -> bool:
     if any(shape is None for shape in shapes) and node.op not in _FROM_VALUES:
         return False
     results = sum(math.prod(shape or ()) for shape in shapes)
-    operands = [array for array in inputs if array is not None]
     # Of strings some operators match patterns.
     return results + sum(array.size for array in operands) <= FEW_ELEMENTS and not any(
         array.dtype.hasobject for array in operands

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sepconv.graph.base import new_name
+
 Array = NDArray[Any]
 Dim = int | str | None  # a size, a symbol's name, or nothing known
 
@@ -133,6 +135,11 @@ class Graph:
     def constant(self, name: str) -> Array | None:
         return self.constants.get(name) if name else None
 
+    def adds_axes(self, value: str, constant: str) -> bool:
+        """Whether an operation with the constant may give more axes than the value has."""
+        shape, axes = self.info(value).shape, len(self.info(constant).shape or ())
+        return axes > 0 and (shape is None or axes > len(shape))
+
     def scalar(self, name: str) -> float | None:
         """The one element of a constant."""
         array = self.constant(name)
@@ -144,12 +151,7 @@ class Graph:
             self._made = {*self.constants, *self.infos, *(port.name for port in self.inputs)}
             for node in self.nodes:
                 self._made.update(node.outputs, node.reads())
-        name, count = base, 0
-        while name in self._made:
-            count += 1
-            name = f"{base}_{count}"
-        self._made.add(name)
-        return name
+        return new_name(base, self._made)
 
     def add_constant(self, base: str, array: Array) -> str:
         """Give a constant a name that nothing has."""

@@ -266,15 +266,21 @@ def _checked(port: Input, feeds: Mapping[str, Any]) -> Any:
     reject_masked(f"input {port.name!r}", x)
     if x.dtype != port.info.dtype and not (x.dtype.kind in "OU" and port.info.dtype.kind in "OU"):
         raise TypeError(f"input {port.name!r} had dtype {x.dtype}, must have {port.info.dtype}")
-    _checked_shape(port, x.shape)
+    _check_fit(port, x.shape)
     return x
 
 
 def _checked_shape(port: Input, shape: Sequence[int]) -> tuple[int, ...]:
-    """As the file declares it."""
+    """One that an array could have which the input takes."""
     sizes = tuple(shape)
     if not all(is_integer(size) and size >= 0 for size in sizes):
         raise ValueError(f"the shape of input {port.name!r} was {sizes}, must be whole numbers from 0 on")
+    _check_fit(port, sizes)
+    return sizes
+
+
+def _check_fit(port: Input, sizes: tuple[int, ...]) -> None:
+    """ValueError for another shape than the file declares."""
     declared = port.info.shape
     fits = declared is None or (
         len(declared) == len(sizes)
@@ -282,7 +288,6 @@ def _checked_shape(port: Input, shape: Sequence[int]) -> tuple[int, ...]:
     )
     if not fits:
         raise ValueError(f"input {port.name!r} had shape {sizes}, must have {declared}")
-    return sizes
 
 
 __all__ = ["MAX_PROGRAMS", "ModelFormatError", "OnnxModel"]

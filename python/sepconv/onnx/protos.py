@@ -52,8 +52,7 @@ def single_node_model(node: Node, graph: Graph) -> Any:
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in reads]
     results = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in node.outputs if name]
     proto = helper.make_graph([_proto(node, node.inputs)], "node", ports, results)
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return helper.make_model(proto, opset_imports=opsets, ir_version=graph.ir_version, functions=list(graph.functions))
+    return _model(proto, graph, ir_version=graph.ir_version, functions=graph.functions)
 
 
 def shape_model(graph: Graph, known: Mapping[str, Info]) -> Any:
@@ -78,10 +77,7 @@ def shape_model(graph: Graph, known: Mapping[str, Info]) -> Any:
     results = [onnx.ValueInfoProto(name=name) for name in graph.outputs]
     nodes = [proto for node in graph.nodes if known.keys().isdisjoint(node.outputs[:1]) for proto in node_protos(node)]
     proto = helper.make_graph(nodes, "shapes", ports, results, initializers)
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return helper.make_model(
-        proto, opset_imports=opsets, ir_version=max(graph.ir_version, 4), functions=list(graph.functions)
-    )
+    return _model(proto, graph, ir_version=max(graph.ir_version, 4), functions=graph.functions)
 
 
 def value_model(graph: Graph, nodes: Sequence[Node], results: Sequence[str]) -> Any:
@@ -100,8 +96,15 @@ def value_model(graph: Graph, nodes: Sequence[Node], results: Sequence[str]) -> 
         [onnx.ValueInfoProto(name=name) for name in results],
         [_tensor(array, name) for name, array in small.items()],
     )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return helper.make_model(proto, opset_imports=opsets, ir_version=max(graph.ir_version, 4))
+    return _model(proto, graph, ir_version=max(graph.ir_version, 4))
+
+
+def _model(proto: Any, graph: Graph, *, ir_version: int, functions: Iterable[Any] = ()) -> Any:
+    """A GraphProto as a model of the graph's opsets."""
+    import onnx
+
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+    return onnx.helper.make_model(proto, opset_imports=opsets, ir_version=ir_version, functions=list(functions))
 
 
 def _tensor(array: Array, name: str) -> Any:

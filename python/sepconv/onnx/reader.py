@@ -247,7 +247,7 @@ class _Reader:
             _check_node_text(node, "a node of a graph within")
             for attribute in node.attribute:
                 self._refuse_external(attribute, f"attribute {attribute.name!r} of {node.op_type[:80]}")
-                for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                for inner in _graphs(attribute):
                     self._check_nested(inner, depth + 1)
 
     def _refuse_external(self, attribute: Any, where: str) -> None:
@@ -288,8 +288,7 @@ class _Reader:
             if key in self.functions:
                 parts.append(self._extent_of(key, above + 1))
             for attribute in node.attribute:
-                inner = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-                parts += [self._extent(graph.node, above) for graph in inner]
+                parts += [self._extent(graph.node, above) for graph in _graphs(attribute)]
             for more, deeper in parts:
                 size, depth = size + more, max(depth, deeper)
         return size, depth
@@ -327,6 +326,11 @@ def _text(value: bytes, where: str) -> str:
         raise ModelFormatError(f"{where} is not UTF-8") from None
 
 
+def _graphs(attribute: Any) -> list[Any]:
+    """Those within it."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
 def _free_names(graph: Any) -> list[str]:
     """What a subgraph reads and does not define itself."""
     defined = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -334,8 +338,7 @@ def _free_names(graph: Any) -> list[str]:
     for node in graph.node:
         names = [name for name in node.input if name]
         for attribute in node.attribute:
-            inner = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-            names += [name for one in inner for name in _free_names(one)]
+            names += [name for graph_within in _graphs(attribute) for name in _free_names(graph_within)]
         free.update(dict.fromkeys(name for name in names if name not in defined))
         defined.update(node.output)
     free.update(dict.fromkeys(value.name for value in graph.output if value.name not in defined))

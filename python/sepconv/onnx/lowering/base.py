@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sepconv.graph import Input, Layer, Shape
+from sepconv.graph.base import new_name
 from sepconv.onnx.ir import Array, Graph, Node
 
 MAX_SIZE, MAX_ELEMENTS = 1 << 20, 1 << 31  # of an image in the engine, as csrc/base/tensor.h says
@@ -73,7 +74,7 @@ class Lowering:
             raise NotInPlanError(f"{value!r} is constant")
         if value not in self._names:
             shape = layer_shape(self.shape(value))
-            self._names[value] = self._new_name(value)
+            self._names[value] = new_name(value, self._taken)
             self.layers.append(Input(name=self._names[value], shape=shape))
             self.inputs.append(value)
         return self._names[value]
@@ -103,18 +104,11 @@ class Lowering:
         for argument in ("weight", "bias"):
             if argument in arguments and arguments[argument] is not None and arguments[argument].dtype != np.float32:
                 raise NotInPlanError(f"{argument} is not float32")
-        name = self._new_name(f"{value}/{part}" if part else value)
+        # A value of the file may be called as a step of ours is.
+        name = new_name(f"{value}/{part}" if part else value, self._taken)
         self.layers.append(make(name=name, inputs=reads, **arguments))
         if not part:
             self._names[value] = name
-        return name
-
-    def _new_name(self, base: str) -> str:
-        """A layer's. A value of the file may be called as a step of ours is."""
-        name = base
-        while name in self._taken:
-            name += "'"
-        self._taken.add(name)
         return name
 
     def alias(self, node: Node, source: str | None = None) -> None:

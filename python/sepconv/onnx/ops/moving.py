@@ -193,10 +193,10 @@ def sliced(call: Call) -> tuple[slice, ...]:
     axes = call.integers(3, "axes") or list(range(len(starts)))
     steps = call.integers(4, "steps") or [1] * len(starts)
     taken = [slice(None)] * x.ndim
-    if len({normal_axis(axis, x.ndim) for axis in axes}) < len(axes):
+    places = [normal_axis(axis, x.ndim) for axis in axes]
+    if len(set(places)) < len(places):
         raise ValueError(f"axes are {axes}, must be different ones")
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        place = normal_axis(axis, x.ndim)
+    for start, end, place, step in zip(starts, ends, places, steps, strict=True):
         size = x.shape[place]
         if step == 0:
             raise ValueError("a step of Slice is 0")

@@ -49,9 +49,8 @@ def _with_constant(uses: Uses, node: Node) -> tuple[str, float] | None:
     for value, number in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
         scalar = uses.graph.scalar(number)
         if scalar is not None and value not in uses.graph.constants:
-            shape, axes = uses.graph.info(value).shape, len(uses.graph.info(number).shape or ())
-            if axes and (shape is None or axes > len(shape)):
-                return None  # the result has more axes than the value
+            if uses.graph.adds_axes(value, number):
+                return None
             return None if number == node.inputs[0] and node.op in ("Sub", "Div") else (value, scalar)
     return None
 

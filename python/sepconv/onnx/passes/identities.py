@@ -49,7 +49,6 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
 def _is_neutral(graph: Graph, node: Node) -> bool:
     """Whether the second operand is one 1 (of a factor) or 0 (of a term)."""
     number = graph.scalar(node.inputs[1])
-    shape, array = graph.info(node.inputs[0]).shape, graph.constant(node.inputs[1])
-    if number is None or array is None or shape is None or array.ndim > len(shape):
+    if number is None or graph.info(node.inputs[0]).shape is None or graph.adds_axes(*node.inputs[:2]):
         return False
     return number == (1.0 if node.op in ("Mul", "Div") else 0.0) and not (node.op == "Add" and np.signbit(number))
