@@ -9,12 +9,6 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// Keeps an address in a register of its own. Else GCC adds the offset of every column to every row.
-SEPCONV_INLINE const float* anchor(const float* p) {
-  asm("" : "+r"(p));
-  return p;
-}
-
 // The bias (0) and taps (from 1 on) of a plane: held in registers, or loaded where they are used.
 template <int K>
 class DepthwiseTaps {

@@ -11,17 +11,18 @@ SEPCONV_INLINE constexpr void fill_gemm(GemmKernel (&row)[kMaxGemmRows]) {
 
 SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   constexpr int kRows = kRegisters >= 32 ? (kScalars > 1 ? 11 : 14) : kLanes == 8 ? 6 : 4;
+  constexpr int kNarrowRows = kScalars > 1 ? 20 : 2 * kRows;
   KernelTable t{};
   t.isa = isa;
   t.vector = kLanes;
   t.gemm_vectors = 2;
-  t.gemm_rows[0] = 2 * kRows;
+  t.gemm_rows[0] = kNarrowRows;
   t.gemm_rows[1] = kRows;
-  fill_gemm<1, kLanes, 2 * kRows>(t.gemm_f32[0]);
+  fill_gemm<1, kLanes, kNarrowRows>(t.gemm_f32[0]);
   fill_gemm<2, kLanes, kRows>(t.gemm_f32[1]);
-  fill_gemm<1, 0, 2 * kRows>(t.gemm_strided_f32[0]);
+  fill_gemm<1, 0, kNarrowRows>(t.gemm_strided_f32[0]);
   fill_gemm<2, 0, kRows>(t.gemm_strided_f32[1]);
-  fill_gemm<1, kImageStep, 2 * kRows>(t.gemm_image_f32[0]);
+  fill_gemm<1, kImageStep, kNarrowRows>(t.gemm_image_f32[0]);
   fill_gemm<2, kImageStep, kRows>(t.gemm_image_f32[1]);
   t.gemv_f32 = [](const GemvTask& task) { gemv(task); };
   t.depthwise_3x3_s1_f32 = depthwise<3, 1>;

@@ -1,8 +1,9 @@
 // GEMM tiles: Rows × Vectors·V outputs each of clamp(bias + A·B + residual), one pass over k.
 //
-// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16, 11×2 or 22×1 of NEON's 32), the
+// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16, 11×2 or 20×1 of NEON's 32), the
 // weights of a step, kLoads rows' scalars of A.
-// Loop order: tiles, then segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. Each k reads Vectors·V packed
+// Loop order: tiles, then segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. NEON's narrow
+// tile goes two loads a row at a time: else it had a load for every four multiply-adds. Each k reads Vectors·V packed
 // weights, which stream, and one float a row: the rows of a plane lie V floats apart, so V k use up one cache line a row. At
 // least two k go together: the hardware's prefetch then runs two ahead on the weights, and does not lag where they come from
 // L2 (6 % of all time). A plane of few lanes is one straight piece: its eight k end before a loop has paid (4 % with AVX2).
@@ -12,14 +13,40 @@
 namespace sepconv::SEPCONV_ISA {
 
 // Some rows' part of a step: their scalars from the I-th on, each times the weights of that k.
-template <int Rows, int Vectors, int I = 0>
-SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows], const vf (&w)[kScalars][Vectors], vf (*acc)[Vectors]) {
+template <int Rows, int Vectors, int Loads, int I = 0>
+SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows][Loads], const vf (&w)[Loads * kScalars][Vectors],
+                                  vf (*acc)[Vectors]) {
 #pragma GCC unroll 2
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd_scalar<I>(x[i], w[I][j], acc[i][j]);
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd_scalar<I % kScalars>(x[i][I / kScalars], w[I][j], acc[i][j]);
   }
-  if constexpr (I + 1 < kScalars) multiply_rows<Rows, Vectors, I + 1>(x, w, acc);
+  if constexpr (I + 1 < Loads * kScalars) multiply_rows<Rows, Vectors, Loads, I + 1>(x, w, acc);
+}
+
+// One step: Loads·kScalars k, whose weights begin at b, and a line of what comes next. load_rows(i, x) brings the scalars of
+// the rows from the i-th on.
+template <int Loads, int Rows, int Vectors, class LoadRows>
+SEPCONV_INLINE void multiply_step(const float* b, const char* ahead, vf (&acc)[Rows][Vectors], LoadRows load_rows) {
+  vf w[Loads * kScalars][Vectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < Loads * kScalars; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) w[i][j] = load(b + (i * Vectors + j) * kLanes);
+  }
+  __builtin_prefetch(ahead, 0, 2);
+  constexpr int kFirst = Rows % kLoads;
+  if constexpr (kFirst != 0) {
+    scalars x[1][Loads];
+    load_rows(0, x);
+    multiply_rows(x, w, acc);
+  }
+#pragma GCC unroll 28
+  for (int i = kFirst; i < Rows; i += kLoads) {
+    scalars x[kLoads][Loads];
+    load_rows(i, x);
+    multiply_rows(x, w, acc + i);
+  }
 }
 
 // The tile from row `first` on. Returns where to prefetch next. Never inlined: what is the same for all tiles would take
@@ -29,7 +56,11 @@ SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows], const vf (&w)[kScala
 template <int Rows, int Vectors, int Step>
 [[gnu::noinline]] const char* gemm_tile(const GemmTile& t, std::ptrdiff_t first, const char* ahead) {
   constexpr bool kStrided = Step == 0;
-  constexpr int kBases = kStrided ? (Rows + 6) / 7 : 1;
+  constexpr bool kTwice = kScalars > 1 && Vectors == 1;  // two loads a row in a step
+  constexpr bool kWalking = kTwice && Step != kLanes;  // each row has a pointer, which its loads move on
+  // A base pointer for every seven rows of a run-time step: fewer multiples of it must stay in registers.
+  constexpr int kBaseRows = kWalking ? 1 : kStrided ? 7 : Rows;
+  constexpr int kBases = (Rows + kBaseRows - 1) / kBaseRows;
   const std::ptrdiff_t step = kStrided ? t.a_step : Step;
   const float* const first_row = t.a + first * step;
   const float* b = t.b;
@@ -43,43 +74,55 @@ template <int Rows, int Vectors, int Step>
     for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
   }
 
-  // One step: the kScalars k from the k-th on.
+  // A step of one load a row: the kScalars k from the k-th on.
   const auto multiply = [&](const float* const (&base)[kBases], int k) __attribute__((always_inline)) {
-    vf w[kScalars][Vectors];
-#pragma GCC unroll 4
-    for (int i = 0; i < kScalars; ++i) {
-#pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) w[i][j] = load(b + ((k + i) * Vectors + j) * kLanes);
-    }
-    __builtin_prefetch(ahead, 0, 2);
+    multiply_step<1>(b + k * Vectors * kLanes, ahead, acc, [&](int i, auto& x) __attribute__((always_inline)) {
+      for (auto& row : x) {
+        row[0] = load_scalars(base[i / kBaseRows] + i % kBaseRows * step + k);
+        ++i;
+      }
+    });
     ahead += ahead_step;
-    const auto row = [&](int i) __attribute__((always_inline)) {
-      return load_scalars(kStrided ? base[i / 7] + i % 7 * step + k : base[0] + i * step + k);
-    };
-    constexpr int kFirst = Rows % kLoads;
-    if constexpr (kFirst != 0) multiply_rows<1>({row(0)}, w, acc);
-#pragma GCC unroll 28
-    for (int i = kFirst; i < Rows; i += kLoads) {
-      scalars x[kLoads];
-#pragma GCC unroll 2
-      for (int r = 0; r < kLoads; ++r) x[r] = row(i + r);
-      multiply_rows<kLoads>(x, w, acc + i);
-    }
+  };
+  // A step of two.
+  [[maybe_unused]] const auto multiply_twice = [&](auto load_rows) __attribute__((always_inline)) {
+    multiply_step<2>(b, ahead, acc, load_rows);
+    b += 2 * kScalars * kLanes;
+    ahead += 2 * ahead_step;
   };
   constexpr int kTogether = kScalars > 1 ? kScalars : 2;
   const Segment* const end = t.segments + t.segment_count;
   for (const Segment* s = t.segments; s != end; ++s) {
+    if constexpr (kTwice && Step == kLanes) {  // two whole planes
+      for (; end - s > 1 && (s[0].count == kLanes) & (s[1].count == kLanes); s += 2) {
+        const float* const planes[] = {anchor(first_row + s[0].offset), anchor(first_row + s[1].offset)};
+        multiply_twice([&](int i, auto& x) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+          for (int plane = 0; plane < 2; ++plane) {
+            int row = i;
+            for (auto& loads : x) loads[plane] = load_scalars(planes[plane] + row++ * step);
+          }
+        });
+      }
+      if (s == end) break;
+    }
     const float* a = first_row + s->offset;
-    // A base pointer for every seven rows: fewer multiples of a run-time step must stay in registers.
     const float* base[kBases];
-#pragma GCC unroll 4
-    for (int i = 0; i < kBases; ++i) base[i] = a + 7 * i * step;
+#pragma GCC unroll 28
+    for (int i = 0; i < kBases; ++i) base[i] = a + kBaseRows * i * step;
     const auto advance = [&](int k) __attribute__((always_inline)) {
       b += k * Vectors * kLanes;
-#pragma GCC unroll 4
+#pragma GCC unroll 28
       for (const float*& pointer : base) pointer += k;
     };
     int k = s->count;
+    if constexpr (kWalking) {
+      for (; k >= 2 * kScalars; k -= 2 * kScalars) {
+        multiply_twice([&](int i, auto& x) __attribute__((always_inline)) {
+          for (auto& row : x) load_scalars_twice(base[i++], row);
+        });
+      }
+    }
     if constexpr (Step == kLanes && (kScalars == kLanes || kLanes == 8)) {
       if (k == kLanes) [[likely]] {  // a whole plane at once
 #pragma GCC unroll 8
@@ -101,7 +144,7 @@ template <int Rows, int Vectors, int Step>
         for (int j = 0; j < Vectors; ++j) w[j] = load(b + j * kLanes);
 #pragma GCC unroll 28
         for (int i = 0; i < Rows; ++i) {
-          const vf x = broadcast(kStrided ? base[i / 7][i % 7 * step] : base[0][i * step]);
+          const vf x = broadcast(base[i / kBaseRows][i % kBaseRows * step]);
 #pragma GCC unroll 2
           for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd(x, w[j], acc[i][j]);
         }

@@ -57,6 +57,10 @@ SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
 using scalars = float32x4_t;
 inline constexpr int kScalars = 4;
 SEPCONV_INLINE scalars load_scalars(const float* p) { return vld1q_f32(p); }
+// The next two loads, and p moved past them: one instruction, which GCC 12 does not form.
+SEPCONV_INLINE void load_scalars_twice(const float*& p, scalars (&x)[2]) {
+  asm("ldp %q0, %q1, [%2], #32" : "=w"(x[0]), "=w"(x[1]), "+r"(p) : "m"(*reinterpret_cast<const float(*)[8]>(p)));
+}
 template <int I>
 SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
   return vfmaq_laneq_f32(c, b, a, I);

@@ -57,6 +57,14 @@ class Gemm : public ::testing::TestWithParam<TileId> {
     return layout;
   }
 
+  // Whole planes, and after every three of them a plane of one channel, as where several inputs follow each other.
+  GemmLayout uneven_planes(int depth) const {
+    GemmLayout layout{lanes, {}};
+    for (int k = 0, p = 0; k < depth; k += layout.segments.back().count, ++p)
+      layout.segments.push_back({p * (tile.rows + 3) * static_cast<std::ptrdiff_t>(lanes), std::min(p % 4 == 3 ? 1 : lanes, depth - k)});
+    return layout;
+  }
+
   // NHWC pixels, a dense convolution's rows (which overlap where the step is small), and rows anywhere in memory.
   std::vector<GemmLayout> strided_layouts(int depth) const {
     std::vector<GemmLayout> out;
@@ -79,7 +87,7 @@ class Gemm : public ::testing::TestWithParam<TileId> {
   std::vector<GemmLayout> layouts(int depth) const {
     if (tile.kind == Rows::strided) return strided_layouts(depth);
     if (tile.kind == Rows::image) return image_layouts(depth);
-    std::vector<GemmLayout> out{planes(depth, lanes)};
+    std::vector<GemmLayout> out{planes(depth, lanes), uneven_planes(depth)};
     if (lanes > 3) out.push_back(planes(depth, 3));
     return out;
   }
