@@ -176,6 +176,8 @@ def test_other_wrong_arguments() -> None:
         loaded(small_network(), passes=["nothing"])
     with pytest.raises(ValueError, match="outputs has 'nothing'"):
         loaded(small_network(), outputs=["nothing"])
+    with pytest.raises(TypeError, match="outputs was 'y', must be a sequence of names or None"):
+        loaded(small_network(), outputs="y")
 
 
 def test_other_outputs() -> None:

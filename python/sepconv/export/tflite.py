@@ -174,15 +174,16 @@ class _Network:
             self._operator(layer, "MEAN", inputs, "ReducerOptions", KeepDims=False)
 
     def _shuffle(self, layer: ChannelShuffle) -> None:
-        """As a transposed matrix of groups."""
+        """As a transposed matrix of groups. A vector's are those of an image of one pixel, which our reader knows."""
         name, shape = layer.name, self._shape(layer.name)
-        rank = len(shape)
+        image = (self.batch, *self.shapes[name])
         groups, size = int(layer.groups), shape[-1] // int(layer.groups)
-        (x,) = self._alike(layer)
-        matrix = self._reshaped(x, f"{name}/groups", (*shape[:-1], groups, size))
-        order = self._integers(f"{name}.order", [*range(rank - 1), rank, rank - 1])
-        swapped = self.builder.operator("TRANSPOSE", [matrix, order], (*shape[:-1], size, groups), "TransposeOptions")
-        self.values[name] = self._reshaped(swapped, name, shape)
+        matrix = self._reshaped(self._image(layer.inputs[0]), f"{name}/groups", (*image[:-1], groups, size))
+        order = self._integers(f"{name}.order", [0, 1, 2, 4, 3])
+        x = self.builder.operator("TRANSPOSE", [matrix, order], (*image[:-1], size, groups), "TransposeOptions")
+        if image != shape:
+            x = self._reshaped(x, f"{name}/shuffled", image)
+        self.values[name] = self._reshaped(x, name, shape)
 
     def _window_input(
         self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.graph import output_names
 from sepconv.graph.base import is_integer, reject_masked
 from sepconv.model import Port
 from sepconv.onnx.ir import Array, Graph, Info, Input, Node
@@ -38,6 +39,7 @@ class OnnxModel:
 
     Raises:
         ModelFormatError, UnsupportedError: the model is wrong, asks for too much, or (strict) needs a fallback.
+        TypeError: ``outputs`` is no sequence of names.
         ValueError: ``outputs`` or ``passes`` names what does not exist.
     """
 
@@ -58,9 +60,10 @@ class OnnxModel:
         # Not a method: programs that know their model would keep it until the cycle collector comes.
         self._on_fallback = partial(_note_fallback, self.fallbacks, self.name if strict else None)
         self._plans = plans
-        if outputs is not None:
-            _check_outputs(graph, outputs)
-            graph.outputs = list(outputs)
+        chosen = output_names(outputs)
+        if chosen is not None:
+            _check_outputs(graph, chosen)
+            graph.outputs = list(chosen)
         self._graph, self.notes = run_passes(graph, PASSES if passes is None else tuple(passes))
         self._caches: dict[str, dict[str, Any]] = {}
         for node in self._graph.nodes:
