@@ -55,19 +55,15 @@ class DepthwiseGradRun {
     dw_kernel_ = square && window_.kh == 3   ? table.depthwise_grad_3x3_f32
                  : square && window_.kh == 5 ? table.depthwise_grad_5x5_f32
                                              : table.depthwise_grad_any_f32;
-    for (int i = 0; i < threads; ++i) {
-      // Zeros between and around stay.
-      std::memset(scratch_.floats() + i * thread_floats_, 0, (dy_floats_ + x_floats_) * sizeof(float));
-      pointers_.emplace_back(kStripRows * window_.kh);
-    }
-    if (sums_floats_ > 0) std::memset(sums_, 0, sums_floats_ * sizeof(float));  // of no images there are none
+    for (int i = 0; i < threads; ++i) pointers_.emplace_back(kStripRows * window_.kh);
     if (t_.dx) turn_weights();
   }
 
   void run(int threads) {
     // Channels that share an input channel add to the same dx, one after the other.
     const bool alone = t_.multiplier == 1;
-    if (!alone && t_.dx) std::memset(t_.dx, 0, sizeof(float) * t_.images * t_.in.elements());
+    clear(scratch_.floats(), threads * thread_floats_ + sums_floats_, threads);  // zeros between and around stay
+    if (!alone && t_.dx) clear(t_.dx, t_.images * t_.in.elements(), threads);
     for_pieces(std::int64_t{1} * groups_ * (alone ? blocks_ : 1), threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const std::int64_t group = alone ? piece / blocks_ : piece;
       const Range images(t_.images, groups_, group);

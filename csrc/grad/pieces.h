@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "base/fp_env.h"
 #include "runtime/interruptible.h"
@@ -46,6 +48,15 @@ void for_pieces(std::int64_t pieces, int threads, const Work& work) {
         for (std::int64_t piece; !stop() && (piece = j.next.fetch_add(1)) < j.pieces;) j.work(piece, thread, stop);
       },
       &job);
+}
+
+// Fills with zeros. Interrupted, it leaves the rest.
+inline void clear(float* to, std::size_t floats, int threads) {
+  constexpr std::size_t kPart = 1 << 20;  // a millisecond, where pages are touched for the first time
+  for_pieces(static_cast<std::int64_t>((floats + kPart - 1) / kPart), threads, [=](std::int64_t piece, int, const Stop&) {
+    const std::size_t begin = static_cast<std::size_t>(piece) * kPart;
+    std::memset(to + begin, 0, sizeof(float) * std::min(kPart, floats - begin));
+  });
 }
 
 // The part of `count` things that piece `i` of `pieces` has.
