@@ -10,15 +10,16 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-template <int K, int Stride, int Rows, int Tile>
+// Edge: columns may lie outside.
+template <int K, int Stride, int Rows, int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
   constexpr int kInRows = (Rows - 1) * Stride + K;
   constexpr int kColumns = (Tile - 1) * Stride + K;
   constexpr int kEdge = K / 2;
   const int first = x * Stride - d.pad_left;
   const float* w = d.w;
-  float* out = d.out + x * d.out_pixel;
-  const std::ptrdiff_t floats = std::ptrdiff_t{1} * d.blocks * kLanes;
+  float* const out = d.out + x * d.out_pixel;
+  const std::ptrdiff_t floats = std::ptrdiff_t{1} * d.blocks * kLanes, out_row = d.out_row, out_pixel = d.out_pixel;
   for (std::ptrdiff_t c = 0; c < floats; c += kLanes, w += (1 + K * K) * kLanes) {
     vf acc[Rows][Tile];
     const vf bias = load(w);
@@ -34,8 +35,8 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
 #pragma GCC unroll 17
       for (int i = 0; i < kColumns; ++i, p += step) {
         const float* from = p;
-        if (i < kEdge) from = first + i < 0 ? d.zeros : from;
-        if (i >= kColumns - kEdge) from = first + i >= d.in_w ? d.zeros : from;
+        if (Edge && i < kEdge) from = first + i < 0 ? d.zeros : from;
+        if (Edge && i >= kColumns - kEdge) from = first + i >= d.in_w ? d.zeros : from;
         const vf v = load_once(from);
 #pragma GCC unroll 2
         for (int o = 0; o < Rows; ++o) {
@@ -52,8 +53,9 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
     }
 #pragma GCC unroll 2
     for (int o = 0; o < Rows; ++o) {
+      float* to = out + o * out_row + c;
 #pragma GCC unroll 7
-      for (int i = 0; i < Tile; ++i) store(out + o * d.out_row + i * d.out_pixel + c, clamp(acc[o][i], lo, hi));
+      for (int i = 0; i < Tile; ++i, to += out_pixel) store(to, clamp(acc[o][i], lo, hi));
     }
   }
 }
@@ -64,14 +66,21 @@ SEPCONV_INLINE void depthwise_pixels_rows(const DepthwisePixels& d) {
   constexpr int kTile = kRegisters >= 32 ? 7 : 4;
   const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
   int x = 0;
-  for (; x + kTile <= d.out_w; x += kTile) depthwise_pixels_tile<K, Stride, Rows, kTile>(d, x, lo, hi);
+  for (; x + kTile <= d.out_w; x += kTile) {
+    const int first = x * Stride - d.pad_left;
+    if (first >= 0 && first + (kTile - 1) * Stride + K <= d.in_w) {
+      depthwise_pixels_tile<K, Stride, Rows, kTile, false>(d, x, lo, hi);
+    } else {
+      depthwise_pixels_tile<K, Stride, Rows, kTile, true>(d, x, lo, hi);
+    }
+  }
   switch (d.out_w - x) {
-    case 1: depthwise_pixels_tile<K, Stride, Rows, 1>(d, x, lo, hi); break;
-    case 2: depthwise_pixels_tile<K, Stride, Rows, 2>(d, x, lo, hi); break;
-    case 3: depthwise_pixels_tile<K, Stride, Rows, 3>(d, x, lo, hi); break;
-    case 4: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 4>(d, x, lo, hi); break;
-    case 5: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 5>(d, x, lo, hi); break;
-    case 6: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 6>(d, x, lo, hi); break;
+    case 1: depthwise_pixels_tile<K, Stride, Rows, 1, true>(d, x, lo, hi); break;
+    case 2: depthwise_pixels_tile<K, Stride, Rows, 2, true>(d, x, lo, hi); break;
+    case 3: depthwise_pixels_tile<K, Stride, Rows, 3, true>(d, x, lo, hi); break;
+    case 4: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 4, true>(d, x, lo, hi); break;
+    case 5: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 5, true>(d, x, lo, hi); break;
+    case 6: if constexpr (kTile > 4) depthwise_pixels_tile<K, Stride, Rows, 6, true>(d, x, lo, hi); break;
     default: break;
   }
 }

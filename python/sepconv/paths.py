@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sepconv.errors import ModelFormatError
@@ -45,6 +45,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise _error(errno.EISDIR, path)
     if not os.access(path, os.W_OK):
         raise _error(errno.EACCES, path)
+
+
+def check_no_input(path: str | os.PathLike[str], argument: str, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise ValueError where the file to write is one of those that are read."""
+    for read in inputs:
+        if Path(read).is_file() and Path(path).is_file() and Path(path).samefile(read):
+            raise ValueError(f"{argument} is {os.fspath(path)!r}, which is read; must be another file")
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

@@ -114,7 +114,7 @@ def test_rho_is_another_name_for_resolution() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"alpha": 0}, "alpha was 0, must be a positive number of at most 1000"),
+        ({"alpha": 0}, "alpha was 0, must be a positive number of at most 10"),
         ({"alpha": float("nan")}, "alpha was nan"),
         ({"alpha": 0.01}, "alpha was 0.01, must leave at least 1 of 32 channels"),
         ({"resolution": 31}, "resolution was 31, must be an integer of at least 32"),

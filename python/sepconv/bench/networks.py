@@ -80,17 +80,20 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
     path = Path(model)
     if not path.exists():
         raise ValueError(
-            f"MODEL is {model!r}, must be a .tflite or .onnx file or a name such as {', '.join(DEFAULT_MODELS)}"
+            f"MODEL is {model!r}, must be an existing .tflite or .onnx file or a name such as "
+            f"{', '.join(DEFAULT_MODELS)}"
         )
     if weights is not None:
         raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")
-    from sepconv.io import read_tflite
+    from sepconv.io import check_tflite, read_tflite
     from sepconv.io.files import identify, open_file
 
-    if identify(open_file(path).data) == "onnx":
+    source = open_file(path)
+    if identify(source.data) == "onnx":
         from sepconv.onnx.whole import read_onnx_layers
 
         return Network(path.stem, tuple(read_onnx_layers(path)[0]))
+    check_tflite(source)
     return Network(path.stem, tuple(read_tflite(path)))
 
 
@@ -108,11 +111,14 @@ def operator(
     """A network of one operator (``separable``: of its two halves), with random weights.
 
     ``shape`` is (h, w, c), or (h, w, c, n) with the output's channels: c unless said otherwise, for ``depthwise`` a
-    multiple of c. ``pointwise`` ignores ``kernel``, ``dilation`` and ``padding``; in ``separable`` stride, dilation and
+    multiple of c. ``pointwise`` takes no ``kernel``, ``dilation`` or ``padding``; in ``separable`` stride, dilation and
     padding are those of the depthwise half.
 
     Raises ValueError for arguments that do not fit.
     """
+    for argument, value, default in (("kernel", kernel, (3, 3)), ("dilation", dilation, (1, 1)), ("padding", padding, "same")):
+        if kind == "pointwise" and value != default:
+            raise ValueError(f"{argument} is {value!r}, must be left out for a pointwise convolution")
     if kind not in get_args(OperatorName):
         raise ValueError(f"op is {kind!r}, must be one of {', '.join(get_args(OperatorName))}")
     if len(shape) not in (3, 4) or min(shape) < 1:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import names, numbers, pair, positive
-from sepconv.paths import check_writable, write_files
+from sepconv.paths import check_no_input, check_writable, write_files
 
 if TYPE_CHECKING:
     from sepconv.bench.networks import Network
     from sepconv.cli.parsers import Subparsers
+
+_NETWORK_SUFFIXES = (".onnx", ".tflite", ".param", ".bin", ".pth", ".pt", ".safetensors", ".npz")
+_OPTIONS = ("shape", "kernel", "stride", "dilation", "padding", "activation")  # of --op
 
 DESCRIPTION = """\
 Time networks, or one operator, on sepconv and on the other runtimes that are installed (extra bench; torch by itself):
@@ -63,11 +66,11 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     one.add_argument("--op", choices=("depthwise", "pointwise", "separable", "conv"), help="in place of MODEL")
     one.add_argument("--shape", type=numbers, metavar="H,W,C[,N]", help="input, and output channels (default: C)")
-    one.add_argument("--kernel", type=pair, default=(3, 3), metavar="K[,K]", help="default: 3")
-    one.add_argument("--stride", type=pair, default=(1, 1), metavar="S[,S]", help="default: 1")
-    one.add_argument("--dilation", type=pair, default=(1, 1), metavar="D[,D]", help="default: 1")
-    one.add_argument("--padding", choices=("same", "valid"), default="same", help="default: %(default)s")
-    one.add_argument("--activation", default="none", metavar="NAME", help="such as relu6 (default: %(default)s)")
+    one.add_argument("--kernel", type=pair, metavar="K[,K]", help="default: 3; 1 for pointwise")
+    one.add_argument("--stride", type=pair, metavar="S[,S]", help="default: 1")
+    one.add_argument("--dilation", type=pair, metavar="D[,D]", help="default: 1")
+    one.add_argument("--padding", choices=("same", "valid"), help="default: same")
+    one.add_argument("--activation", metavar="NAME", help="such as relu6 (default: none)")
     parser.set_defaults(run=run)
 
 
@@ -76,12 +79,16 @@ def run(args: argparse.Namespace) -> int:
     from sepconv import _core
     from sepconv.bench import contenders, machine, method, plot, processes, report, sweep
     from sepconv.plot import check_path
+    from sepconv.threads import thread_count
 
     # Now rather than after minutes of measuring.
     if args.plot is not None:
         check_path(args.plot, "plot", extra="bench")
+        check_no_input(args.plot, "--plot", args.models)
     if args.json not in (None, "-"):
-        check_writable(args.json)
+        _check_json(args.json, args.models)
+    for threads in args.threads:
+        thread_count(threads)
     networks = _networks(args)
     chosen = contenders.choose(_contender_names(args), args.isa, _core.supported_isas())
     settings = [
@@ -124,6 +131,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_json(path: str, models: Sequence[str]) -> None:
+    """--json takes the next word for its FILE: where that is a model, it was not meant so."""
+    from sepconv.models.catalog import is_name
+
+    if is_name(path) or Path(path).suffix in _NETWORK_SUFFIXES:
+        raise ValueError(f"--json is {path!r}, must be a file to write: put MODEL before --json, or --json - for none")
+    check_no_input(path, "--json", models)
+    check_writable(path)
+
+
 def _contender_names(args: argparse.Namespace) -> list[str] | None:
     """Who takes part; None for everybody. Of one operator sepconv comes twice, and torch too."""
     from sepconv.bench import contenders, operators
@@ -142,28 +159,19 @@ def _networks(args: argparse.Namespace) -> list[Network]:
 
     if sum(map(bool, (args.models, args.op, args.op_table, args.sweep))) > 1:
         raise ValueError("MODEL, --op, --op-table and --sweep exclude each other")
+    given = {option: getattr(args, option) for option in _OPTIONS if getattr(args, option) is not None}
     if args.op_table:
         return operators.mobilenet_operators()
     if args.op is None:
-        if args.shape is not None:
-            raise ValueError("--shape needs --op")
+        for option in given:
+            raise ValueError(f"--{option} needs --op")
         return [
             networks.open_network(name)
             for name in args.models or (sweep.names() if args.sweep else networks.DEFAULT_MODELS)
         ]
     if args.shape is None:
         raise ValueError("--op needs --shape H,W,C[,N]")
-    return [
-        networks.operator(
-            args.op,
-            args.shape,
-            kernel=args.kernel,
-            stride=args.stride,
-            dilation=args.dilation,
-            padding=args.padding,
-            activation=args.activation,
-        )
-    ]
+    return [networks.operator(args.op, **given)]
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from sepconv.cli import engine
 from sepconv.cli.parsers import positive
 from sepconv.conventions import Convention
 from sepconv.graph import Layer, Reshape, Softmax
+from sepconv.paths import check_no_input
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         from sepconv import plot
 
         plot.check_path(args.save, "save", extra="demo")
+        check_no_input(args.save, "--save", filter(None, (args.image, args.model, args.weights)))
     path = Path(args.image) if args.image is not None else engine.default_photograph()
     photograph = images.load_image(path)
     model = engine.open_model(args.model, args.weights)

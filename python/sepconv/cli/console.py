@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from sepconv.table import format_table
 
+_TEXT_WIDTH = 12  # of a column of words at least, where there is little room
+
 
 def print_table(
     title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: str = "<", marked: Sequence[int] = ()
@@ -20,21 +22,29 @@ def print_table(
     if not _rich():
         print(f"{title}\n{format_table(headers, rows, align=align)}\n")
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_edge=False, pad_edge=False)
+    least = 3 * (len(headers) - 1)  # what stands between columns
     for column, header in enumerate(headers):
-        table.add_column(header, justify="left" if align[column : column + 1] == "<" else "right", no_wrap=True)
+        cells = [header, *(row[column] for row in rows if column < len(row))]
+        text = align[column : column + 1] == "<"
+        # Numbers are never cut: where they do not fit, the terminal breaks the lines.
+        width = max(map(cell_len, cells))
+        width = min(_TEXT_WIDTH, width) if text else width
+        table.add_column(header, justify="left" if text else "right", no_wrap=True, min_width=width)
+        least += width
     for index, row in enumerate(rows):
         if row:
             table.add_row(*map(Text, row), style="bold green" if index in marked else None)
         else:
             table.add_section()
     # Without a terminal there is no width to fit into: nothing is cut.
-    console = Console(width=None if sys.stdout.isatty() else 400)
-    console.print(Text(title, style="bold"))
+    console = Console(width=max(Console().width, least) if sys.stdout.isatty() else 400)
+    console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
     console.print()
 

@@ -92,7 +92,7 @@ def open_model(model: str, weights: str | None) -> Classifier:
         )
     if not path.exists():
         raise ValueError(
-            f"--model is {model!r}, must be a .tflite or .onnx file or one of {', '.join(MODEL_NAMES)}, "
+            f"--model is {model!r}, must be an existing .tflite or .onnx file or one of {', '.join(MODEL_NAMES)}, "
             "or the name of weights on the hub (sepconv.models.pretrained_names())"
         )
     if weights is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.cli import engine
 from sepconv.cli.parsers import positive
+from sepconv.paths import check_no_input
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.path)
     export.check_path(path)
+    check_no_input(path, "FILE", filter(None, (args.model, args.weights)))
     if args.keep_batch_norm and path.suffix != ".onnx":
         raise ValueError(f"--keep-batch-norm is for .onnx files, not {path.name!r}")
     with engine.naming_weights(args.weights):

@@ -94,15 +94,7 @@ def load_tflite(
     """As :func:`load`, for a TFLite file alone."""
     outputs = output_names(outputs)
     source = open_file(path)
-    kind = identify(source.data)
-    if kind in _WEIGHTS_ONLY:
-        raise ModelFormatError(
-            f"{source.name} is {_WEIGHTS_ONLY[kind]}, which holds weights and no network; give it as weights= to a "
-            "function of sepconv.models"
-        )
-    if kind != "tflite":
-        what = "an ONNX file" if kind == "onnx" else describe(source.data)
-        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {what}")
+    check_tflite(source)
     from sepconv.io.tflite import read_tflite_network
     from sepconv.model import Model  # here: reading files does not need the compiled core
 
@@ -114,6 +106,19 @@ def load_tflite(
         convention=convention,
         outputs=network.outputs if outputs is None else outputs,
     )
+
+
+def check_tflite(source: Source) -> None:
+    """Raise ModelFormatError, which says what it is, for what does not begin as a TFLite file does."""
+    kind = identify(source.data)
+    if kind in _WEIGHTS_ONLY:
+        raise ModelFormatError(
+            f"{source.name} is {_WEIGHTS_ONLY[kind]}, which holds weights and no network; give it as weights= to a "
+            "function of sepconv.models"
+        )
+    if kind != "tflite":
+        what = "an ONNX file" if kind == "onnx" else describe(source.data)
+        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {what}")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:

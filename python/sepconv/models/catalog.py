@@ -51,6 +51,12 @@ FAMILIES: dict[str, Family] = {
 _NAME = re.compile(r"(?P<family>[a-z].*?)(?:_(?P<alpha>\d+\.\d+|\d+(?=_)))?(?:_(?P<resolution>\d+))?")
 
 
+def is_name(name: str) -> bool:
+    """Whether :func:`named_layers` knows it, if not with this alpha or resolution."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match["family"] in FAMILIES
+
+
 def named_layers(name: str, weights: WeightsArgument = None, seed: int = 0) -> tuple[str, list[Layer]] | None:
     """(full name, layers) of the network that a name means; None for what names no family.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,7 +172,8 @@ class Call:
             calls = self.stages[-1].weights.calls
             if len(calls) >= _CALLS_KEPT:
                 calls.clear()
-            calls[recall] = (block, self.layout == "NCHW", record, recall)
+            with contextlib.suppress(TypeError):  # a list somewhere, for which recall() does not look
+                calls[recall] = (block, self.layout == "NCHW", record, recall)
         if target is not None:
             return out
         return give(result if self.layout == "NHWC" else result.transpose(0, 3, 1, 2), self.taken)

@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.nn import Module
 
+from sepconv.threads import thread_count
 from sepconv.torch.parse import MODULES, hooked
 from sepconv.torch.partition import Cut, Left, partition
 from sepconv.torch.region import Region, example
@@ -97,12 +98,12 @@ def optimize(module: Module, *, threads: int | None = None) -> Optimized:
 
     Raises:
         TypeError: it is not an ``nn.Module``.
-        ValueError: it, or a part of it, is in training mode; ``threads`` is below 1.
+        ValueError: it, or a part of it, is in training mode; ``threads`` is below 1 or above 1024.
     """
     if not isinstance(module, Module):
         raise TypeError(f"module was a {type(module).__name__}, must be a torch.nn.Module")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads was {threads}, must be at least 1, or None")
+    if threads is not None:
+        threads = thread_count(threads)
     for name, part in module.named_modules():
         if part.training:
             raise ValueError(f"{name or 'module'} was in training mode, must be in eval mode: call module.eval()")
