@@ -14,7 +14,7 @@ struct Isa {
 };
 
 #if defined(__x86_64__) || defined(_M_X64)
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__)
 // The builtins read XCR0 as well: a CPU whose OS does not save the wide registers does not count.
 bool has_avx2() {
   __builtin_cpu_init();

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,33 @@ def shared_data() -> Path:
 @pytest.fixture
 def small_files() -> Iterator[int]:
     """The bytes above which no file may grow, as on a disk that fills up."""
+    resource = pytest.importorskip("resource", reason="limits of files are POSIX's")
     limit = 16 << 10
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     yield limit
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def memory_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which the process may take so many bytes more than it has."""
+    resource = pytest.importorskip("resource", reason="limits of memory are POSIX's")
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("what the process has is told by Linux's /proc")
+
+    @contextmanager
+    def limited(more: int) -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (used + more, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+    return limited
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_a_network_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["mobilenet_v3", "mobilenet_v1_224", "nothing.tflite", ""])
 def test_what_names_no_network(model: str) -> None:
-    with pytest.raises(ValueError, match=r"MODEL is '.*', must be a \.tflite or \.onnx file or a name such as "):
+    with pytest.raises(ValueError, match=r"MODEL is '.*', must be an existing \.tflite or \.onnx file or a name such"):
         networks.open_network(model or "no/such/file")
 
 

@@ -120,6 +120,49 @@ def test_what_was_measured_is_shown_where_the_file_cannot_be_written(capsys: pyt
     assert "pointwise 4x4x8" in captured.out
 
 
+@pytest.mark.parametrize("written", ["network.onnx", "mobilenet_v1_0.25_32", "mobilenet_v1_100_224"])
+def test_json_takes_no_model_for_its_file(written: str, capsys: pytest.CaptureFixture[str], nothing_runs: None) -> None:
+    assert cli.main(["bench", "--json", written]) == 2
+    assert f"--json is {written!r}, must be a file to write: put MODEL before --json" in capsys.readouterr().err
+
+
+def test_nothing_is_written_over_what_is_read(
+    photograph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], nothing_runs: None
+) -> None:
+    pytest.importorskip("tflite")
+    path = tmp_path / "network.tflite"
+    path.write_bytes(to_tflite(named_layers(SMALL)[1], 1))  # type: ignore[index]
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    for argv, argument in (
+        (["classify", photograph, "--save", photograph], "--save"),
+        (["bench", str(path), "--json", str(link)], "--json"),
+        (["export", str(path), str(path)], "FILE"),
+    ):
+        before = Path(argv[-1]).read_bytes()
+        assert cli.main(argv) == 2
+        assert f"{argument} is {argv[-1]!r}, which is read; must be another file" in capsys.readouterr().err
+        assert Path(argv[-1]).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["bench", SMALL, "--stride", "2"], "--stride needs --op"),
+        (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "5"], "must be left out for a pointwise"),
+        (["bench", SMALL, "--threads", "100000"], "threads was 100000, must be between 1 and 1024"),
+        (["export", "mobilenet_v1_100_224", "x.tflite"], "alpha was 100.0, must be a positive number of at most 10"),
+        (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
+        (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], nothing_runs: None
+) -> None:
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_batches_beyond_a_file_and_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("tflite")

@@ -178,6 +178,10 @@ def test_other_wrong_arguments() -> None:
         loaded(small_network(), outputs=["nothing"])
     with pytest.raises(TypeError, match="outputs was 'y', must be a sequence of names or None"):
         loaded(small_network(), outputs="y")
+    with pytest.raises(TypeError, match="passes was 'constants', must be a sequence of names or None"):
+        loaded(small_network(), passes="constants")
+    with pytest.raises(TypeError, match="external_data was 'no', must be True or False"):
+        sepconv.onnx.load(small_network().SerializeToString(), external_data="no")  # type: ignore[arg-type]
 
 
 def test_other_outputs() -> None:

@@ -134,6 +134,10 @@ def test_io_binding(session: sepconv.InferenceSession) -> None:
 
 
 def test_wrong_calls(session: sepconv.InferenceSession, data: bytes) -> None:
+    with pytest.raises(TypeError, match="sess_options was 3, must be a SessionOptions or None"):
+        sepconv.InferenceSession(data, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="input_feed was of type NoneType, must map the inputs' names to arrays"):
+        session.run(None, None)  # type: ignore[arg-type]
     x = normal(1, 3, 16, 16)
     with pytest.raises(ValueError, match=r"required inputs \['x'\] are missing"):
         session.run(None, {})

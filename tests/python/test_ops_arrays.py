@@ -108,6 +108,13 @@ def test_inputs_are_never_written_to() -> None:
     assert np.array_equal(weight, WEIGHT)
 
 
+def test_prepared_weights_take_lists() -> None:
+    prepared = sepconv.prepare(WEIGHT, "depthwise")
+    for _ in range(2):
+        pairs: Any = {"stride": [1, 1], "padding": [[1, 1], (1, 1)]}
+        assert np.array_equal(sepconv.depthwise_conv2d(X, prepared, **pairs), WANT)
+
+
 def test_calls_from_many_threads() -> None:
     prepared = sepconv.prepare(WEIGHT, "depthwise")
     wrong: list[Any] = []

@@ -162,3 +162,67 @@ def test_calls_from_many_threads() -> None:
 
 def test_sepconv_knows_its_torch() -> None:
     assert sepconv.torch.optimize is optimize
+
+
+class Forward(nn.Module):
+    """A convolution, a batch norm and a dropout, and what ``function`` makes of them."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.convolution, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.norm, self.dropout, self.same = nn.BatchNorm2d(8), nn.Dropout(), nn.Identity()
+        nn.init.normal_(self.norm.weight)
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self, self.convolution(x))
+
+
+def write(m: Any, y: Any, view: Any) -> Any:
+    view(y).mul_(2.0)
+    return m.last(y)
+
+
+SHARED = {
+    "norm of a dropout": lambda m, y: m.norm(m.dropout(y)) + y,
+    "norm of all channels": lambda m, y: (m.norm(y[:, 0:8]), y),
+    "norm of the only chunk": lambda m, y: m.norm(y.chunk(1, 1)[0]) * y,
+    "norm before another name": lambda m, y: (m.norm(y), m.dropout(y)),
+    "channels are scaled": lambda m, y: write(m, y, lambda y: y[:, :4]),
+    "a chunk is scaled": lambda m, y: write(m, y, lambda y: y.chunk(2, 1)[0]),
+    "pixels are scaled": lambda m, y: write(m, y, lambda y: y.flatten(1)),
+    "another name is scaled": lambda m, y: write(m, y, m.same),
+    "channels of an image that is scaled": lambda m, y: (y[:, :4], y.mul_(2.0))[0] + m.norm(y)[:, 4:],
+    "a result that is given": lambda m, y: (torch.erf(y, out=y), m.last(y))[1],
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", SHARED)
+def test_memory_that_several_names_share(name: str, compiled: bool) -> None:
+    module = Forward(SHARED[name]).eval()
+    x = image(1, 3, 4, 4)
+    ours: Any = torch.compile(module, backend=sepconv.torch.backend) if compiled else optimize(module)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), module(x))
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Any, scale: Any = None, mode: str = "plain") -> Any:
+        y = self.convolution(x)
+        y = y if scale is None else y * scale
+        return [y] if mode == "list" else y
+
+
+def test_arguments_that_may_be_left_out() -> None:
+    module = Optional().eval()
+    optimized = optimize(module)
+    x, scale = image(1, 3, 4, 4), image(1, 8, 1, 1)
+    with torch.inference_mode():
+        for arguments in ((x,), (x, scale), (x, None, "list"), (x, 3.0)):
+            torch.testing.assert_close(optimized(*arguments), module(*arguments))
+    assert len(optimized.report.replaced) == 1

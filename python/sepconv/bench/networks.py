@@ -116,9 +116,9 @@ def operator(
 
     Raises ValueError for arguments that do not fit.
     """
-    for argument, value, default in (("kernel", kernel, (3, 3)), ("dilation", dilation, (1, 1)), ("padding", padding, "same")):
-        if kind == "pointwise" and value != default:
-            raise ValueError(f"{argument} is {value!r}, must be left out for a pointwise convolution")
+    if kind == "pointwise" and (kernel, dilation, padding) != ((3, 3), (1, 1), "same"):
+        given = f"kernel is {kernel}, dilation {dilation} and padding {padding!r}"
+        raise ValueError(f"{given}, must be left out for a pointwise convolution")
     if kind not in get_args(OperatorName):
         raise ValueError(f"op is {kind!r}, must be one of {', '.join(get_args(OperatorName))}")
     if len(shape) not in (3, 4) or min(shape) < 1:

@@ -62,12 +62,16 @@ def load(
         FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
         ModelFormatError: the file is damaged or contradicts itself.
         UnsupportedError: it asks for what is not possible, or with ``strict`` for a fallback.
+        TypeError: an argument is of another kind.
         MissingExtraError: the package onnx is not installed.
     """
     from sepconv.onnx.files import read_source
     from sepconv.onnx.model import OnnxModel
     from sepconv.onnx.reader import read_onnx
 
+    for argument, flag in (("strict", strict), ("external_data", external_data)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{argument} was {flag!r}, must be True or False")
     data, name, folder = read_source(source)
     graph, _ = read_onnx(data, name=name, folder=folder if external_data else None)
     return OnnxModel(graph, outputs=outputs, convention=convention, strict=strict, passes=passes)

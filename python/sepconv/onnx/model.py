@@ -64,7 +64,7 @@ class OnnxModel:
         if chosen is not None:
             _check_outputs(graph, chosen)
             graph.outputs = list(chosen)
-        self._graph, self.notes = run_passes(graph, PASSES if passes is None else tuple(passes))
+        self._graph, self.notes = run_passes(graph, PASSES if passes is None else passes)
         self._caches: dict[str, dict[str, Any]] = {}
         for node in self._graph.nodes:
             if node.outputs and all(name in self._graph.constants for name in node.inputs[1:] if name):

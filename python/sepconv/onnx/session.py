@@ -53,6 +53,8 @@ class InferenceSession:
         **_: Any,
     ) -> None:
         self._options = sess_options if sess_options is not None else SessionOptions()
+        if not isinstance(self._options, SessionOptions):
+            raise TypeError(f"sess_options was {sess_options!r}, must be a SessionOptions or None")
         self._options.threads()  # wrong before the first run as well
         data, name, folder = read_source(path_or_bytes)
         external = self._options.config_entries.get("sepconv.external_data") == "1"
@@ -88,6 +90,8 @@ class InferenceSession:
         for name in wanted:
             if name not in names:
                 raise ValueError(f"output_names has {name!r}, must be of {names}")
+        if not isinstance(input_feed, Mapping):
+            raise TypeError(f"input_feed was of type {type(input_feed).__name__}, must map the inputs' names to arrays")
         feeds = {name: self._array(name, value) for name, value in input_feed.items()}
         missing = [port.name for port in self.model.inputs if port.name not in feeds]
         if missing:

@@ -69,6 +69,11 @@ class Builder:
         self.layers.append(layer)
         return Value(layer.name, shape, flat)
 
+    def read_by(self, value: Value) -> set[Node]:
+        """Who reads the layer of a value, by whatever names it has so far; those names themselves left out."""
+        names = {node for node, known in self.values.items() if known.layer == value.layer}
+        return {user for node in names for user in node.users} - names
+
     def place(self, value: Value) -> int:
         """Where the layer of a value stands."""
         return next(i for i in reversed(range(len(self.layers))) if self.layers[i].name == value.layer)
@@ -209,7 +214,7 @@ class Normalize(Operator):
         )
         place = to.place(x[0])
         before = to.layers[place]
-        if isinstance(before, graph.Convolution) and before.batch_norm is None and len(self.inputs[0].users) == 1:
+        if isinstance(before, graph.Convolution) and before.batch_norm is None and to.read_by(x[0]) == {node}:
             shape = x[0].shape
             check(graph.array_shape(norm.mean) == (shape[2],), f"its statistics are not of {shape[2]} channels")
             to.layers[place] = dataclasses.replace(before, batch_norm=norm)

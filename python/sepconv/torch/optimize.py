@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module
 
 from sepconv.threads import thread_count
@@ -131,6 +132,38 @@ class _Tracer(torch.fx.Tracer):
         return hooked(m) or isinstance(m, Optimized) or bool(super().is_leaf_module(m, module_qualified_name))
 
 
+def _trace(root: Module) -> Graph:
+    """The graph of a module. TypeError where defaults decide what it does: a trace would decide that once and for all.
+
+    With arguments of which nothing is known, ``if mask is None`` never holds. So what a call without them does must be
+    the same, or an error.
+    """
+    traced = _Tracer().trace(root)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(root.forward).parameters.items()
+        if parameter.default is None or isinstance(parameter.default, bool | str)
+    }
+    if defaults:
+        try:
+            without = _computed(_Tracer().trace(root, concrete_args=defaults))
+        except Exception:  # forward's own, which wants them given: they are no choice
+            return traced
+        if without != _computed(traced):
+            raise TypeError(f"it asks whether {', '.join(defaults)} is given, which a trace does not know")
+    return traced
+
+
+def _computed(graph: Graph) -> list[tuple[str, Any]]:
+    """What the nodes do; but for what a trace itself says of arguments."""
+    checks = ("_assert", "_assert_is_none", "eq")
+    return [
+        (node.op, node.target)
+        for node in graph.nodes
+        if node.op != "placeholder" and getattr(node.target, "__name__", "") not in checks
+    ]
+
+
 def _optimize(
     module: Module,
     path: str,
@@ -144,7 +177,7 @@ def _optimize(
         return module
     try:
         root = torch.nn.Sequential(module).eval() if type(module) in MODULES else module
-        traced = GraphModule(root, _Tracer().trace(root), type(module).__name__)
+        traced = GraphModule(root, _trace(root), type(module).__name__)
     except Exception as error:  # whatever a forward raises when it is called with proxies
         untraced[path] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         clone = copy.copy(module)

@@ -62,6 +62,9 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
             found[node] = made
         except Unsupported as reason:
             reasons[node] = str(reason)
+    for node in _changed_aliases(module, found):
+        del found[node]
+        reasons[node] = "it may share memory with what is changed in place"
     phases = _phases(module, found)
     heavy = {phases[node] for node, made in found.items() if made.heavy}
     for node in [node for node in found if phases[node] not in heavy]:
@@ -101,8 +104,30 @@ def _phases(module: GraphModule, found: dict[Node, Operator]) -> dict[Node, int]
     return phases
 
 
+def _changed_aliases(module: GraphModule, found: dict[Node, Operator]) -> set[Node]:
+    """The operators of ``found`` whose result may be the memory of something that a node of torch's changes."""
+    aliases: set[Node] = set()
+    seen: set[Node] = set()
+    writers = (node for node in module.graph.nodes if node not in found and _has_effects(node, module))
+    waiting = [read for writer in writers for read in writer.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in found and found[node].alias:
+            aliases.add(node)
+            waiting += found[node].inputs
+        elif node not in found and node.op in ("call_function", "call_method"):
+            waiting += node.all_input_nodes  # a view of torch's own, perhaps
+        waiting += [user for user in node.users if user in found and found[user].alias]
+    return aliases
+
+
 def _has_effects(node: Node, module: GraphModule) -> bool:
     """Whether a node may do more than return its result."""
+    if node.kwargs.get("out") is not None:
+        return True
     if node.op == "call_module":
         return getattr(module.get_submodule(node.target), "inplace", True) is not False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")

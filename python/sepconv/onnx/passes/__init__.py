@@ -8,7 +8,7 @@ which regions become plans, and the layout inside them (:mod:`sepconv.onnx.parti
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from sepconv.onnx.ir import Graph
 
@@ -19,13 +19,16 @@ PASSES = (
 )  # fmt: skip
 
 
-def run_passes(graph: Graph, passes: Sequence[str]) -> tuple[Graph, list[tuple[str, str]]]:
+def run_passes(graph: Graph, passes: Iterable[str]) -> tuple[Graph, list[tuple[str, str]]]:
     """A changed copy of the graph, and (pass, what it did) for each that did something.
 
     Shapes are inferred even where no pass is asked for.
     """
     from sepconv.onnx.inference import infer
 
+    if isinstance(passes, str):
+        raise TypeError(f"passes was {passes!r}, must be a sequence of names or None")
+    passes = tuple(passes)
     for name in passes:
         if name not in PASSES:
             raise ValueError(f"passes has {name!r}, must be of {', '.join(PASSES)}")
