@@ -38,6 +38,10 @@ FLOORS = {
         "depthwise_5x5_s2_f32": 55.0,
         "depthwise_7x7_s1_f32": 55.0,
         "depthwise_7x7_s2_f32": 55.0,
+        "depthwise_pixels_3x3_s1_f32": 44.0,
+        "depthwise_pixels_3x3_s2_f32": 34.0,
+        "depthwise_pixels_5x5_s1_f32": 51.0,
+        "depthwise_pixels_5x5_s2_f32": 48.0,
     }
 }
 
@@ -72,8 +76,8 @@ def kernel_name(function: str, isa: str) -> str | None:
     if match := re.search(r"::gemm_tile<(\d+), (\d+), (\d+)>", function):
         rows = {0: "strided_", LANES[isa]: ""}.get(int(match[3]), "image_")
         return f"gemm_{rows}f32_{match[1]}x{int(match[2]) * LANES[isa]}"
-    if match := re.search(r"::depthwise<(\d+), (\d+)>", function):
-        return f"depthwise_{match[1]}x{match[1]}_s{match[2]}_f32"
+    if match := re.search(r"::(depthwise|depthwise_pixels)<(\d+), (\d+)>", function):
+        return f"{match[1]}_{match[2]}x{match[2]}_s{match[3]}_f32"
     return None
 
 

@@ -32,10 +32,10 @@ def print_table(
     for column, header in enumerate(headers):
         cells = [header, *(row[column] for row in rows if column < len(row))]
         text = align[column : column + 1] == "<"
-        # Numbers are never cut: where they do not fit, the terminal breaks the lines.
+        # Nothing is cut: words go on in the next line, and where the numbers do not fit, the terminal breaks lines.
         width = max(map(cell_len, cells))
         width = min(_TEXT_WIDTH, width) if text else width
-        table.add_column(header, justify="left" if text else "right", no_wrap=True, min_width=width)
+        table.add_column(header, justify="left" if text else "right", no_wrap=not text, min_width=width)
         least += width
     for index, row in enumerate(rows):
         if row:
