@@ -218,6 +218,11 @@ class Optional(nn.Module):
         return [y] if mode == "list" else y
 
 
+class Factor(nn.Conv2d):
+    def forward(self, x: Any, double: Any = None) -> Any:
+        return super().forward(x) * (2 if double is None else 3)
+
+
 def test_arguments_that_may_be_left_out() -> None:
     module = Optional().eval()
     optimized = optimize(module)
@@ -226,3 +231,7 @@ def test_arguments_that_may_be_left_out() -> None:
         for arguments in ((x,), (x, scale), (x, None, "list"), (x, 3.0)):
             torch.testing.assert_close(optimized(*arguments), module(*arguments))
     assert len(optimized.report.replaced) == 1
+    factor = Factor(3, 8, 1).eval()
+    with torch.inference_mode():
+        for arguments in ((x,), (x, True)):
+            torch.testing.assert_close(optimize(factor)(*arguments), factor(*arguments))

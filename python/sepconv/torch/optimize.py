@@ -146,22 +146,28 @@ def _trace(root: Module) -> Graph:
     }
     if defaults:
         try:
-            without = _computed(_Tracer().trace(root, concrete_args=defaults))
+            without = _computed(_Tracer().trace(root, concrete_args=defaults), defaults)
         except Exception:  # forward's own, which wants them given: they are no choice
             return traced
-        if without != _computed(traced):
+        if without != _computed(traced, defaults):
             raise TypeError(f"it asks whether {', '.join(defaults)} is given, which a trace does not know")
     return traced
 
 
-def _computed(graph: Graph) -> list[tuple[str, Any]]:
-    """What the nodes do; but for what a trace itself says of arguments."""
-    checks = ("_assert", "_assert_is_none", "eq")
-    return [
-        (node.op, node.target)
-        for node in graph.nodes
-        if node.op != "placeholder" and getattr(node.target, "__name__", "") not in checks
-    ]
+def _computed(graph: Graph, defaults: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """What the nodes do and with what, arguments with defaults as these; but for what a trace itself says of them."""
+    names: dict[Node, Any] = {}
+    computed: list[tuple[str, Any, str]] = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            names[node] = defaults.get(node.target, f"argument {node.target}")
+        elif getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none", "eq"):
+            names[node] = None
+        else:
+            names[node] = f"value {len(computed)}"
+            arguments = torch.fx.map_arg((node.args, node.kwargs), names.__getitem__)
+            computed.append((node.op, node.target, repr(arguments)))
+    return computed
 
 
 def _optimize(
