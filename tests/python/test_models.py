@@ -130,7 +130,7 @@ def test_rho_is_another_name_for_resolution() -> None:
         ({"batch_norm_epsilon": -1.0}, "batch_norm_epsilon was -1.0"),
         (
             {"weights": {"a": np.ones(1)}},
-            "weights held the names a, must hold the stem as stem.weight or conv_stem.weight",
+            "weights held a, must hold the stem as stem.weight or conv_stem.weight",
         ),
     ],
 )

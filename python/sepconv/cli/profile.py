@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
             fused=not args.unfused,
             advance=lambda: advance(network.name),
         )
-    title = f"{network.name}, {args.threads} thread(s), {found.isa}, peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
+    threads = "1 thread" if args.threads == 1 else f"{args.threads} threads"
+    title = f"{network.name}, {threads}, {found.isa}, peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
     try:
         if args.plot is not None:
             plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")

@@ -207,7 +207,8 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
         if stem in weights:
             return NamedWeights(weights, _tensorflow_port(scheme) if path_name.startswith("tf_") else scheme)
     raise ValueError(
-        f"weights held the names {_list(list(weights))}, must hold the stem as {' or '.join(['stem.weight', *known])}"
+        f"weights held {_list(list(weights)) or 'no names'}, must hold the stem as "
+        f"{' or '.join(['stem.weight', *known])}"
     )
 
 
