@@ -33,3 +33,8 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, al
 def format_shape(shape: Sequence[int]) -> str:
     """(112, 112, 32) as 112x112x32."""
     return "x".join(str(size) for size in shape)
+
+
+def format_threads(count: int) -> str:
+    """1 as "1 thread", 2 as "2 threads"."""
+    return "1 thread" if count == 1 else f"{count} threads"

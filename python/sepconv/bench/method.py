@@ -19,6 +19,7 @@ from sepconv.bench.processes import Worker, WorkerError, Workers
 from sepconv.bench.runners import LAYERS
 from sepconv.export.ncnn import ncnn_name
 from sepconv.graph import outputs as final_outputs
+from sepconv.table import format_threads
 
 # Outputs of unlike sums of float32 may differ by this much of the largest; more is another network.
 MAX_RELATIVE_ERROR = 1e-3
@@ -106,7 +107,7 @@ def _compare(
     missing = prepare(network, settings.batch, folder, {contender.kind for contender in contenders})
     for entry in measured:
         entry.excluded = reason_absent(entry.contender, missing)
-    title = f"{network.name}, {settings.threads} thread(s)"
+    title = f"{network.name}, {format_threads(settings.threads)}"
     runner = _Runs(network, settings, folder, lambda doing: advance(f"{title}: {doing}"), workers)
     isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
     runner.fresh_starts(measured)

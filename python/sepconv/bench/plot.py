@@ -13,6 +13,7 @@ from sepconv import extras
 from sepconv.bench import sweep
 from sepconv.bench.profile import Profile, StepProfile
 from sepconv.plot import save_figure
+from sepconv.table import format_threads
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
-    threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
+    threads = format_threads(result["threads"])
     batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
     axes.set_title(f"{result['network']}, {threads}{batch}", fontsize=10, loc="left", color=_INK)
     axes.xaxis.set_visible(False)

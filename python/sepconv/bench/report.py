@@ -10,6 +10,7 @@ from sepconv.bench import machine
 from sepconv.bench.contenders import Contender
 from sepconv.bench.method import Comparison, Measured
 from sepconv.bench.statistics import ratio, summarise, typical_rate
+from sepconv.table import format_threads
 
 Document = dict[str, Any]
 Result = dict[str, Any]
@@ -113,7 +114,7 @@ def rows(result: Result) -> list[list[str]]:
 
 
 def title(result: Result) -> str:
-    threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
+    threads = format_threads(result["threads"])
     batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
     cold = ", caches cold" if result["cold"] else ""
     peaks = ", ".join(f"{rate:.0f} GFLOP/s {isa}" for isa, rate in result["peak_gflops"].items())

@@ -160,11 +160,11 @@ def _networks(args: argparse.Namespace) -> list[Network]:
     if sum(map(bool, (args.models, args.op, args.op_table, args.sweep))) > 1:
         raise ValueError("MODEL, --op, --op-table and --sweep exclude each other")
     given = {option: getattr(args, option) for option in _OPTIONS if getattr(args, option) is not None}
+    if given and args.op is None:
+        raise ValueError(f"--{next(iter(given))} needs --op")
     if args.op_table:
         return operators.mobilenet_operators()
     if args.op is None:
-        for option in given:
-            raise ValueError(f"--{option} needs --op")
         return [
             networks.open_network(name)
             for name in args.models or (sweep.names() if args.sweep else networks.DEFAULT_MODELS)

@@ -21,6 +21,7 @@ from sepconv.cli.parsers import positive
 from sepconv.conventions import Convention
 from sepconv.graph import Layer, Reshape, Softmax
 from sepconv.paths import check_no_input
+from sepconv.table import format_threads
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -188,8 +189,7 @@ def caption(result: Result) -> str:
 
 
 def _speed(result: Result) -> str:
-    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
-    return f"{result.milliseconds.fastest:.2f} ms on {threads}, {result.isa}"
+    return f"{result.milliseconds.fastest:.2f} ms on {format_threads(result.threads)}, {result.isa}"
 
 
 def format_result(result: Result, encoding: str | None) -> str:

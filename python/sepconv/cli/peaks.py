@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import numbers
+from sepconv.table import format_threads
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -33,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
     with console.progress(len(threads)) as advance:
         for count in threads:
             measured.append(peaks.measure(count))
-            advance(f"{count} thread(s)")
+            advance(format_threads(count))
     if args.json:
         print(json.dumps(peaks.document(measured), indent=2))
         return 0
-    headers = ["", *("1 thread" if count == 1 else f"{count} threads" for count in threads)]
+    headers = ["", *map(format_threads, threads)]
     console.print_table(machine.processor(), headers, peaks.rows(measured))
     return 0

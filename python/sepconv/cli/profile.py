@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import positive
+from sepconv.table import format_threads
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
             fused=not args.unfused,
             advance=lambda: advance(network.name),
         )
-    threads = "1 thread" if args.threads == 1 else f"{args.threads} threads"
-    title = f"{network.name}, {threads}, {found.isa}, peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
+    peak = f"peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
+    title = f"{network.name}, {format_threads(args.threads)}, {found.isa}, {peak}"
     try:
         if args.plot is not None:
             plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")
