@@ -59,7 +59,7 @@ void gemv(int inputs, int outputs) {
 // One tile over rows `step` floats apart.
 void tile(const std::string& kernel, GemmKernel (KernelTable::*tiles)[kMaxGemmVectors][kMaxGemmRows], int step, int k) {
   direct(kernel, "k_" + std::to_string(k), 0, 4.0 * k, [=](const KernelTable& t) {
-    const int vectors = t.gemm_vectors, rows = t.gemm_rows[vectors - 1], wide = vectors * t.vector;
+    const int vectors = t.panel_vectors, rows = t.gemm_rows[vectors - 1], wide = vectors * t.vector;
     return [=, &t, a = some(std::int64_t{rows} * step + k), b = some(std::int64_t{wide} * (k + 1)),
             c = Floats(rows * wide)]() mutable {
       const Segment all{0, k};

@@ -20,8 +20,8 @@ class PointwiseStage final : public Stage {
              table.isa;
     packs = packed_.later();
     parts = packed_.panels();
-    part_channels = packed_.vectors(0) * table.vector;
-    if (packs) scratch_floats = packed_.panel_bytes() / sizeof(float) * std::min(kPanelsTogether, packed_.panels());
+    part_channels = table.panel_vectors * table.vector;
+    if (packs) scratch_floats = packed_.floats(std::min(kPanelsTogether, packed_.panels()));
   }
 
   void run(const ConstRows& from, const ConstRows& addend, const Rows& to, int y0, int y1, Parts wanted, float* scratch,

@@ -54,7 +54,7 @@ class Stage {
                    Watch& watch) const noexcept = 0;
 
   // The first channel of a part; of the one past the last, where the output ends.
-  int channel_of(int part) const { return std::min(part * part_channels, out.c); }
+  int channel_of(int part) const { return part < parts ? part * part_channels : out.c; }
 
   RowRange input_rows(int y0, int y1) const;
 
@@ -64,7 +64,7 @@ class Stage {
   std::size_t scratch_floats = 0;
   std::size_t weight_bytes = 0;
   bool packs = false;  // in each run: the more rows, the better
-  int parts = 1;       // which can be computed apart, of part_channels each
+  int parts = 1;       // which can be computed apart, of part_channels each but the last
   int part_channels;
   int repeat = 1;  // how often each channel of the input must come: a depthwise convolution's multiplier
 

@@ -21,16 +21,16 @@ constexpr int kPieces = 16;              // enough for the threads
 constexpr int kTilesAtOnce = 8;          // of pixels, for which dX goes through all panels of W, and of outputs in a piece of dW
 constexpr float kInfinity = __builtin_inff();
 
-// Panels of a matrix's columns, each up to table.gemm_vectors vectors wide: a row of zeros for the bias, then the rows.
+// Panels of a matrix's columns, each up to table.panel_vectors vectors wide: a row of zeros for the bias, then the rows.
 struct Panels {
   const KernelTable& table;
   int columns;
 
   int blocks() const { return (columns + table.vector - 1) / table.vector; }
-  int count() const { return (blocks() + table.gemm_vectors - 1) / table.gemm_vectors; }
-  int vectors(int panel) const { return std::min(table.gemm_vectors, blocks() - panel * table.gemm_vectors); }
-  int first(int panel) const { return panel * table.gemm_vectors * table.vector; }
-  std::size_t floats(int rows) const { return (std::size_t{1} * rows + 1) * table.gemm_vectors * table.vector; }
+  int count() const { return (blocks() + table.panel_vectors - 1) / table.panel_vectors; }
+  int vectors(int panel) const { return std::min(table.panel_vectors, blocks() - panel * table.panel_vectors); }
+  int first(int panel) const { return panel * table.panel_vectors * table.vector; }
+  std::size_t floats(int rows) const { return (std::size_t{1} * rows + 1) * table.panel_vectors * table.vector; }
 
   // Rows of `columns` floats, one after the other.
   void pack(int panel, const float* matrix, int rows, float* to) const {
@@ -79,7 +79,7 @@ void input_grad(const PointwiseGrad& t, int threads, const KernelTable& table) {
   for_pieces(panels.count(), threads, [&](std::int64_t p, int, const Stop&) {
     panels.pack(static_cast<int>(p), t.weights, t.outputs, packed.floats() + p * panel_floats);
   });
-  const std::int64_t at_once = std::int64_t{kTilesAtOnce} * table.gemm_rows[table.gemm_vectors - 1];
+  const std::int64_t at_once = std::int64_t{kTilesAtOnce} * table.gemm_rows[table.panel_vectors - 1];
   for_pieces((t.pixels + at_once - 1) / at_once, threads, [&](std::int64_t piece, int, const Stop& stop) {
     const std::int64_t first = piece * at_once, count = std::min(at_once, t.pixels - first);
     for (int p = 0; p < panels.count() && !stop(); ++p) {
@@ -93,7 +93,7 @@ class WeightGrad {
  public:
   WeightGrad(const PointwiseGrad& task, int threads, const KernelTable& table)
       : t_(task), table_(table), panels_{table, task.channels}, chunks_((task.pixels + kChunk - 1) / kChunk),
-        splits_(std::max(1, task.outputs / (kTilesAtOnce * table.gemm_rows[table.gemm_vectors - 1]))),
+        splits_(std::max(1, task.outputs / (kTilesAtOnce * table.gemm_rows[table.panel_vectors - 1]))),
         groups_(static_cast<int>(std::clamp<std::int64_t>(chunks_, 1, std::max(1, kPieces / splits_)))),
         matrix_(std::size_t{1} * task.outputs * task.channels),
         panel_(std::size_t{1} * ((task.outputs + splits_ - 1) / splits_) * kChunkStep),

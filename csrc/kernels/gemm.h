@@ -1,7 +1,7 @@
 // GEMM tiles: Rows × Vectors·V outputs each of clamp(bias + A·B + residual), one pass over k.
 //
-// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2 or 12×1 of AVX2's 16, 11×2 or 20×1 of NEON's 32), the
-// weights of a step, kLoads rows' scalars of A.
+// Registers: acc[Rows][Vectors] (14×2 or 28×1 of AVX-512's 32, 6×2, 3×3 or 12×1 of AVX2's 16, 11×2 or 20×1 of NEON's 32),
+// the weights of a step, kLoads rows' scalars of A.
 // Loop order: tiles, then segments of k, then steps of kScalars k, then kLoads rows, then k, rows, vectors. NEON's narrow
 // tile goes two loads a row at a time: else it had a load for every four multiply-adds. Each k reads Vectors·V packed
 // weights, which stream, and one float a row: the rows of a plane lie V floats apart, so V k use up one cache line a row. At
@@ -18,7 +18,7 @@ SEPCONV_INLINE void multiply_rows(const scalars (&x)[Rows][Loads], const vf (&w)
                                   vf (*acc)[Vectors]) {
 #pragma GCC unroll 2
   for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd_scalar<I % kScalars>(x[i][I / kScalars], w[I][j], acc[i][j]);
   }
   if constexpr (I + 1 < Loads * kScalars) multiply_rows<Rows, Vectors, Loads, I + 1>(x, w, acc);
@@ -31,7 +31,7 @@ SEPCONV_INLINE void multiply_step(const float* b, const char* ahead, vf (&acc)[R
   vf w[Loads * kScalars][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Loads * kScalars; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int j = 0; j < Vectors; ++j) w[i][j] = load(b + (i * Vectors + j) * kLanes);
   }
   __builtin_prefetch(ahead, 0, 2);
@@ -66,7 +66,7 @@ template <int Rows, int Vectors, int Step>
   const float* b = t.b;
   const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
   vf acc[Rows][Vectors];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
   for (int j = 0; j < Vectors; ++j) {
     const vf bias = load(b);
     b += kLanes;
@@ -140,12 +140,12 @@ template <int Rows, int Vectors, int Step>
         multiply(base, 0);
       } else {  // k that fill no step
         vf w[Vectors];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int j = 0; j < Vectors; ++j) w[j] = load(b + j * kLanes);
 #pragma GCC unroll 28
         for (int i = 0; i < Rows; ++i) {
           const vf x = broadcast(base[i / kBaseRows][i % kBaseRows * step]);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
           for (int j = 0; j < Vectors; ++j) acc[i][j] = fmadd(x, w[j], acc[i][j]);
         }
       }
@@ -156,7 +156,7 @@ template <int Rows, int Vectors, int Step>
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
       const float* const from = t.residual + (first + i) * (kStrided ? t.residual_step.floats : kLanes);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int j = 0; j < Vectors; ++j) {
         const float* const p = from + j * t.residual_plane;
         acc[i][j] = add(acc[i][j], kStrided && j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p));
@@ -175,7 +175,7 @@ template <int Rows, int Vectors, int Step>
   if (t.hard_swish) {
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, hard_swish(acc[i][j]), j);
     }
     return ahead;
@@ -183,7 +183,7 @@ template <int Rows, int Vectors, int Step>
   const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
 #pragma GCC unroll 28
   for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, clamp(acc[i][j], lo, hi), j);
   }
   return ahead;
@@ -191,8 +191,14 @@ template <int Rows, int Vectors, int Step>
 
 template <int Rows, int Vectors, int Step>
 void gemm(const GemmTile& t) {
+  // What registers do not hold at once goes in two halves, which fetch the same.
+  constexpr bool kWhole = (Rows + 1) * Vectors + 1 <= kRegisters;
+  constexpr int kUpper = kWhole ? Rows : (Rows + 1) / 2;
   const char* ahead = static_cast<const char*>(t.prefetch);
-  for (int tile = 0; tile < t.tiles; ++tile) ahead = gemm_tile<Rows, Vectors, Step>(t, tile * Rows, ahead);
+  for (int tile = 0; tile < t.tiles; ++tile) {
+    if constexpr (!kWhole) gemm_tile<Rows - kUpper, Vectors, Step>(t, tile * Rows + kUpper, ahead);
+    ahead = gemm_tile<kUpper, Vectors, Step>(t, tile * Rows, ahead);
+  }
 }
 
 }  // namespace sepconv::SEPCONV_ISA

@@ -15,7 +15,7 @@
 namespace sepconv {
 
 inline constexpr int kMaxGemmRows = 28;
-inline constexpr int kMaxGemmVectors = 2;
+inline constexpr int kMaxGemmVectors = 3;
 inline constexpr int kMaxGemvPanels = 4;
 inline constexpr int kImageStep = 6;        // from every second pixel of three channels to the next
 inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
@@ -137,7 +137,8 @@ struct ChannelVectors {
 struct KernelTable {
   const char* isa;            // "avx512"
   int vector;                 // V
-  int gemm_vectors;           // of a panel at most
+  int panel_vectors;          // of a panel
+  int gemm_vectors;           // of the last panel at most: more, where a panel of what is left over would waste loads
   int gemm_rows[kMaxGemmVectors];  // [vectors-1]: rows of the highest tile that is so many vectors wide
 
   // gemm_f32[vectors-1][rows-1]: rows of A lie V floats apart (a plane of an activation).

@@ -111,7 +111,7 @@ class Pointwise final : public GemmOp {
     const float* const a = task.in.at(0, y);
     float* const c = task.out.at(0, y);
     const float* const residual = task.other.data ? task.other.at(0, y) : nullptr;
-    if (pixels == 1 && !residual && table_.gemm_vectors == 2) {
+    if (pixels == 1 && !residual && table_.panel_vectors == 2) {
       multiply_one(task, a, c, segments, segment_count);
       return;
     }

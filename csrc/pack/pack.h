@@ -31,8 +31,9 @@ struct Affine {
 
 struct Interrupted {};  // thrown where packing was interrupted
 
-// Panels of up to gemm_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights. The store must
-// outlive it, as it must PackedDepthwise.
+// Panels of panel_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights. The last has those that
+// are left; where only one vector would be, and a tile takes one more, the panel before has it. The store must outlive it,
+// as it must PackedDepthwise.
 class PackedGemm {
  public:
   // `interrupted` (or nullptr) is asked now and then; true ends it by Interrupted. Throws std::bad_alloc.
@@ -45,11 +46,13 @@ class PackedGemm {
   // Panels [first, first + count) to `to`, panel_bytes() apart.
   void pack(int first, int count, float* to) const { pack(source_, affine_, first, count, to); }
 
-  int panels() const { return (blocks_ + panel_vectors_ - 1) / panel_vectors_; }
-  int vectors(int panel) const { return std::min(panel_vectors_, blocks_ - panel * panel_vectors_); }
+  int panels() const { return panels_; }
+  int vectors(int panel) const { return panel + 1 < panels_ ? panel_vectors_ : blocks_ - panel * panel_vectors_; }
   const float* panel(int p) const { return data_ + p * panel_stride_; }
   int first_block(int panel) const { return panel * panel_vectors_; }
   std::size_t panel_bytes() const { return panel_stride_ * sizeof(float); }
+  // Of so many panels, the last among them.
+  std::size_t floats(int count) const { return bytes_ / sizeof(float) - (panels_ - count) * panel_stride_; }
   std::size_t bytes() const { return bytes_; }
 
  private:
@@ -57,7 +60,7 @@ class PackedGemm {
   void pack(const WeightView& weights, const Affine& affine, int first_panel, int count, float* to) const;
 
   const KernelTable& table_;
-  int blocks_, panel_vectors_;
+  int blocks_, panels_, panel_vectors_;
   std::size_t panel_stride_, bytes_;
   float* data_ = nullptr;
   WeightView source_{};

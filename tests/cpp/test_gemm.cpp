@@ -260,7 +260,7 @@ class Gemv : public ::testing::TestWithParam<KernelId> {};
 TEST_P(Gemv, GivesTheBitsOfOneRowOfTiles) {
   const KernelTable& table = GetParam().table();
   const int v = table.vector, width = 2 * v;
-  ASSERT_EQ(table.gemm_vectors, 2);
+  ASSERT_EQ(table.panel_vectors, 2);
   Random random{7};
   for (int panels = 1; panels <= kMaxGemvPanels; ++panels)
     for (const int depth : {1, 2, v, v + 1, 50})

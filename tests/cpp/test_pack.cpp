@@ -69,11 +69,16 @@ TEST_P(PackOnIsa, GemmPanels) {
     const PackedGemm packed(w.view, affine, table, store);
 
     const int blocks = (outputs + v - 1) / v;
-    ASSERT_EQ(packed.panels(), (blocks + table.gemm_vectors - 1) / table.gemm_vectors);
+    const int whole = blocks / table.panel_vectors, left = blocks % table.panel_vectors;
+    const bool joined = whole > 0 && left > 0 && table.panel_vectors + left <= table.gemm_vectors;
+    ASSERT_EQ(packed.panels(), whole + (left > 0 && !joined));
     std::size_t floats = 0;
     for (int p = 0; p < packed.panels(); ++p) {
-      ASSERT_EQ(packed.first_block(p), p * table.gemm_vectors);
-      ASSERT_EQ(packed.vectors(p), std::min(table.gemm_vectors, blocks - packed.first_block(p)));
+      ASSERT_EQ(packed.first_block(p), p * table.panel_vectors);
+      const int rest = blocks - packed.first_block(p);
+      ASSERT_EQ(packed.vectors(p), p + 1 == packed.panels() ? rest : table.panel_vectors);
+      ASSERT_LE(packed.vectors(p), table.gemm_vectors);
+      ASSERT_EQ(packed.floats(packed.panels() - p) * sizeof(float), packed.bytes() - p * packed.panel_bytes());
       const int width = packed.vectors(p) * v, first = packed.first_block(p) * v;
       const float* element = packed.panel(p);
       const auto expect = [&](int n, double value) {
@@ -222,7 +227,8 @@ TEST_P(PackOnIsa, FoldsBatchNormInDouble) {
     const Node dense = graph.nodes()[add(true)], depthwise = graph.nodes()[add(false)];
     for (int n = 0; n < outputs; ++n) {
       const auto [scale, shift] = expected(n);
-      const int p = n / v / table.gemm_vectors, lane = n - dense.gemm->first_block(p) * v, width = dense.gemm->vectors(p) * v;
+      const int p = std::min(n / v / table.panel_vectors, dense.gemm->panels() - 1);
+      const int lane = n - dense.gemm->first_block(p) * v, width = dense.gemm->vectors(p) * v;
       ASSERT_TRUE(same_bits(dense.gemm->panel(p)[lane], shift));
       for (int c = 0; c < channels; ++c) {
         ASSERT_TRUE(same_bits(dense.gemm->panel(p)[(1 + c) * width + lane], static_cast<float>(w.at(0, 0, c, n) * scale)));
