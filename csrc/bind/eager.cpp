@@ -48,19 +48,26 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
   }
 }
 
+// Whether the array's type is float32, in an object of its own too, as unpickled arrays have.
+bool is_float32(const py::array& array) {
+  const py::dtype own = array.dtype(), float32 = py::dtype::of<float>();
+  return own.is(float32) || own.equal(float32);
+}
+
 // Where the caller's array lies, its axes in the order given; nothing unless it is aligned float32 of the block's shape.
+// Aligned as numpy says: what no element is reached by may be anything.
 template <class T>
 bool view(const py::handle& object, const Shape& s, bool channels_first, BasicPixels<T>* pixels, py::ssize_t* images) {
   if (!py::isinstance<py::array>(object)) return false;
   const py::array array = py::reinterpret_borrow<py::array>(object);
-  if (array.ndim() != 4 || !py::dtype::of<float>().is(array.dtype())) return false;
+  if (array.ndim() != 4 || !is_float32(array)) return false;
   const int h = channels_first ? 2 : 1, w = h + 1, c = channels_first ? 1 : 3;
   if (array.shape(h) != s.h || array.shape(w) != s.w || array.shape(c) != s.c) return false;
   if (*images >= 0 && array.shape(0) != *images) return false;
   *images = array.shape(0);
   py::ssize_t low = reinterpret_cast<std::uintptr_t>(array.data());
-  for (int i = 0; i < 4; ++i) low |= array.strides(i);
-  if (low % sizeof(float)) return false;
+  for (int i = 0; i < 4; ++i) low |= array.shape(i) > 1 ? array.strides(i) : 0;
+  if (array.size() > 0 && low % sizeof(float)) return false;
   constexpr py::ssize_t kFloat = sizeof(float);
   pixels->data = static_cast<T*>(const_cast<void*>(array.data()));
   pixels->image = array.strides(0) / kFloat;

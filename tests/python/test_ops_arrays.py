@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from array import array
 from typing import Any
@@ -237,3 +238,55 @@ def test_bad_arguments_of_the_others_are_named() -> None:
         sepconv.prepare(WEIGHT, np.array("conv"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="layout was 'HWIO'"):
         sepconv.prepare(WEIGHT, "conv", layout="HWIO")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_float32_by_another_name_is_float32(out: bool) -> None:
+    values = np.zeros_like(WANT) if out else X
+    for given in (
+        pickle.loads(pickle.dumps(values)),
+        values.astype(np.dtype("f4", metadata={"of": "a file"})),
+        values.view(np.dtype(">f4").newbyteorder("<")),
+        np.ctypeslib.as_array(np.ctypeslib.as_ctypes(values)),
+    ):
+        if out:
+            assert sepconv.depthwise_conv2d(X, WEIGHT, padding=1, out=given) is given
+            assert np.array_equal(given, WANT)
+        else:
+            assert np.array_equal(sepconv.depthwise_conv2d(given, WEIGHT, padding=1), WANT)
+    call = sepconv.last_call()
+    assert call is not None
+    assert not call.copied
+
+
+def test_strides_that_reach_no_element_may_be_anything() -> None:
+    weight = np.ones((1, 1, 3, 4), np.float32)
+    records = np.zeros(5, dtype=[("image", "f4", (8, 8, 3)), ("label", "u1")])  # of 769 bytes
+    records["image"] = np.arange(5 * 192, dtype=np.float32).reshape(5, 8, 8, 3)
+    into = np.zeros(5, dtype=[("y", "f4", (8, 8, 4)), ("label", "u1")])["y"]
+    for i in range(5):
+        one = records["image"][i : i + 1]
+        want = sepconv.pointwise_conv2d(one.copy(), weight)
+        assert np.array_equal(sepconv.pointwise_conv2d(one, weight, out=into[i : i + 1]), want)
+        assert np.array_equal(sepconv.pointwise_conv2d(one, weight, residual=into[i : i + 1]), 2 * want)
+    unaligned = np.frombuffer(bytearray(289), np.uint8)[1:].view(np.float32).reshape(2, 3, 4, 3)
+    assert sepconv.pointwise_conv2d(unaligned[:0], weight).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("channels", [(256, 1024), (512, 512)])
+def test_out_may_be_a_weight(channels: tuple[int, int]) -> None:
+    """Large weights of one image are packed bit by bit while the result is written."""
+    rng = np.random.default_rng(3)
+    inputs, outputs = channels
+    weight = rng.standard_normal((outputs, inputs, 1, 1), dtype=np.float32)
+    x = rng.standard_normal((1, inputs, 16, inputs // 16), dtype=np.float32)
+    want = sepconv.pointwise_conv2d(x, weight.copy(), layout="NCHW")
+    sepconv.pointwise_conv2d(x, weight, layout="NCHW", out=weight.reshape(1, outputs, 16, inputs // 16))
+    assert np.array_equal(weight.reshape(want.shape), want)
+
+
+def test_memory_that_is_gone_is_named() -> None:
+    memory = memoryview(bytearray(4))
+    memory.release()
+    with pytest.raises(ValueError, match=r"^x was a memoryview that gives no memory: "):
+        sepconv.depthwise_conv2d(memory, WEIGHT)

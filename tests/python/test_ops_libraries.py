@@ -129,6 +129,19 @@ def test_out_counts_as_a_change_of_torchs_tensor(torch: Any) -> None:
     assert np.array_equal(call(torch.from_numpy(X), out=uncounted), WANT)
 
 
+def test_a_subclass_of_tensor_gives_a_tensor(torch: Any) -> None:
+    """Wherever the class comes from."""
+
+    labelled = type("Labelled", (torch.Tensor,), {})
+
+    for kind in (torch.float32, torch.bfloat16):
+        x = torch.from_numpy(X).to(kind)
+        result = call(x.as_subclass(labelled))
+        assert isinstance(result, torch.Tensor)
+        assert result.dtype == kind
+        assert torch.equal(result, call(x))
+
+
 def test_jax_arrays(jax: Any) -> None:
     x, weight = jax.numpy.asarray(X), jax.numpy.asarray(WEIGHT)
     result = sepconv.depthwise_conv2d(x, weight, padding=1)

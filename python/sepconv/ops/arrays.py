@@ -174,6 +174,8 @@ def _plain_torch(argument: str, x: Any) -> Any:
 def _from_buffer(argument: str, x: Any) -> NDArray[Any]:
     try:
         return np.asarray(memoryview(x))
+    except ValueError as error:  # released
+        raise ValueError(f"{argument} was a {type(x).__name__} that gives no memory: {error}") from error
     except TypeError:
         if hasattr(x, "__array__") or hasattr(x, "__array_interface__"):
             return np.asarray(x)
@@ -197,8 +199,12 @@ def _namespace_function(x: Any) -> Any:
         function = getattr(x.__array_namespace__(), "from_dlpack", None)
         if function is not None:
             return function
-    library = sys.modules.get(type(x).__module__.partition(".")[0])
-    return getattr(library, "from_dlpack", None)
+    for kind in type(x).__mro__:  # a subclass may come from anywhere
+        library = sys.modules.get(kind.__module__.partition(".")[0])
+        function = getattr(library, "from_dlpack", None)
+        if function is not None:
+            return function
+    return None
 
 
 def note_change(x: Any) -> None:

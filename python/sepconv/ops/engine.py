@@ -156,7 +156,9 @@ class Call:
             result = self._new(shape)
         elif target.dtype != FLOAT32 or not target.flags.aligned:
             result = self._copied_out(shape, _reason(target))
-        elif any(np.may_share_memory(target, source) for source in (x, addend) if source is not None):
+        elif any(np.may_share_memory(target, source) for source in (x, addend) if source is not None) or any(
+            stage.packed and stage.weights.may_share_memory(target) for stage in self.stages
+        ):
             result = self._copied_out(shape, "may share memory with an input")
         else:
             result = target

@@ -55,6 +55,10 @@ class Prepared:
         self.blocks: dict[Any, _core.Block] = {}
         self.calls: dict[Any, Any] = {}
 
+    def may_share_memory(self, array: NDArray[Any]) -> bool:
+        """Whether ``array`` may lie where these weights came from, which a call may pack bit by bit."""
+        return np.may_share_memory(array, self._weight)
+
     def __repr__(self) -> str:
         kh, kw = self.kernel
         return f"<{self.kind} weights {kh}x{kw}, {self.channels or '?'} -> {self.outputs} channels>"
