@@ -39,7 +39,8 @@ class Plan {
   // images × inputs: `inputs[i]` points at the NHWC images of the i-th input, one after the other; outputs likewise.
   // Allocates nothing once it has run with as many threads, on as many threads at a time. May be called from several
   // threads at once. `interrupted` (or nullptr) is asked now and then, on the calling thread; true stops the run.
-  // `step_seconds` (or nullptr) collects the time of each step. Returns false if it was stopped. Throws std::bad_alloc.
+  // `step_seconds` (or nullptr) collects the time of each step, from the end of the one before, so all of a run's. Returns
+  // false if it was stopped. Throws std::bad_alloc.
   bool run(const float* const* inputs, float* const* outputs, std::int64_t images, int threads, bool (*interrupted)(),
            std::vector<double>* step_seconds = nullptr) const;
 
@@ -70,6 +71,7 @@ class Plan {
   class Worker;
   struct Context;  // what one run needs for itself: arenas and each thread's scratch
   struct Run;
+  struct WorkEnd;
   struct DeleteContext {
     void operator()(Context* context) const noexcept;
   };

@@ -48,13 +48,18 @@ struct Plan::Context {
   ContextPtr next;                          // in the free list
 };
 
+struct Plan::WorkEnd {
+  int step = -1;
+  Clock::time_point time;
+};
+
 struct Plan::Run {
   const float* const* inputs;
   float* const* outputs;
   std::int64_t images;
   Context* context;
   bool (*interrupted)();
-  std::vector<double>* step_seconds;
+  WorkEnd* ends;                      // of each work, in order; or nullptr
   Clock::time_point next_look;
   std::atomic<std::int64_t> end;      // images to go through
   std::atomic<bool> stopped{false};
@@ -72,7 +77,7 @@ class Plan::Worker {
     scratch_ = scratch + static_cast<std::size_t>(thread) * plan.scratch_floats_;
     first_arena_ = arenas;
     // Without an arena each, or where steps are to be timed, threads share every image.
-    by_image_ = thread_count > 1 && run.context->arenas >= thread_count && !run.step_seconds;
+    by_image_ = thread_count > 1 && run.context->arenas >= thread_count && !run.ends;
     own_arena_ = by_image_ ? arenas + static_cast<std::size_t>(thread) * plan.arena_floats_ : arenas;
   }
 
@@ -83,7 +88,7 @@ class Plan::Worker {
       const int count = static_cast<int>(std::min(most, run_.images - image));
       const int whole = by_image_ ? count / thread_count_ * thread_count_ : 0;
       if (whole > 0) {
-        share(whole, [&](int slot) { whole_image(image + slot, slot); });
+        share(whole, -1, [&](int slot) { whole_image(image + slot, slot); });
       }
       for (int slot = whole; slot < count; ++slot) {
         for (int s = 0; s < plan_.tail_; ++s) step(s, plan_.steps_[s].chain, image + slot, slot);
@@ -100,11 +105,11 @@ class Plan::Worker {
   }
 
  private:
-  // Work of `count` pieces, done when this returns. Each thread begins with its own share, the same part of every image,
-  // which its cache knows; then it helps the others, if they are not about to be done: to look at their shares takes the
-  // cache lines away from them.
+  // Work of `count` pieces, done when this returns; who does the last tells when a step ends. Each thread begins with its
+  // own share, the same part of every image, which its cache knows; then it helps the others, if they are not about to be
+  // done: to look at their shares takes the cache lines away from them.
   template <class DoPiece>
-  void share(int count, DoPiece do_piece) {
+  void share(int count, int step, DoPiece do_piece) {
     ++number_;
     needed_ += static_cast<std::uint32_t>(count);
     const auto share_begin = [&](int owner) {
@@ -114,7 +119,10 @@ class Plan::Worker {
       const int begin = share_begin(owner), pieces = share_begin(owner + 1) - begin;
       std::uint32_t finished = 0;
       for (int piece; (piece = run_.context->shares[owner].take(number_, pieces)) >= 0; ++finished) do_piece(begin + piece);
-      run_.context->progress.add(finished);
+      if (finished == 0) return;
+      const auto now = run_.ends ? Clock::now() : Clock::time_point{};  // before anybody can go on
+      const bool last = run_.context->progress.add(finished) == needed_;
+      if (last && run_.ends) run_.ends[number_ - 1] = {step, now};
     };
     do_share(thread_);
     if (!run_.context->progress.soon(needed_)) {
@@ -124,13 +132,9 @@ class Plan::Worker {
   }
 
   void step(int s, const Chain& chain, std::int64_t image, int slot) {
-    const auto start = run_.step_seconds && thread_ == 0 ? Clock::now() : Clock::time_point{};
     const Chain::Grid grid = chain.grid(thread_count_);
     const StepViews views = plan_.views(plan_.steps_[s], run_, image, slot, first_arena_);
-    share(grid.pieces(), [&](int piece) { run_piece(chain, views, piece, grid, image); });
-    if (run_.step_seconds && thread_ == 0) {
-      (*run_.step_seconds)[s] += std::chrono::duration<double>(Clock::now() - start).count();
-    }
+    share(grid.pieces(), s, [&](int piece) { run_piece(chain, views, piece, grid, image); });
   }
 
   // All steps before the tail, on this thread alone.
@@ -206,13 +210,16 @@ void Plan::give_context(ContextPtr context) const {
 
 bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t images, int threads, bool (*interrupted)(),
                std::vector<double>* step_seconds) const {
-  if (step_seconds) step_seconds->assign(steps_.size(), 0.0);
+  // Timed, threads share every image: no more works than its steps.
+  std::vector<WorkEnd> ends(step_seconds ? static_cast<std::size_t>(images) * steps_.size() : 0);
   const bool by_image = threads > 1 && images >= threads && !step_seconds;
   ContextPtr context =
       take_context(threads, by_image ? threads : 1, by_image ? (threads + kGroup - 1) / kGroup : 1);
   for (int i = 0; i < threads; ++i) context->shares[i].reset();
   context->progress.reset(threads);
-  Run run{inputs, outputs, images, context.get(), interrupted, step_seconds, Clock::now() + kInterruptPeriod, images};
+  Clock::time_point start = Clock::now();
+  Run run{inputs, outputs, images, context.get(), interrupted, step_seconds ? ends.data() : nullptr,
+          start + kInterruptPeriod, images};
   struct Job {
     const Plan* plan;
     Run* run;
@@ -225,6 +232,14 @@ bool Plan::run(const float* const* inputs, float* const* outputs, std::int64_t i
       },
       &job);
   give_context(std::move(context));
+  if (step_seconds) {
+    step_seconds->assign(steps_.size(), 0.0);
+    for (const WorkEnd& end : ends) {
+      if (end.step == -1) break;
+      (*step_seconds)[end.step] += std::chrono::duration<double>(end.time - start).count();
+      start = end.time;
+    }
+  }
   return !run.stopped;
 }
 

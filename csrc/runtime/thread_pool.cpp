@@ -194,11 +194,11 @@ void Progress::reset(int threads) {
   spin_ = threads <= granted();
 }
 
-void Progress::add(std::uint32_t pieces) {
-  if (pieces == 0) return;
+std::uint32_t Progress::add(std::uint32_t pieces) {
   // Both sequentially consistent, here and below: either this sees the sleeper, or the sleeper sees the new count.
-  done_.fetch_add(pieces, std::memory_order_seq_cst);
+  const std::uint32_t done = done_.fetch_add(pieces, std::memory_order_seq_cst) + pieces;
   if (sleepers_.load(std::memory_order_seq_cst) != 0) unpark(done_);
+  return done;
 }
 
 bool Progress::soon(std::uint32_t pieces) const {

@@ -33,7 +33,8 @@ class Progress {
   // Before a task of up to `threads` threads, while nobody waits: nothing is done. More threads than CPUs do not spin.
   void reset(int threads);
 
-  void add(std::uint32_t pieces);
+  // Returns how many are done in all.
+  std::uint32_t add(std::uint32_t pieces);
 
   // Whether `pieces` in all are done, after a moment's wait: about as long as threads that began together may be apart.
   bool soon(std::uint32_t pieces) const;

@@ -182,6 +182,8 @@ def test_a_profile() -> None:
         assert step.milliseconds >= step.minimum > 0
         assert step.bound in ("multiply-adds", "L1", "L2", "L3", "DRAM")
         assert all(kernel.endswith(_core.isa()) or kernel.startswith("to_") for kernel in step.kernels)
+    shared = profile.profile(network, some_peaks(), threads=3, repeat=2, batch=9)  # eight of them share the last steps
+    assert all(step.milliseconds >= step.minimum > 0 for step in shared.steps)
     table = profile.rows(fused)
     assert table[-1][0] == "total"
     assert np.isclose(float(table[-1][3]), fused.milliseconds, atol=1e-3)
