@@ -100,6 +100,7 @@ class Pointwise final : public GemmOp {
 
   // What rows [y0, y1) of a task's channels fetch for another operator.
   std::span<const char> ahead_of(const RowTask& task, int y0, int y1) const {
+    if (ahead.bytes == 0) return {};
     const double part = 1.0 / parts, rows = (task.part1 - task.part0) * part / out.h;
     const double share = static_cast<double>(ahead.bytes) * rows * (y1 - y0);
     const double first = static_cast<double>(ahead.bytes) * (task.part0 * part + rows * y0) + share * ahead.begin;
@@ -130,18 +131,19 @@ class Pointwise final : public GemmOp {
     for (int block = 0; block < blocks.count(); ++block) {
       const int begin = blocks.begin(block), end = begin + blocks.height(block);
       const int spare = ahead_bytes.empty() ? 0 : end - begin - own_tiles(end - begin);
+      const std::size_t next_bytes = end - begin > 1 ? packed_->panel_bytes() : 0;
+      const Prefetch all(next_bytes, end - begin, in.c), first_ones(next_bytes, end - begin - spare, in.c);
       for (int p = task.part0; p < task.part1; ++p) {
         const int next = p + 1 == task.part1 && block + 1 < blocks.count() ? task.part0 : p + 1;
         const int own = slot + spare > skipped ? end - spare : end;
         if (own == end) slot += spare;
-        const Prefetch own_prefetch(end - begin > 1 ? packed_->panel_bytes() : 0, own - begin, in.c);
         for (int i = begin; i < end; i += g.tiles) {
           const std::ptrdiff_t first = std::ptrdiff_t{1} * tiles.begin(i) * v;
           g.a = a + first;
           g.tiles = tiles.same_height(i, end) - i;
           if (i < own) {
             g.tiles = std::min(g.tiles, own - i);
-            own_prefetch.set(g, packed_->panel(next), i - begin);
+            (own == end ? all : first_ones).set(g, packed_->panel(next), i - begin);
           } else {
             (slot < skipped ? Prefetch() : ahead_prefetch).set(g, ahead_bytes.data(), slot - skipped);
             slot += g.tiles;
