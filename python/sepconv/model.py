@@ -42,6 +42,8 @@ class Model:
     Safe to call from many threads at once. Every output value is the same to the bit at any number of threads and in
     any batch.
 
+    The weights are copied when it is made. Pickled, it takes the layers' arrays as they are then.
+
     Args:
         layers: the network, see :mod:`sepconv.graph`.
         name: what messages and tables call it.
