@@ -19,11 +19,14 @@ class Reference:
     """
 
     def __init__(self, node: Node, graph: Graph) -> None:
-        from onnx.reference import ReferenceEvaluator
+        from sepconv.onnx.fallback_operators import Evaluator
 
         self._node = node
+        dtype = graph.info(node.inputs[0]).dtype if node.inputs else None
+        if node.is_op("ReduceLogSum", "ReduceLogSumExp") and dtype is not None and dtype.kind in "iu":
+            raise UnsupportedError(f"node {node.name!r}: {node.op} of {dtype} is not possible, must be of real numbers")
         try:
-            self._evaluator = ReferenceEvaluator(single_node_model(node, graph))
+            self._evaluator = Evaluator(single_node_model(node, graph))
         except MemoryError:
             raise
         except Exception as error:  # the package has no one class for this

@@ -13,6 +13,7 @@ from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.graph import output_names
 from sepconv.graph.base import is_integer, reject_masked
 from sepconv.model import Port
+from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Info, Input, Node
 from sepconv.onnx.passes import PASSES, run_passes
 from sepconv.onnx.program import NodeStep, PlanStep, Program, native_problem, warn_of
@@ -69,15 +70,18 @@ class OnnxModel:
         for node in self._graph.nodes:
             if node.outputs and all(name in self._graph.constants for name in node.inputs[1:] if name):
                 self._caches[node.outputs[0]] = {}
+        is_static = all(port.info.static is not None for port in self._graph.inputs)
         for node in self._graph.nodes:
             reason = native_problem(node, self._graph)
             if reason is not None:
                 self._on_fallback(node, reason)
+                if not is_static:  # else the program has it below
+                    Reference(node, self._graph)
         self.inputs = tuple(_port(port.name, port.info) for port in self._graph.inputs)
         self.outputs = tuple(_port(name, self._graph.info(name)) for name in self._graph.outputs)
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._uses = itertools.count()
-        if all(port.info.static is not None for port in self._graph.inputs):
+        if is_static:
             shapes = {port.name: port.info.static or () for port in self._graph.inputs}
             self._program(shapes)
         if self.fallbacks:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Info, Node
 
 SMALL = 4096  # elements of constants whose values shape inference may need
@@ -49,7 +51,8 @@ def single_node_model(node: Node, graph: Graph) -> Any:
 
     helper = onnx.helper
     reads = dict.fromkeys(node.reads())
-    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in reads]
+    # The package makes some operators of others, which may hang on the type.
+    ports = [_value(name, Info(graph.info(name).dtype or np.dtype(np.float32))) for name in reads]
     results = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in node.outputs if name]
     proto = helper.make_graph([_proto(node, node.inputs)], "node", ports, results)
     return _model(proto, graph, ir_version=graph.ir_version, functions=graph.functions)
@@ -124,7 +127,6 @@ def _value(name: str, info: Info) -> Any:
 
 def infos_of(values: Iterable[Any]) -> dict[str, Info]:
     """What ValueInfoProtos say."""
-    import numpy as np
     import onnx
 
     found = {}

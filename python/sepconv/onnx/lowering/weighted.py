@@ -90,8 +90,8 @@ def _gemm(lowering: Lowering, node: Node) -> None:
 
 @lowers("BatchNormalization")
 def _batch_norm(lowering: Lowering, node: Node) -> None:
-    if trains(node):
-        raise NotInPlanError("it trains")
+    if trains(node) or not node.attribute("spatial", 1):
+        raise NotInPlanError("it trains, or its spatial is 0")
     gamma, beta, mean, variance = (lowering.constant(name).astype(np.float64) for name in node.inputs[1:5])
     scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
     _affine(lowering, node, node.inputs[0], scale, beta - mean * scale)

@@ -237,7 +237,13 @@ def cast_like(call: Call) -> list[Array]:
     return [call[0] if call[0].dtype == dtype else nd.cast(call.dense(0), dtype, call.threads)]
 
 
-@native("BatchNormalization", check=lambda node, _: "it trains" if trains(node) else None)
+def _batch_norm_problem(node: Node, _: list[Info]) -> str | None:
+    if not node.attribute("spatial", 1):
+        return "its spatial is 0"
+    return "it trains" if trains(node) else None
+
+
+@native("BatchNormalization", check=_batch_norm_problem)
 def batch_normalization(call: Call) -> list[Array]:
     if len(call.node.outputs) > 1:
         raise NotNativeError("it trains")
