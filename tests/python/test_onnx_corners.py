@@ -170,6 +170,16 @@ def test_resized_to_one_pixel_by_pytorch_half_pixel() -> None:
     all_give(built(b, [x], image.shape), image[..., :1], image)
 
 
+def test_a_tie_of_half_pixel_symmetric() -> None:
+    # The sixth place is 3 exactly.
+    b = Builder()
+    mode = "half_pixel_symmetric"
+    scales = b.constant([1, 1, 1, 1.7])
+    x = b.node("Resize", "x", "", scales, mode="nearest", nearest_mode="ceil", coordinate_transformation_mode=mode)
+    image = np.arange(7, dtype=np.float32).reshape(1, 1, 1, 7)
+    all_give(built(b, [x], image.shape), image[..., [1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 6]], image)
+
+
 @pytest.mark.parametrize(
     ("operator", "want"),
     [("ReduceSum", [-1, 2]), ("ReduceSumSquare", [1, 4]), ("ReduceL2", [1, 2]), ("ReduceLogSumExp", [-1, 2])],

@@ -151,7 +151,9 @@ def _coordinates(axis: Axis, transform: str, precision: type[np.floating[Any]]) 
             return np.asarray((x + half) / scale - half if axis.out > 1 else np.zeros(axis.out), np.float64)
         case "half_pixel_symmetric":
             shift = precision(axis.size) * half * (1 - precision(axis.out) / wide)
-            return np.asarray(shift + (x + half) / scale - half, np.float64)
+            # Only the sum is rounded: step by step, exact ties fall otherwise than elsewhere.
+            places = np.float64(shift) + ((np.arange(axis.out) + 0.5) / np.float64(scale) - 0.5)
+            return np.asarray(places.astype(precision), np.float64)
         case "tf_half_pixel_for_nn":
             return np.asarray((x + half) / scale, np.float64)
         case "tf_crop_and_resize":
