@@ -67,7 +67,9 @@ def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | No
 def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
     reject_masked(f"layer {layer.name!r}: {argument}", array)
     values = np.asarray(array)
-    if values.dtype.kind not in "fiub":
+    # ml_dtypes' bfloat16 and its like are void to NumPy, and become float32 without loss.
+    is_number = values.dtype.kind in "fiub" or (values.dtype.kind == "V" and np.can_cast(values.dtype, np.float32))
+    if not is_number:
         raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")
     return values.astype(np.float32, copy=False)
 
