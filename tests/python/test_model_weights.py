@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import sepconv
 from sepconv import ModelFormatError
 from sepconv.conventions import EFFICIENTNET_LITE, TIMM, TORCHVISION, Convention
 from sepconv.graph import (
@@ -229,6 +230,19 @@ def test_own_names_with_folded_batch_norms() -> None:
     )
 
 
+def test_weights_of_bfloat16() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    arrays = named_weights(mobilenet_v1_layers(0.25, resolution=32))
+    half = {name: np.asarray(array).astype(ml_dtypes.bfloat16) for name, array in arrays.items()}
+    wide = {name: array.astype(np.float32) for name, array in half.items()}
+    x = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    got, want = (sepconv.models.mobilenet_v1(0.25, resolution=32, weights=weights)(x) for weights in (half, wide))
+    np.testing.assert_array_equal(got, want)
+    half["stem.weight"] = half["stem.weight"].view("V2")
+    with pytest.raises(TypeError, match=r"layer 'stem': weight had dtype \|V2, must have one of real numbers"):
+        sepconv.models.mobilenet_v1(0.25, resolution=32, weights=half)
+
+
 def test_weights_that_do_not_fit_are_listed() -> None:
     arrays = random_arrays(torch_shapes(mobilenet_v1_layers(0.25), timm_v1(), "classifier"))
     arrays["conv_head.weight"] = np.ones((1, 1), np.float32)
@@ -268,6 +282,17 @@ def test_a_member_that_ends_within_its_header_is_refused(tmp_path: Path, length:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("stem.weight.npy", (b"\x93NUMPY\x01\x00" + bytes(4))[:length])
     with pytest.raises(ModelFormatError, match=r"the member 'stem\.weight\.npy' is not an? "):
+        mobilenet_v1_layers(0.25, resolution=32, weights=path)
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, stem=np.ones(3))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "weights")
+    with pytest.raises(
+        ModelFormatError, match=r"weights\.npz': the archive has the member 'README\.txt'; an \.npz has"
+    ):
         mobilenet_v1_layers(0.25, resolution=32, weights=path)
 
 

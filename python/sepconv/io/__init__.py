@@ -158,6 +158,9 @@ def _read_archive(source: Source) -> dict[str, Array]:
 
     with naming(source.name):
         members = read_members(source.data)
-        if members and all(name.endswith(".npy") for name in members):
+        others = [name for name in members if not name.endswith(".npy")]
+        if members and not others:
             return read_npz_arrays(source.data, members)
+        if len(others) < len(members) and not any(name.endswith("data.pkl") for name in others):
+            raise ModelFormatError(f"the archive has the member {others[0][:80]!r}; an .npz has arrays (.npy) alone")
         return read_zip_checkpoint(source.data, members)
