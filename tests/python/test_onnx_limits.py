@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,18 @@ def test_a_masked_array() -> None:
 def test_a_shape_to_explain_that_does_not_fit(shape: Any) -> None:
     with pytest.raises(ValueError, match=r"input 'x'"):
         sepconv.InferenceSession(simple()).model.explain(shape)
+
+
+# --- Opsets
+
+
+@pytest.mark.parametrize("opset", [5, 6, 7, 23, 24, 26])
+def test_an_opset_that_is_not_known_to_work_is_told(opset: int) -> None:
+    data = model([make_node("Relu", ["x"], ["y"])], [port("x", [2])], ["y"], opset=opset)
+    for load in (sepconv.InferenceSession, sepconv.onnx.load):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load(data)
+        message = f"opset {opset}; 7 to 23 are known to work, others as far as operators are the same"
+        told = [str(warning.message) for warning in caught]
+        assert [message in text for text in told] == ([] if 7 <= opset <= 23 else [True])

@@ -48,7 +48,7 @@ def load(
     external_data: bool = False,
     passes: Iterable[str] | None = None,
 ) -> OnnxModel:
-    """A model from an ONNX file, by path or as bytes; float32, opset 7 to 23, sizes fixed or open.
+    """A model from an ONNX file, by path or as bytes; float32, opset 7 to 23 (others: a warning), sizes fixed or open.
 
     Args:
         outputs: names of values that the model gives in place of the file's outputs.

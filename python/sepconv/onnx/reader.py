@@ -5,6 +5,7 @@ Files need not be trusted: SECURITY.md says what that means.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sepconv.onnx.ir import OWN_DOMAIN, Dim, Graph, Info, Input, Node
 from sepconv.onnx.schema import check_node
 from sepconv.onnx.tensors import Tensors, check_shape
 
-FIRST_OPSET, LAST_OPSET = 7, 23  # what is promised; others are taken as far as their operators are the same
+FIRST_OPSET, LAST_OPSET = 7, 23  # what is promised; others are taken with a warning
 MAX_NODES = 100_000
 MAX_DEPTH = 16  # of graphs in attributes of nodes
 MAX_CALLS = 64  # of functions by functions
@@ -45,7 +46,14 @@ def read_onnx(data: bytes | memoryview, *, name: str, folder: Path | None = None
         raise
     except Exception as error:  # google.protobuf's own, which has moved between versions
         raise ModelFormatError(f"{name} is not an ONNX file: {error}") from None
-    return read_model(model, name=name, folder=folder), model
+    graph = read_model(model, name=name, folder=folder)
+    opset = graph.opsets.get("")
+    if opset is not None and not FIRST_OPSET <= opset <= LAST_OPSET:
+        what = (
+            f"opset {opset}; {FIRST_OPSET} to {LAST_OPSET} are known to work, others as far as operators are the same"
+        )
+        warnings.warn(f"{name}: {what}", UserWarning, stacklevel=3)
+    return graph, model
 
 
 def read_model(model: Any, *, name: str = "model", folder: Path | None = None) -> Graph:
