@@ -83,6 +83,8 @@ def abs_(call: Call) -> list[Array]:
     x = call.dense(0)
     if x.dtype == np.float32:
         return [nd.unary("abs", x, 0.0, 0.0, call.threads)]
+    if x.dtype.kind == "u":  # 0 - x wraps around
+        return [x]
     return [nd.binary("max", x, nd.binary("sub", np.zeros((), x.dtype), x, call.threads), call.threads)]
 
 
