@@ -290,9 +290,7 @@ def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
     np.savez(path, stem=np.ones(3))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("README.txt", "weights")
-    with pytest.raises(
-        ModelFormatError, match=r"weights\.npz': the archive has the member 'README\.txt'; an \.npz"
-    ):
+    with pytest.raises(ModelFormatError, match=r"weights\.npz': the archive has the member 'README\.txt'; an \.npz"):
         mobilenet_v1_layers(0.25, resolution=32, weights=path)
 
 

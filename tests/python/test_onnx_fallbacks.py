@@ -229,12 +229,39 @@ def test_logarithms_of_integers(op: str, dtype: Any) -> None:
             loaded(model)
 
 
-def test_max_pool_of_float64() -> None:
-    x = normal(1, 2, 6, 6).astype(np.float64)
-    space: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2]}
-    check("MaxPool", x, auto_pad="SAME_UPPER", **space)
-    with pytest.raises(UnsupportedError, match=r"node 'N'.*SAME_LOWER"):
-        loaded(proto("MaxPool", [x], auto_pad="SAME_LOWER", **space)[0])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("space", [{"pads": [1, 0, 1, 1]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_pooling_of_float16(op: str, space: dict[str, Any], stride: int, ceil: int) -> None:
+    # Onnxruntime takes no float64 and little of float16 here, and our kernels float32 alone.
+    x = (np.random.default_rng(0).integers(-8, 9, (1, 2, 7, 8)) / 2).astype(np.float32)
+    attributes: dict[str, Any] = {**space, "kernel_shape": [3, 2], "strides": [stride] * 2, "ceil_mode": ceil}
+    count = 2 if op == "MaxPool" else 1
+    wide, feeds = proto(op, [x], opset=22, count=count, **attributes)
+    half, _ = proto(op, [x.astype(np.float16)], opset=22, count=count, **attributes)
+    for got, want in zip(loaded(half).run({"x0": x.astype(np.float16)}), loaded(wide).run(feeds), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_max_pool_of_float64(order: int) -> None:
+    for space in ({"pads": [1, 0, 1, 1]}, {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, {"dilations": [2, 2]}):
+        attributes: dict[str, Any] = {**space, "kernel_shape": [3, 2], "storage_order": order}
+        check("MaxPool", normal(2, 2, 7, 8).astype(np.float64), count=2, **attributes)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_lrn_of_float16(size: int) -> None:
+    x = normal(2, 6, 3, 4)
+    (got,) = loaded(proto("LRN", [x.astype(np.float16)], size=size, alpha=0.5)[0]).run({"x0": x.astype(np.float16)})
+    (want,) = loaded(proto("LRN", [x], size=size, alpha=0.5)[0]).run({"x0": x})
+    np.testing.assert_allclose(got, want, rtol=5e-3, atol=5e-3)
+
+
+def test_absolute_values_of_bytes() -> None:
+    check("Abs", np.array([0, 1, 127, 128, 255], np.uint8))
 
 
 @pytest.mark.parametrize("opset", [10, 16])
@@ -286,3 +313,14 @@ def test_negative_log_likelihood(ignored: int | None) -> None:
 def test_unique(in_order: int, axis: int | None) -> None:
     x = np.array([[3, 0, 0], [3, 0, 0], [2, 7, 7]], np.float32)
     check("Unique", x, sorted=in_order, count=4, **({} if axis is None else {"axis": axis}))
+
+
+@pytest.mark.parametrize("opset", [10, 13, 19, 21])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_dequantize(opset: int, dtype: Any) -> None:
+    x, zero = np.arange(12).astype(dtype).reshape(3, 4), np.array(0 if dtype == np.int32 else 3, dtype)
+    check("DequantizeLinear", x, np.array(0.5, np.float32), zero, opset=opset)
+    check("DequantizeLinear", x, np.array(0.5, np.float32), opset=opset)
+    for axis in (0, -1) if opset > 10 else ():
+        size = x.shape[axis]
+        check("DequantizeLinear", x, np.abs(normal(size)), np.full(size, zero), axis=axis, opset=opset)

@@ -19,7 +19,7 @@ def _stacked(body: Any, index: int, parts: list[Array], axis: int = 0) -> Array:
 
     if parts:
         return np.stack(parts, axis)
-    declared = body.output_types_[index].tensor_type
+    declared = body.output_types[index].tensor_type
     sizes = [dim.dim_value for dim in declared.shape.dim]
     axis %= len(sizes) + 1
     dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type or onnx.TensorProto.FLOAT)

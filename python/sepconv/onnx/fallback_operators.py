@@ -13,6 +13,7 @@ from sepconv import extras
 from sepconv.errors import UnsupportedError
 from sepconv.onnx.fallback_control import Loop, Scan
 from sepconv.onnx.fallback_recurrent import GRU, LSTM, RNN
+from sepconv.onnx.fallback_windows import LRN, AveragePool, LpPool, MaxPool
 from sepconv.onnx.ir import Array
 
 _reference = extras.require("onnx.reference", package="onnx", extra="onnx", purpose="running what has no kernel")
@@ -92,13 +93,6 @@ class BatchNormalization(_ops.BatchNormalization_14):  # type: ignore[name-defin
         return results
 
 
-class MaxPool(_ops.MaxPool):  # type: ignore[name-defined,misc]
-    def __init__(self, node: Any, params: dict[str, Any]) -> None:
-        super().__init__(node, params)
-        if self.auto_pad == "SAME_LOWER":
-            raise UnsupportedError("MaxPool with the attribute auto_pad='SAME_LOWER' of other numbers than float32")
-
-
 class RoiAlign(_ops.RoiAlign):  # type: ignore[name-defined,misc]
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
         super().__init__(node, params)
@@ -127,6 +121,21 @@ class GatherElements(_Operator):
             raise ValueError(f"an index is not within the axis of {size} elements")
         places[axis] = indices
         return (data[tuple(places)],)
+
+
+class DequantizeLinear(_Operator):
+    """That before opset 19, which the package lacks."""
+
+    def __new__(cls, node: Any, params: dict[str, Any]) -> Any:
+        opset = params["opsets"].get("", 1)
+        return super().__new__(cls) if opset < 19 else _ops.load_op("", node.op_type, opset)(node, params)
+
+    def _run(self, x: Array, scale: Array, zero: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
+        shape = [1] * x.ndim
+        if scale.size > 1:
+            shape[axis] = scale.size
+        shifted = x.astype(np.float32) - (0 if zero is None else zero.astype(np.float32).reshape(shape))
+        return ((shifted * scale.reshape(shape)).astype(np.float32),)
 
 
 class CumSum(_ops.CumSum):  # type: ignore[name-defined,misc]
@@ -177,8 +186,9 @@ class Unique(_Operator):
 
 
 OPERATORS = [
-    BatchNormalization, CumSum, GRU, GatherElements, GridSample, Hardmax, LSTM, LogSoftmax, Loop, LpNormalization,
-    MaxPool, NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN, RoiAlign, Scan, Softmax, Unique,
+    AveragePool, BatchNormalization, CumSum, DequantizeLinear, GRU, GatherElements, GridSample, Hardmax, LRN, LSTM,
+    LogSoftmax, Loop, LpNormalization, LpPool, MaxPool, NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN,
+    RoiAlign, Scan, Softmax, Unique,
 ]  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""Pooling and LRN of numbers that our kernels do not take; of these the package onnx gives wrong sizes and sums."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from sepconv import extras
+from sepconv.onnx.geometry import Windows, windows
+from sepconv.onnx.ir import Array, Node
+
+_op_run = extras.require("onnx.reference.op_run", package="onnx", extra="onnx", purpose="running what has no kernel")
+
+
+class _Pool(_op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Array, **attributes: Any) -> tuple[Array, ...]:
+        node = Node(self.onnx_node.op_type, [], [], {k: v for k, v in attributes.items() if v is not None})
+        return self.pool(x, windows(node, x.shape[2:], attributes["kernel_shape"]), attributes)
+
+    def pool(self, x: Array, w: Windows, attributes: dict[str, Any]) -> tuple[Array, ...]:
+        raise NotImplementedError
+
+
+def _cut(x: Array, w: Windows, fill: Any, behind: Any) -> Array:
+    """[n, c, *out, elements of a window]; ``behind``: what stands where ceil_mode alone has a window."""
+    none = [(0, 0), (0, 0)]
+    x = np.pad(x, none + list(zip(w.begin, w.end, strict=True)), constant_values=fill)
+    x = np.pad(x, none + [(0, extra) for extra in w.extra], constant_values=behind)
+    extents = [(kernel - 1) * step + 1 for kernel, step in zip(w.kernel, w.dilation, strict=True)]
+    cut = np.lib.stride_tricks.sliding_window_view(x, extents, tuple(range(2, x.ndim)))
+    places = [slice(0, count * step, step) for count, step in zip(w.out, w.stride, strict=True)]
+    index: Any = (..., *places, *(slice(None, None, step) for step in w.dilation))
+    cut = cut[index]
+    return cut.reshape(*cut.shape[: x.ndim], -1)
+
+
+class MaxPool(_Pool):
+    def pool(self, x: Array, w: Windows, attributes: dict[str, Any]) -> tuple[Array, ...]:
+        least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        cut = _cut(x, w, least, least)
+        if len(self.onnx_node.output) == 1:
+            return (cut.max(-1),)
+        order: Literal["C", "F"] = "F" if attributes.get("storage_order") else "C"
+        within = np.arange(int(np.prod(w.sizes))).reshape(w.sizes, order=order)
+        images = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1 for _ in w.sizes)) * within.size
+        numbers = _cut(np.broadcast_to(within, x.shape) + images, w, 0, 0)
+        best = cut.argmax(-1)[..., np.newaxis]
+        return cut.max(-1), np.take_along_axis(numbers, best, -1)[..., 0].astype(np.int64)
+
+
+class AveragePool(_Pool):
+    def pool(self, x: Array, w: Windows, attributes: dict[str, Any]) -> tuple[Array, ...]:
+        counts = _cut(np.ones((1, 1, *w.sizes), x.dtype), w, attributes.get("count_include_pad", 0), 0).sum(-1)
+        return ((_cut(x, w, 0, 0).sum(-1) / counts).astype(x.dtype),)
+
+
+class LpPool(_Pool):
+    def pool(self, x: Array, w: Windows, attributes: dict[str, Any]) -> tuple[Array, ...]:
+        p = attributes.get("p", 2)
+        return (((np.abs(_cut(x, w, 0, 0)) ** p).sum(-1) ** (1 / p)).astype(x.dtype),)
+
+
+class LRN(_op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        around = [(0, 0), ((size - 1) // 2, size - 1 - (size - 1) // 2), *[(0, 0)] * (x.ndim - 2)]
+        squares = np.pad(x.astype(np.float64) ** 2, around)
+        sums = np.lib.stride_tricks.sliding_window_view(squares, size, 1).sum(-1)
+        return ((x / (bias + alpha / size * sums) ** beta).astype(x.dtype),)
