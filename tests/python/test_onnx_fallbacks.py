@@ -252,7 +252,7 @@ def test_max_pool_of_float64(order: int) -> None:
         check("MaxPool", normal(2, 2, 7, 8).astype(np.float64), count=2, **attributes)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("size", [1, 3, 5, 99])
 def test_lrn_of_float16(size: int) -> None:
     x = normal(2, 6, 3, 4)
     (got,) = loaded(proto("LRN", [x.astype(np.float16)], size=size, alpha=0.5)[0]).run({"x0": x.astype(np.float16)})

@@ -32,7 +32,8 @@ def _cut(x: Array, w: Windows, fill: Any, behind: Any) -> Array:
     places = [slice(0, count * step, step) for count, step in zip(w.out, w.stride, strict=True)]
     index: Any = (..., *places, *(slice(None, None, step) for step in w.dilation))
     cut = cut[index]
-    return cut.reshape(*cut.shape[: x.ndim], -1)
+    flat: Array = cut.reshape(*cut.shape[: x.ndim], -1)
+    return flat
 
 
 class MaxPool(_Pool):
@@ -63,7 +64,8 @@ class LpPool(_Pool):
 
 class LRN(_op_run.OpRun):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
-        around = [(0, 0), ((size - 1) // 2, size - 1 - (size - 1) // 2), *[(0, 0)] * (x.ndim - 2)]
-        squares = np.pad(x.astype(np.float64) ** 2, around)
-        sums = np.lib.stride_tricks.sliding_window_view(squares, size, 1).sum(-1)
+        half = (size - 1) // 2
+        before, after = min(half, x.shape[1]), min(size - 1 - half, x.shape[1])  # the file may say any size
+        squares = np.pad(x.astype(np.float64) ** 2, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+        sums = np.lib.stride_tricks.sliding_window_view(squares, before + after + 1, 1).sum(-1)
         return ((x / (bias + alpha / size * sums) ** beta).astype(x.dtype),)
