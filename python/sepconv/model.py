@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core, graph
+from . import _core
 from .compile import Float32, compile_graph
 from .conventions import Convention, check_convention
-from .graph import Input, Layer, Shape, infer_shapes, output_names
+from .graph import Input, Layer, Shape, chosen_outputs, infer_shapes
 from .graph.base import reject_masked
 from .lowering import vectors
 from .network_cost import Cost, cost
@@ -74,14 +74,7 @@ class Model:
         self.layers: tuple[Layer, ...] = tuple(layers)
         self._shapes = infer_shapes(self.layers)
         self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
-        chosen = output_names(outputs)
-        names = graph.outputs(self.layers) if chosen is None else chosen
-        for output in names:
-            if output not in self._shapes:
-                example = self.layers[-1].name
-                raise ValueError(f"outputs has {output!r}, must name layers of {name}, such as {example!r}")
-        if not names:
-            raise ValueError(f"outputs is empty, must name at least one layer of {name}")
+        names = chosen_outputs(self.layers, outputs, name)
         flat = vectors(self.layers)
         self.inputs = tuple(_port(layer.name, layer.shape, layer.dtype, False) for layer in self._inputs)
         self.outputs = tuple(_port(output, self._shapes[output], "float32", output in flat) for output in names)

@@ -87,14 +87,14 @@ def test_operators() -> None:
 
 
 def compute_numpy(layers: list[graph.Layer], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return run_network(layers, x)
+    return run_network(layers, graph.outputs(layers), x)
 
 
 def compute_torch(layers: list[graph.Layer], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     pytest.importorskip("torch")
     from sepconv.bench.torch_network import TorchNetwork, to_torch
 
-    return [y.numpy().transpose(0, 2, 3, 1) for y in TorchNetwork(layers)(to_torch(x))]
+    return [y.numpy().transpose(0, 2, 3, 1) for y in TorchNetwork(layers, graph.outputs(layers))(to_torch(x))]
 
 
 @pytest.mark.parametrize("compute", [compute_numpy, compute_torch])
@@ -207,9 +207,9 @@ def test_sepconv_reads_the_file_that_litert_reads(tmp_path: Path) -> None:
     pytest.importorskip("tflite")
     network = networks.open_network("mobilenet_v2_0.35_32")
     assert contenders.prepare(network, 1, tmp_path, {"sepconv"}) == {}
-    assert contenders.sepconv_file(tmp_path) == contenders.TFLITE
+    assert contenders.sepconv_file(tmp_path, network.outputs) == contenders.TFLITE
     (tmp_path / contenders.TFLITE).unlink()
-    assert contenders.sepconv_file(tmp_path) == "layers.pickle"
+    assert contenders.sepconv_file(tmp_path, network.outputs) == "layers.pickle"
 
 
 def test_statistics() -> None:

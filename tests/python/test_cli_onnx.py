@@ -14,7 +14,10 @@ pytest.importorskip("sepconv._core", reason="needs the built engine")
 
 import sepconv
 from sepconv import cli, images
+from sepconv.bench import networks
 from sepconv.conventions import guess
+from sepconv.export import export_model
+from sepconv.graph import Conv2d, DepthwiseConv2d, Input, Layer
 from sepconv.model import Model
 
 NAME = "mobilenet_v2_0.35_64"
@@ -60,9 +63,44 @@ def test_bench_profile_and_export_take_it(file: Path, tmp_path: Path, capsys: py
     assert np.array_equal(first(x), second(x))
 
 
+@pytest.mark.parametrize("order", [("y", "z"), ("z", "y")])
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_every_output_is_kept_in_its_order(
+    order: tuple[str, ...], suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results that other layers read too, of files that are read by each command."""
+    if suffix == ".tflite":
+        pytest.importorskip("tflite")
+    weight = np.random.default_rng(1).standard_normal((1, 1, 3, 4), dtype=np.float32)
+    layers: list[Layer] = [
+        Input(name="x", shape=(6, 6, 3)),
+        Conv2d(name="y", inputs=("x",), weight=weight),
+        DepthwiseConv2d(name="z", inputs=("y",), weight=np.ones((3, 3, 4, 1), np.float32)),
+    ]
+    path, again = tmp_path / f"two{suffix}", tmp_path / f"again{suffix}"
+    export_model(layers, path, 1, order)
+    assert networks.open_network(str(path)).outputs == order
+    out(capsys, "export", str(path), str(again))
+    image = np.random.default_rng(0).random((1, 6, 6, 3), dtype=np.float32)
+    expected = Model(layers, name="two", outputs=order)(image)
+    if suffix == ".onnx":
+        image = image.transpose(0, 3, 1, 2).copy()
+    for result, wanted in zip(sepconv.load(again)(image), expected, strict=True):
+        np.testing.assert_allclose(result.transpose(0, 2, 3, 1) if suffix == ".onnx" else result, wanted, rtol=1e-6)
+    found = json.loads(out(capsys, "profile", str(path), "--repeat", "1", "--json", "--unfused"))
+    assert {"y", "z"} <= {name for step in found["steps"] for name in step["layers"]}
+    quick = ("--rounds", "1", "--burst", "1", "--contenders", "numpy,torch,onnxruntime,openvino,litert,ncnn,oracle")
+    (result,) = json.loads(out(capsys, "bench", str(path), *quick, "--json"))["results"]
+    wrong = [row["excluded"] for row in result["contenders"] if "excluded" in row]
+    assert all("not installed" in reason for reason in wrong), wrong
+
+
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"\x08\x07not a model")
     for arguments in (("bench", str(bad)), ("profile", str(bad)), ("export", str(bad), str(tmp_path / "x.tflite"))):
         assert cli.main(arguments) == 2
         assert "bad.onnx" in capsys.readouterr().err
+    bad.write_text("hello")
+    assert cli.main(["profile", str(bad)]) == 2
+    assert f"{str(bad)!r} is not an ONNX file: it is only 5 bytes long" in capsys.readouterr().err

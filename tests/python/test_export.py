@@ -206,13 +206,13 @@ PACKAGES = {"onnx": ("onnx", "onnxruntime"), "tflite": ("tflite", "ai_edge_liter
 NOT_IN = {("ncnn", "reshape")}
 
 
-def check(layers: Sequence[Layer], runtime: str, tmp_path: Path) -> None:
+def check(layers: Sequence[Layer], runtime: str, tmp_path: Path, chosen: Sequence[str] | None = None) -> None:
     for package in PACKAGES[runtime]:
         pytest.importorskip(package, reason=f"needs the package {package}")
     suffix, batch, run = RUNTIMES[runtime]
     path = tmp_path / f"network{suffix}"
-    export_model(layers, path, batch)
-    model = Model(layers, name="network")
+    export_model(layers, path, batch, chosen)
+    model = Model(layers, name="network", outputs=chosen)
     x = RNG.standard_normal((batch, *model.inputs[0].shape[1:]), dtype=np.float32)  # type: ignore[arg-type]
     expected = model(x)
     outputs = expected if isinstance(expected, tuple) else (expected,)
@@ -230,6 +230,22 @@ def test_layers(network: str, runtime: str, tmp_path: Path) -> None:
             export_model(NETWORKS[network], tmp_path / "network.param")
         return
     check(NETWORKS[network], runtime, tmp_path)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("chosen", [("a", "b"), ("b", "a"), ("e", "c", "b"), ("c",)])
+def test_chosen_outputs(chosen: tuple[str, ...], runtime: str, tmp_path: Path) -> None:
+    """In the given order; also results that other layers read, and no others."""
+    check(NETWORKS["products"], runtime, tmp_path, chosen)
+
+
+def test_outputs_that_are_none(tmp_path: Path) -> None:
+    layers, path = NETWORKS["products"], tmp_path / "network.param"
+    for chosen, message in ((["a", "b", "a"], "outputs has 'a' twice"), (["x"], "outputs has 'x', must name layers")):
+        with pytest.raises(ValueError, match=message):
+            export_model(layers, path, outputs=chosen)
+    with pytest.raises(UnsupportedError, match="the input 'input' is an output too, which ncnn cannot say"):
+        export_model(layers, path, outputs=["input", "a"])
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

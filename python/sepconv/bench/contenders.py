@@ -17,7 +17,8 @@ from sepconv.errors import UnsupportedError
 from sepconv.export import export_model
 from sepconv.extras import MissingExtraError
 from sepconv.graph import Layer, array_shape
-from sepconv.io import read_tflite
+from sepconv.io.files import open_file
+from sepconv.io.tflite import read_tflite_network
 from sepconv.lowering import folded_layers
 
 ONNX, TFLITE, NCNN = "network.onnx", "network.tflite", "network.param"
@@ -122,27 +123,28 @@ def prepare(network: Network, batch: int, folder: Path, kinds: set[str]) -> dict
     reasons: dict[str, str] = {}
     wanted = {KINDS[kind].file for kind in kinds} | {TFLITE}  # sepconv reads the TFLite file, where it is the same
     for file in sorted(wanted - {LAYERS}):
-        reason = _write(layers, folder / file, 1 if file == NCNN else batch)
+        reason = _write(layers, network.outputs, folder / file, 1 if file == NCNN else batch)
         if reason is not None:
             reasons[file] = reason
     return reasons
 
 
-def _write(layers: Sequence[Layer], path: Path, batch: int) -> str | None:
+def _write(layers: Sequence[Layer], outputs: Sequence[str], path: Path, batch: int) -> str | None:
     try:
-        export_model(layers, path, batch)
+        export_model(layers, path, batch, outputs)
     except (UnsupportedError, MissingExtraError) as error:
         return str(error)
     return None
 
 
-def sepconv_file(folder: Path) -> str:
+def sepconv_file(folder: Path, outputs: Sequence[str]) -> str:
     """What sepconv loads: the TFLite file, as LiteRT does, where reading it gives the network that was written."""
     path = folder / TFLITE
     try:
-        same = path.exists() and _alike(read_tflite(path), stored_layers(folder))
+        read = read_tflite_network(open_file(path)) if path.exists() else None
     except UnsupportedError:  # an operator that we write and do not read
-        same = False
+        read = None
+    same = read is not None and read.outputs == tuple(outputs) and _alike(read.layers, stored_layers(folder))
     return TFLITE if same else LAYERS
 
 

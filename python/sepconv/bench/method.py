@@ -18,7 +18,6 @@ from sepconv.bench.networks import Network
 from sepconv.bench.processes import Worker, WorkerError, Workers
 from sepconv.bench.runners import LAYERS
 from sepconv.export.ncnn import ncnn_name
-from sepconv.graph import outputs as final_outputs
 from sepconv.table import format_threads
 
 # Outputs of unlike sums of float32 may differ by this much of the largest; more is another network.
@@ -124,7 +123,7 @@ class _Runs:
         self.settings = settings
         self.folder = folder
         self.advance = advance
-        self.sepconv_file = LAYERS if network.operator else sepconv_file(folder)
+        self.sepconv_file = LAYERS if network.operator else sepconv_file(folder, network.outputs)
 
     def fresh_starts(self, measured: Sequence[Measured]) -> None:
         """Load to first result, and memory, in processes that end at once; nothing else runs meanwhile."""
@@ -214,7 +213,7 @@ class _Runs:
             "threads": self.settings.threads,
             "operator": self.network.operator,
             "input": named(self.network.input.name),
-            "outputs": [named(name) for name in final_outputs(self.network.layers)],
+            "outputs": [named(name) for name in self.network.outputs],
             "results": str(self._outputs_path(contender)),
         }
 

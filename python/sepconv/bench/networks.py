@@ -23,7 +23,11 @@ from sepconv.graph import (
     Pair,
     Shape,
     infer_shapes,
+    needed_layers,
     same_padding,
+)
+from sepconv.graph import (
+    outputs as final_outputs,
 )
 from sepconv.models.catalog import named_layers
 
@@ -33,16 +37,19 @@ DEFAULT_MODELS = ("mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "mobilenet_v1_
 
 @dataclass(frozen=True)
 class Network:
-    """A layer list with one input, and what it is called."""
+    """A layer list with one input, what it is called, and the layers whose results it gives, in their order."""
 
     name: str
     layers: tuple[Layer, ...]
+    outputs: tuple[str, ...] = ()  # none: those that no layer reads
     operator: bool = False  # one, which sepconv runs by its functions on arrays
 
     def __post_init__(self) -> None:
+        if not self.outputs:
+            object.__setattr__(self, "outputs", final_outputs(self.layers))
         inputs = [layer for layer in self.layers if isinstance(layer, Input)]
         if len(inputs) != 1:
-            raise ValueError(f"{self.name} has {len(inputs)} inputs, must have one to be benchmarked")
+            raise ValueError(f"{self.name} has {len(inputs)} inputs, must have one")
 
     @property
     def input(self) -> Input:
@@ -85,16 +92,24 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
         )
     if weights is not None:
         raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")
-    from sepconv.io import check_tflite, read_tflite
+    layers, outputs = read_network(path)
+    return Network(path.stem, tuple(needed_layers(layers, outputs)), outputs)
+
+
+def read_network(path: Path) -> tuple[list[Layer], tuple[str, ...]]:
+    """The layers of a .tflite or .onnx file, and the names of those whose results it gives, in its order."""
+    from sepconv.io import check_tflite
     from sepconv.io.files import identify, open_file
+    from sepconv.io.tflite import read_tflite_network
 
     source = open_file(path)
     if identify(source.data) == "onnx":
         from sepconv.onnx.whole import read_onnx_layers
 
-        return Network(path.stem, tuple(read_onnx_layers(path)[0]))
+        return read_onnx_layers(path)
     check_tflite(source)
-    return Network(path.stem, tuple(read_tflite(path)))
+    network = read_tflite_network(source)
+    return network.layers, network.outputs
 
 
 def operator(

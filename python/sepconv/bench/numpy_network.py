@@ -30,20 +30,17 @@ from sepconv.graph import (
     Softmax,
     Upsample,
 )
-from sepconv.graph import (
-    outputs as final_outputs,
-)
 
 Array = NDArray[np.float32]
 SIX = np.float32(6)
 
 
-def run_network(layers: Sequence[Layer], x: Array) -> list[Array]:
-    """Results of the layers that no layer reads, as [n, h, w, c]. Weights must have their batch norms folded in."""
+def run_network(layers: Sequence[Layer], outputs: Sequence[str], x: Array) -> list[Array]:
+    """Results of the layers that ``outputs`` names, as [n, h, w, c]. Batch norms must be folded into the weights."""
     values: dict[str, Array] = {}
     for layer in layers:
         values[layer.name] = _run(layer, [values[name] for name in layer.inputs] or [x])
-    return [values[name] for name in final_outputs(layers)]
+    return [values[name] for name in outputs]
 
 
 def _run(layer: Layer, inputs: list[Array]) -> Array:

@@ -89,9 +89,8 @@ def profile(
     """Run ``repeat`` times and take each step's quartile. ``fused``: else every layer is a step of its own."""
     from sepconv import _core
     from sepconv.compile import compile_graph
-    from sepconv.graph import outputs
 
-    plan = _core.Plan(compile_graph(network.layers, outputs(network.layers)), "automatic" if fused else "never")
+    plan = _core.Plan(compile_graph(network.layers, network.outputs), "automatic" if fused else "never")
     x = network.random_input(batch)
     for _ in range(WARM_UP):
         plan.run([x], threads)

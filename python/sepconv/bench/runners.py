@@ -100,7 +100,7 @@ class Sepconv(Runner):
         if self.task.path.suffix == ".tflite":
             model = self._sepconv.io.load(self.task.path)
         else:
-            model = self._sepconv.model.Model(self.task.layers(), name="network")
+            model = self._sepconv.model.Model(self.task.layers(), name="network", outputs=self.task.outputs)
         threads = self.task.threads
         self._call = lambda x: model(x, threads=threads)
 
@@ -209,7 +209,7 @@ class Torch(Runner):
         self._module = torch_network
 
     def open(self) -> None:
-        self._network = self._module.TorchNetwork(self.task.layers(), self.channels_last)
+        self._network = self._module.TorchNetwork(self.task.layers(), self.task.outputs, self.channels_last)
         self._x = self._module.to_torch(self.task.x, self.channels_last)
 
     def run(self) -> Any:
@@ -265,7 +265,7 @@ class Numpy(Runner):
         self._layers = self.task.layers()
 
     def run(self) -> Any:
-        return self._module.run_network(self._layers, self.task.x)
+        return self._module.run_network(self._layers, self.task.outputs, self.task.x)
 
     def outputs(self, result: Any) -> list[Array]:
         return list(result)

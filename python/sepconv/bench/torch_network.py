@@ -29,25 +29,22 @@ from sepconv.graph import (
     Upsample,
     infer_shapes,
 )
-from sepconv.graph import (
-    outputs as final_outputs,
-)
 
 Tensor = Any  # torch.Tensor, of a package that need not be there
 Step = Callable[[list[Tensor]], Tensor]
 
 
 class TorchNetwork:
-    """Call it with a tensor [n, c, h, w]; gives the results of the layers that no layer reads."""
+    """Call it with a tensor [n, c, h, w]; gives the results of the layers that ``outputs`` names."""
 
-    def __init__(self, layers: Sequence[Layer], channels_last: bool = True) -> None:
+    def __init__(self, layers: Sequence[Layer], outputs: Sequence[str], channels_last: bool = True) -> None:
         import torch
 
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._torch: Any = torch
         self._functional: Any = torch.nn.functional
         shapes = infer_shapes(layers)
-        self._outputs = final_outputs(layers)
+        self._outputs = tuple(outputs)
         self._steps = [
             (layer.name, layer.inputs, self._step(layer, [shapes[name] for name in layer.inputs]))
             for layer in layers

@@ -97,14 +97,11 @@ def open_model(model: str, weights: str | None) -> Classifier:
         )
     if weights is not None:
         raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
-    if _is_onnx(path):
-        from sepconv.model import Model
-        from sepconv.onnx.whole import read_onnx_layers
+    from sepconv.bench.networks import read_network
+    from sepconv.model import Model
 
-        layers, outputs = read_onnx_layers(path)
-        return Model(layers, name=path.stem, outputs=outputs)
-    loaded: Classifier = sepconv.io.load_tflite(path)
-    return loaded
+    layers, outputs = read_network(path)
+    return Model(layers, name=path.stem, outputs=outputs)
 
 
 @contextmanager
@@ -116,12 +113,6 @@ def naming_weights(weights: str | None) -> Iterator[None]:
         if weights is None:
             raise
         raise ValueError(f"--weights is {weights!r}: {error}") from error
-
-
-def _is_onnx(path: Path) -> bool:
-    from sepconv.io.files import identify, open_file
-
-    return identify(open_file(path).data) == "onnx"
 
 
 def _default_weights(model: str) -> Path:

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     with engine.naming_weights(args.weights):
         network = open_network(args.model, weights=args.weights)
     if args.keep_batch_norm:
-        export.write_onnx(network.layers, path, args.batch, fold=False)
+        export.write_onnx(network.layers, path, args.batch, network.outputs, fold=False)
     else:
-        export.export_model(network.layers, path, args.batch)
+        export.export_model(network.layers, path, args.batch, network.outputs)
     print(f"{path}: {network.name}, {path.stat().st_size:,} bytes")
     return 0

@@ -17,26 +17,35 @@ from sepconv.paths import check_writable
 
 __all__ = ["FORMATS", "check_path", "export_model", "to_onnx", "to_tflite", "write_ncnn", "write_onnx", "write_tflite"]
 
-Writer = Callable[[Sequence[Layer], Path, int | None], None]
+Writer = Callable[[Sequence[Layer], Path, int | None, Sequence[str] | None], None]
 FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".param": write_ncnn}
 
 
-def export_model(layers: Sequence[Layer], path: str | os.PathLike[str], batch: int | None = None) -> None:
+def export_model(
+    layers: Sequence[Layer],
+    path: str | os.PathLike[str],
+    batch: int | None = None,
+    outputs: Sequence[str] | None = None,
+) -> None:
     """Write a network, with BatchNorm folded, to a file whose suffix is one of ``FORMATS``.
+
+    ``outputs``: names of the layers whose results the file gives, in this order (which ncnn's files do not have); None:
+    those that no layer reads. Layers on which no output depends are left out.
 
     An ncnn network is two files: beside ``name.param`` its weights, ``name.bin``. ``batch`` fixes the number of images;
     None leaves it open, where the format can (ONNX), else takes 1. A network whose input is quantised takes float32.
     A file that was there is replaced when the new one is whole, and kept where it cannot be written.
 
     Raises:
-        ValueError: another suffix, layers that are no network, or a batch that is no number of images.
+        ValueError: another suffix, layers that are no network, a batch that is no number of images, outputs that are
+            none of its layers.
         UnsupportedError: the format has no way to say what a layer does.
         MissingExtraError: a package that the format needs is not installed.
         OSError: the file cannot be written.
     """
     check_path(path)
     target = Path(path)
-    FORMATS[target.suffix](layers, target, batch)
+    FORMATS[target.suffix](layers, target, batch, outputs)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import folded_channels_first, fully_connected
+from sepconv.export.shared import ends
 from sepconv.graph import (
     Activation,
     Add,
@@ -54,15 +55,18 @@ _PARAMETERS = {"relu6": "0=0.0 1=6.0", "hard_swish": "0=0.16666667 1=0.5", "hard
 _ADD, _MULTIPLY = 0, 2
 
 
-def write_ncnn(layers: Sequence[Layer], path: Path, batch: int | None = None) -> None:
+def write_ncnn(
+    layers: Sequence[Layer], path: Path, batch: int | None = None, outputs: Sequence[str] | None = None
+) -> None:
     """Write ``path`` and, beside it, the weights with the suffix ``.bin``. An input or result is the blob of its name.
 
-    ncnn runs one image at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no
-    layer for.
+    ``outputs`` as for :func:`sepconv.export.export_model`; they are the blobs that no layer reads. ncnn runs one image
+    at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no layer for.
     """
     if batch not in (None, 1):
         raise ValueError(f"batch was {batch}, must be 1: ncnn runs one image at a time")
-    network = _Network(layers)
+    layers, names = ends(layers, outputs)
+    network = _Network(layers, names)
     for layer in layers:
         network.add(layer)
     write_files({path: network.text().encode("ascii"), path.with_suffix(".bin"): b"".join(network.weights)})
@@ -78,12 +82,16 @@ def ncnn_name(name: str) -> str:
 
 
 class _Network:
-    """Lines and weights so far. A result that several layers read is split: each reads a blob of its own."""
+    """Lines and weights so far. A result that is read more than once, or that is an output and read, is split.
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    Each reader has a blob of its own, which ncnn may free when it is read; an output's blob has none.
+    """
+
+    def __init__(self, layers: Sequence[Layer], outputs: Sequence[str]) -> None:
         self.shapes = infer_shapes(layers)
         self.vectors = vectors(layers)
         self.readers = Counter(name for layer in layers for name in layer.inputs)
+        self.outputs = set(outputs)
         self.copies: dict[str, list[str]] = {}  # of such a result, the blobs that are yet to be read
         self.lines: list[str] = []
         self.blobs = 0
@@ -102,6 +110,8 @@ class _Network:
         match layer:
             case Input():
                 h, w, c = layer.shape
+                if name in self.outputs and self.readers[name]:
+                    raise UnsupportedError(f"the input {name!r} is an output too, which ncnn cannot say")
                 self._line("Input", name, [], f"0={w} 1={h} 2={c}")
             case Convolution():
                 self._convolution(layer)
@@ -189,20 +199,23 @@ class _Network:
     def _inputs(self, layer: Layer) -> list[str]:
         inputs = []
         for name in layer.inputs:
-            x = self.copies[name].pop(0) if self.readers[name] > 1 else ncnn_name(name)
+            x = self.copies[name].pop(0) if name in self.copies else ncnn_name(name)
             if name in self.vectors and layer.name not in self.vectors and not isinstance(layer, FullyConnected):
                 x = self._between("Reshape", f"{layer.name}/image", [x], f"0=1 1=1 2={self.shapes[name][2]}")
             inputs.append(x)
         return inputs
 
     def _line(self, kind: str, name: str, inputs: list[str], parameters: str) -> None:
-        """The line that gives a layer's result, and the one that copies it where several layers read it."""
-        result = ncnn_name(name)
-        self._write(kind, result, inputs, [result], parameters)
-        if self.readers[name] > 1:
-            copies = [self._new_name(f"{result}_{i}") for i in range(self.readers[name])]
-            self._write("Split", self._new_name(f"{result}_split"), [result], copies)
-            self.copies[name] = copies
+        """The line that gives a layer's result, and the one that copies it where it has several readers."""
+        result, readers = ncnn_name(name), self.readers[name]
+        given = name in self.outputs
+        if readers + given < 2:
+            self._write(kind, result, inputs, [result], parameters)
+            return
+        whole = self._new_name(f"{result}_whole") if given else result
+        self.copies[name] = [self._new_name(f"{result}_{i}") for i in range(readers)]
+        self._write(kind, whole, inputs, [whole], parameters)
+        self._write("Split", self._new_name(f"{result}_split"), [whole], [result] * given + self.copies[name])
 
     def _between(self, kind: str, wanted: str, inputs: list[str], parameters: str) -> str:
         """A line of which no layer's result comes; returns its blob, called ``wanted`` or alike."""

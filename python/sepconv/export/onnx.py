@@ -13,7 +13,7 @@ from sepconv import extras
 from sepconv._version import __version__
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
-from sepconv.export.shared import check_batch
+from sepconv.export.shared import check_batch, ends
 from sepconv.graph import (
     Activation,
     Add,
@@ -36,9 +36,6 @@ from sepconv.graph import (
     Upsample,
     infer_shapes,
 )
-from sepconv.graph import (
-    outputs as final_outputs,
-)
 from sepconv.graph.base import new_name
 from sepconv.lowering import vectors
 from sepconv.paths import write_files
@@ -47,30 +44,46 @@ OPSET = 14  # the first with HardSwish
 IR_VERSION = 8
 
 
-def write_onnx(layers: Sequence[Layer], path: Path, batch: int | None = None, *, fold: bool = True) -> None:
+def write_onnx(
+    layers: Sequence[Layer],
+    path: Path,
+    batch: int | None = None,
+    outputs: Sequence[str] | None = None,
+    *,
+    fold: bool = True,
+) -> None:
     """Write :func:`to_onnx`'s model."""
-    write_files({path: to_onnx(layers, batch, fold=fold).SerializeToString()})
+    write_files({path: to_onnx(layers, batch, outputs, fold=fold).SerializeToString()})
 
 
-def to_onnx(layers: Sequence[Layer], batch: int | None = None, *, fold: bool = True, name: str = "sepconv") -> Any:
+def to_onnx(
+    layers: Sequence[Layer],
+    batch: int | None = None,
+    outputs: Sequence[str] | None = None,
+    *,
+    fold: bool = True,
+    name: str = "sepconv",
+) -> Any:
     """An ``onnx.ModelProto`` that onnx.checker has passed; its inputs and outputs have the layers' names.
 
     Inputs are float32 [n, c, h, w]; outputs [n, c, h, w], or [n, c] where :class:`sepconv.Model` gives vectors.
-    ``batch`` fixes n; None leaves it open. ``fold``: BatchNorm becomes part of weights and biases, else a node.
+    ``batch`` fixes n; None leaves it open. ``outputs`` as for :func:`sepconv.export.export_model`. ``fold``: BatchNorm
+    becomes part of weights and biases, else a node.
 
     Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx.
     """
     onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
     if batch is not None:
         check_batch(batch)
+    layers, names = ends(layers, outputs)
     graph = _Graph(layers, batch, fold)
     for layer in layers:
         graph.add(layer)
     proto = onnx.helper.make_graph(
-        graph.needed_nodes(final_outputs(layers)),
+        graph.needed_nodes(names),
         name,
         [graph.port(layer.name) for layer in layers if isinstance(layer, Input)],
-        [graph.port(output) for output in final_outputs(layers)],
+        [graph.port(output) for output in names],
         graph.initializers,
     )
     model = onnx.helper.make_model(

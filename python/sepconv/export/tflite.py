@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import float32
-from sepconv.export.shared import check_batch
+from sepconv.export.shared import check_batch, ends
 from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.graph import (
     NO_PADDING,
@@ -38,9 +38,6 @@ from sepconv.graph import (
     infer_shapes,
     same_padding,
 )
-from sepconv.graph import (
-    outputs as final_outputs,
-)
 from sepconv.lowering import folded, vectors
 from sepconv.paths import write_files
 
@@ -49,28 +46,33 @@ _FUSED = {"none": 0, "relu": 1, "relu6": 3}
 _UNARY = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH", "sigmoid": "LOGISTIC"}
 
 
-def write_tflite(layers: Sequence[Layer], path: Path, batch: int | None = None) -> None:
+def write_tflite(
+    layers: Sequence[Layer], path: Path, batch: int | None = None, outputs: Sequence[str] | None = None
+) -> None:
     """Write :func:`to_tflite`'s bytes."""
-    write_files({path: to_tflite(layers, 1 if batch is None else batch)})
+    write_files({path: to_tflite(layers, 1 if batch is None else batch, outputs)})
 
 
-def to_tflite(layers: Sequence[Layer], batch: int = 1) -> bytes:
+def to_tflite(layers: Sequence[Layer], batch: int = 1, outputs: Sequence[str] | None = None) -> bytes:
     """A TFLite file for ``batch`` images, with BatchNorm folded. A result's tensor has its layer's name.
+
+    ``outputs`` as for :func:`sepconv.export.export_model`.
 
     Raises ValueError for what is no network and no number of images, UnsupportedError for what TFLite has no operator
     for, MissingExtraError without the packages tflite and flatbuffers.
     """
     check_batch(batch)
-    network = _Network(layers, batch)
+    layers, names = ends(layers, outputs)
+    network = _Network(layers, batch, names)
     for layer in layers:
         network.add(layer)
-    return network.builder.finish(*(network.values[name] for name in final_outputs(layers)))
+    return network.builder.finish(*(network.values[name] for name in names))
 
 
 class _Network:
     """Operators so far; ``values`` has the index of each layer's result."""
 
-    def __init__(self, layers: Sequence[Layer], batch: int) -> None:
+    def __init__(self, layers: Sequence[Layer], batch: int, outputs: Sequence[str]) -> None:
         self.builder = TfliteBuilder()
         self.shapes = infer_shapes(layers)
         self.vectors = vectors(layers)
@@ -78,7 +80,7 @@ class _Network:
         self.values: dict[str, int] = {}
         self.images: dict[str, int] = {}
         # Pooled results that only convolutions read, as in a squeeze-and-excitation.
-        others = {x for layer in layers if not isinstance(layer, Convolution) for x in layer.inputs}
+        others = {x for layer in layers if not isinstance(layer, Convolution) for x in layer.inputs} | {*outputs}
         read = {x for layer in layers for x in layer.inputs}
         pooled = {layer.name for layer in layers if isinstance(layer, GlobalAveragePool)}
         self.kept_images = (pooled & read) - others

@@ -34,7 +34,15 @@ from sepconv.graph.layers import (
     Softmax,
 )
 from sepconv.graph.moving import ChannelShuffle, ChannelSlice, Concat, Pad, Reshape, Upsample
-from sepconv.graph.network import LAYER_TYPES, infer_shapes, output_names, outputs, same_padding
+from sepconv.graph.network import (
+    LAYER_TYPES,
+    chosen_outputs,
+    infer_shapes,
+    needed_layers,
+    output_names,
+    outputs,
+    same_padding,
+)
 from sepconv.graph.weighted import BatchNorm, Conv2d, Convolution, DepthwiseConv2d, FullyConnected, WeightedLayer
 
 __all__ = [
@@ -69,7 +77,9 @@ __all__ = [
     "Upsample",
     "WeightedLayer",
     "array_shape",
+    "chosen_outputs",
     "infer_shapes",
+    "needed_layers",
     "output_names",
     "outputs",
     "same_padding",

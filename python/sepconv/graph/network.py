@@ -70,6 +70,34 @@ def output_names(outputs: Any) -> tuple[str, ...] | None:
     return names
 
 
+def chosen_outputs(layers: Sequence[Layer], outputs_argument: Any, network: str) -> tuple[str, ...]:
+    """The outputs that an argument chooses, in its order; those that no layer reads where it is None.
+
+    TypeError for what is no sequence of names, ValueError for a name of no layer, or none at all; ``network`` is what
+    the message calls the list.
+    """
+    chosen = output_names(outputs_argument)
+    if chosen is None:
+        return outputs(layers)
+    names = {layer.name for layer in layers}
+    for output in chosen:
+        if output not in names:
+            raise ValueError(f"outputs has {output!r}, must name layers of {network}, such as {layers[-1].name!r}")
+    if not chosen:
+        raise ValueError(f"outputs is empty, must name at least one layer of {network}")
+    return chosen
+
+
+def needed_layers(layers: Sequence[Layer], outputs: Iterable[str]) -> list[Layer]:
+    """The inputs, and the layers that an output depends on."""
+    needed, kept = set(outputs), []
+    for layer in reversed(layers):
+        if layer.name in needed or isinstance(layer, Input):
+            needed.update(layer.inputs)
+            kept.append(layer)
+    return kept[::-1]
+
+
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:
     """TensorFlow's SAME for one dimension, (before, after): ceil(size / stride) outputs, the odd element after."""
     positions = -(-size // stride)

@@ -118,7 +118,8 @@ def check_tflite(source: Source) -> None:
         )
     if kind != "tflite":
         what = "an ONNX file" if kind == "onnx" else describe(source.data)
-        raise ModelFormatError(f"{source.name} is not a TFLite file: it is {what}")
+        wanted = "an ONNX" if kind != "onnx" and Path(source.name.strip("'\"")).suffix == ".onnx" else "a TFLite"
+        raise ModelFormatError(f"{source.name} is not {wanted} file: it is {what}")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
