@@ -49,9 +49,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 def check_no_input(path: str | os.PathLike[str], argument: str, inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Raise ValueError where the file to write is one of those that are read."""
-    for read in inputs:
-        if Path(read).is_file() and Path(path).is_file() and Path(path).samefile(read):
-            raise ValueError(f"{argument} is {os.fspath(path)!r}, which is read; must be another file")
+    if any(Path(read).is_file() and is_same_file(path, read) for read in inputs):
+        raise ValueError(f"{argument} is {os.fspath(path)!r}, which is read; must be another file")
+
+
+def is_same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+    """Whether to write one is to write the other; neither need be there."""
+    a, b = Path(a), Path(b)
+    return a.samefile(b) if a.exists() and b.exists() else a.resolve() == b.resolve()
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

@@ -132,17 +132,34 @@ def test_nothing_is_written_over_what_is_read(
     pytest.importorskip("tflite")
     path = tmp_path / "network.tflite"
     path.write_bytes(to_tflite(named_layers(SMALL)[1], 1))  # type: ignore[index]
+    picture = tmp_path / "network.png"
+    picture.write_bytes(path.read_bytes())
     link = tmp_path / "link.json"
     link.symlink_to(path)
     for argv, argument in (
         (["classify", photograph, "--save", photograph], "--save"),
         (["bench", str(path), "--json", str(link)], "--json"),
         (["export", str(path), str(path)], "FILE"),
+        (["profile", str(picture), "--plot", str(picture)], "--plot"),
+        (["bench", str(picture), "--plot", str(picture)], "--plot"),
     ):
         before = Path(argv[-1]).read_bytes()
         assert cli.main(argv) == 2
         assert f"{argument} is {argv[-1]!r}, which is read; must be another file" in capsys.readouterr().err
         assert Path(argv[-1]).read_bytes() == before
+
+
+@pytest.mark.parametrize("read", ["model", "weights"])
+def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
+    read: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"read")
+    arguments = ["mobilenet_v1", "--weights", path] if read == "weights" else [path]
+    message = error(capsys, "export", *arguments, tmp_path / "x.param")
+    assert message == f"sepconv: FILE is {str(path)!r}, which is read; must be another file\n"
+    assert path.read_bytes() == b"read"
+    assert names(tmp_path) == ["x.bin"]
 
 
 @pytest.mark.parametrize(

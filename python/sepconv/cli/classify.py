@@ -96,8 +96,9 @@ def run(args: argparse.Namespace) -> int:
         from sepconv import plot
 
         plot.check_path(args.save, "save", extra="demo")
-        check_no_input(args.save, "--save", filter(None, (args.image, args.model, args.weights)))
     path = Path(args.image) if args.image is not None else engine.default_photograph()
+    if args.save is not None:
+        check_no_input(args.save, "--save", filter(None, (path, args.model, args.weights)))
     photograph = images.load_image(path)
     model = engine.open_model(args.model, args.weights)
     convention = conventions.convention(args.convention) if args.convention else None

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.path)
     export.check_path(path)
-    check_no_input(path, "FILE", filter(None, (args.model, args.weights)))
+    for written in export.written_files(path):
+        check_no_input(written, "FILE", filter(None, (args.model, args.weights)))
     if args.keep_batch_norm and path.suffix != ".onnx":
         raise ValueError(f"--keep-batch-norm is for .onnx files, not {path.name!r}")
     with engine.naming_weights(args.weights):

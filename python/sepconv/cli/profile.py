@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import positive
+from sepconv.paths import check_no_input
 from sepconv.table import format_threads
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.plot is not None:
         check_path(args.plot, "plot", extra="bench")  # now rather than after all measuring
+        check_no_input(args.plot, "--plot", [args.model])
     network = networks.open_network(args.model)
     with console.progress(args.repeat + 1) as advance:
         measured = peaks.measure(args.threads)

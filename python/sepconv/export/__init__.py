@@ -15,7 +15,17 @@ from sepconv.export.tflite import to_tflite, write_tflite
 from sepconv.graph import Layer
 from sepconv.paths import check_writable
 
-__all__ = ["FORMATS", "check_path", "export_model", "to_onnx", "to_tflite", "write_ncnn", "write_onnx", "write_tflite"]
+__all__ = [
+    "FORMATS",
+    "check_path",
+    "export_model",
+    "to_onnx",
+    "to_tflite",
+    "write_ncnn",
+    "write_onnx",
+    "write_tflite",
+    "written_files",
+]
 
 Writer = Callable[[Sequence[Layer], Path, int | None, Sequence[str] | None], None]
 FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".param": write_ncnn}
@@ -53,4 +63,10 @@ def check_path(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")
-    check_writable(target)
+    for written in written_files(target):
+        check_writable(written)
+
+
+def written_files(path: Path) -> tuple[Path, ...]:
+    """What ``export_model`` writes: of an ncnn network two files."""
+    return (path, path.with_suffix(".bin")) if path.suffix == ".param" else (path,)
