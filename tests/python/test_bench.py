@@ -224,10 +224,30 @@ def test_statistics() -> None:
     assert statistics.typical_rate([1.0, 2.0, 3.0, 4.0, 5.0]) == 4.0
 
 
-def sweep_result(name: str, macs: float, milliseconds: float) -> dict[str, Any]:
+def sweep_result(name: str, macs: float, milliseconds: float, threads: int = 1) -> dict[str, Any]:
     share = 2e-6 * macs / milliseconds / 100
     row = {"name": "sepconv", "kind": "sepconv", "milliseconds": {"p25": milliseconds}, "share_of_peak": share}
-    return {"network": name, "macs": macs, "batch": 1, "peak_gflops": {"scalar": 100.0}, "contenders": [row]}
+    known = {"network": name, "macs": macs, "batch": 1, "threads": threads}
+    return {**known, "peak_gflops": {"scalar": 100.0}, "contenders": [row]}
+
+
+def test_each_number_of_threads_has_its_line_and_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {name: networks.open_network(name).macs for name in sweep.names()}
+    results = [sweep_result(name, macs, 20e-9 * macs / n, n) for name, macs in costs.items() for n in (1, 2)]
+    fitted = sweep.lines(results)
+    assert {name: line["slope"] for name, line in fitted.items()} == pytest.approx(
+        {"sepconv, 1 thread": 0.02, "sepconv, 2 threads": 0.01}
+    )
+    pytest.importorskip("matplotlib")
+    from sepconv.bench import plot
+
+    figures: list[Any] = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path, dpi: figures.append(figure))
+    plot.save_sweep(tmp_path / "sweep.svg", results, "")
+    curves = {line.get_label(): line.get_ydata()[-1] for line in figures[0].axes[0].get_lines()}
+    most = 20e-9 * costs["mobilenet_v1_1.0_224"]
+    assert curves["sepconv, 1 thread"] == pytest.approx(most)
+    assert curves["sepconv, 2 threads"] == pytest.approx(most / 2)
 
 
 def test_the_line_of_a_sweep() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sepconv import cli
-from sepconv.bench import networks, peaks, profile
+from sepconv.bench import machine, networks, peaks, processes, profile
 from sepconv.cli import console
 from sepconv.export import export_model
 
@@ -146,6 +146,32 @@ def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(rate > 0 for rate in [*one["gflops"].values(), *one["gigabytes_a_second"].values()])
 
 
+def test_more_threads_than_cpus_have_the_peaks_of_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def rate(what: object, *rest: Any) -> list[float]:
+        asked.append(rest[-2])
+        return [1e9]
+
+    monkeypatch.setattr(_core, "measure_fma", rate)
+    monkeypatch.setattr(_core, "measure_read", rate)
+    monkeypatch.setattr(machine, "cpus", lambda: 2)
+    run(capsys, "peaks", "--threads", "1,2,64", "--json")
+    assert set(asked) == {1, 2}
+    questions: list[dict[str, Any]] = []
+
+    def ask(self: processes.Worker, question: dict[str, Any]) -> dict[str, Any]:
+        questions.append(question)
+        return kept(self, question)
+
+    kept = processes.Worker.ask
+    monkeypatch.setattr(processes.Worker, "ask", ask)
+    run(capsys, "bench", "--op", "pointwise", "--shape", "4,4,8", *QUICK, "--threads", "64")
+    assert [question["threads"] for question in questions if question.get("kind") == "fma"] == [2]
+
+
 def test_measuring_checks_its_arguments() -> None:
     with pytest.raises(ValueError, match="isa must be one of"):
         _core.measure_fma("sse9", 1, 0.0)
@@ -160,7 +186,7 @@ def test_measuring_checks_its_arguments() -> None:
 def some_peaks() -> peaks.Peaks:
     bandwidth = {"L1": 400e9, "L2": 200e9, "L3": 40e9, "DRAM": 10e9}
     sizes = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
-    return peaks.Peaks(1, _core.isa(), {_core.isa(): 100e9}, bandwidth, sizes)
+    return peaks.Peaks(1, 1, _core.isa(), {_core.isa(): 100e9}, bandwidth, sizes)
 
 
 def test_what_bounds_a_step() -> None:

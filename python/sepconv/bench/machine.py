@@ -48,6 +48,11 @@ def cache_bytes() -> dict[str, int]:
     return sizes
 
 
+def cpus() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_bytes() -> int | None:
     """Bytes of memory that are free or can be made so; None where the system does not tell."""
     with contextlib.suppress(OSError, StopIteration, ValueError):

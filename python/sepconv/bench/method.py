@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sepconv.bench import machine
 from sepconv.bench.contenders import KINDS, Contender, prepare, reason_absent, sepconv_file
 from sepconv.bench.networks import Network
 from sepconv.bench.processes import Worker, WorkerError, Workers
@@ -154,7 +155,7 @@ class _Runs:
             workers = {id(entry): self._start(entry, stack) for entry in measured}
             calibrations = {isa: stack.enter_context(self._calibration(isa)) for isa in isas}
             for isa, worker in calibrations.items():
-                worker.ask({"kind": "fma", "isa": isa, "threads": settings.threads})
+                worker.ask({"kind": "fma", "isa": isa, "threads": min(settings.threads, machine.cpus())})
             self._exclude_wrong(measured)
             spent = dict.fromkeys(workers, 0.0)
             for turn in range(settings.rounds):
@@ -246,6 +247,4 @@ def relative_error(outputs: Sequence[np.ndarray[Any, Any]], reference: Sequence[
 
 def flush_size() -> int:
     """Bytes to touch so that the caches hold nothing else: twice what the machine has of L3, up to 512 MB."""
-    from sepconv.bench.machine import cache_bytes
-
-    return min(2 * cache_bytes().get("L3", 32 << 20), 512 << 20)
+    return min(2 * machine.cache_bytes().get("L3", 32 << 20), 512 << 20)

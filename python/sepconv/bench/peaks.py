@@ -15,15 +15,16 @@ _UNKNOWN = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 
 @dataclass(frozen=True)
 class Peaks:
-    """On ``threads`` threads together.
+    """On ``threads`` threads together, of which no more run at a time than there are ``cpus`` for them.
 
     flops: floating-point operations a second by ISA; a multiply-add is two.
     bandwidth: bytes read a second, by the level that holds them: L1, L2, L3, DRAM.
-    sizes: bytes that each thread finds in a level: a core's own L1 and L2, its share of L3.
+    sizes: bytes that each running thread finds in a level: a core's own L1 and L2, its share of L3.
     isa: whose loads measured the bandwidth.
     """
 
     threads: int
+    cpus: int
     isa: str
     flops: dict[str, float]
     bandwidth: dict[str, float]
@@ -43,7 +44,8 @@ class Peaks:
 def measure(threads: int = 1, isa: str | None = None, seconds: float = SECONDS) -> Peaks:
     """Measure; takes about ``seconds`` for each of some eight numbers.
 
-    ``isa``: whose loads to use, None for the one in use. FMA peaks are measured for all that run here.
+    ``isa``: whose loads to use, None for the one in use. FMA peaks are measured for all that run here. More threads
+    than the process has CPUs have the peaks of those: threads that take turns would each seem to have all the time.
 
     Raises ValueError for an ISA that does not run here.
     """
@@ -51,18 +53,20 @@ def measure(threads: int = 1, isa: str | None = None, seconds: float = SECONDS) 
 
     isa = isa or _core.isa()
     found = {**_UNKNOWN, **machine.cache_bytes(), "L2": _core.l2_bytes()}
-    found["L3"] = max(found["L3"] // threads, 2 * found["L2"])
+    cpus = min(threads, machine.cpus())
+    found["L3"] = max(found["L3"] // cpus, 2 * found["L2"])
     # Half of a level, so that what else lives there does not push it out; of a large L3 less, for others share it.
     working_sets = {"L1": found["L1"] // 2, "L2": found["L2"] // 2, "L3": min(found["L3"] // 2, 8 * found["L2"])}
     working_sets["DRAM"] = max(DRAM_BYTES, 2 * found["L3"])
     available = machine.available_bytes()
     if available is not None:
-        working_sets["DRAM"] = min(working_sets["DRAM"], max(available // (4 * threads), DRAM_BYTES // 4))
+        working_sets["DRAM"] = min(working_sets["DRAM"], max(available // (4 * cpus), DRAM_BYTES // 4))
     return Peaks(
         threads,
+        cpus,
         isa,
-        {name: typical_rate(_core.measure_fma(name, threads, seconds)) for name in _core.supported_isas()},
-        {level: typical_rate(_core.measure_read(isa, size, threads, seconds)) for level, size in working_sets.items()},
+        {name: typical_rate(_core.measure_fma(name, cpus, seconds)) for name in _core.supported_isas()},
+        {level: typical_rate(_core.measure_read(isa, size, cpus, seconds)) for level, size in working_sets.items()},
         {level: found[level] for level in ("L1", "L2", "L3")},
     )
 

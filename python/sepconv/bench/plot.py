@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -73,21 +74,32 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
 
 
 def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
-    """Time against alpha² at the full resolution, and against rho² at the full width, beside the measured peak's."""
+    """Time against alpha² at the full resolution, and against rho² at the full width, beside the measured peak's.
+
+    A curve a contender and number of threads.
+    """
     figure = _figure(4.5)
     panels = figure.subplots(1, 2, sharey=True)
     names = list(dict.fromkeys(row["name"] for result in results for row in result["contenders"]))
-    for axes, label, series in zip(panels, ("α²", "ρ²"), sweep.series(results), strict=True):
-        for color, name in zip(_PALETTE, names, strict=False):
+    sweeps = sweep.by_threads(results)
+    colors = itertools.cycle(_PALETTE)
+    curves = [(next(colors), name, threads) for threads in sweeps for name in names]
+    for panel, (axes, label) in enumerate(zip(panels, ("α²", "ρ²"), strict=True)):
+        series = {threads: sweep.series(own)[panel] for threads, own in sweeps.items()}
+        for color, name, threads in curves:
             points = [
                 (square, row["milliseconds"]["p25"])
-                for square, result in series
+                for square, result in series[threads]
                 for row in result["contenders"]
                 if row["name"] == name and "milliseconds" in row
             ]
-            axes.plot(*np.array(points).T, marker="o", markersize=4, color=color, label=name)
-        at_peak = [(x, 2e-6 * r["macs"] * r["batch"] / max(r["peak_gflops"].values())) for x, r in series]
-        axes.plot(*np.array(at_peak).T, color=_GREY, linestyle="--", label="the measured peak")
+            if points:
+                called = sweep.label(name, threads, sweeps)
+                axes.plot(*np.array(points).T, marker="o", markersize=4, color=color, label=called)
+        for threads, own in series.items():
+            at_peak = [(x, 2e-6 * r["macs"] * r["batch"] / max(r["peak_gflops"].values())) for x, r in own]
+            called = sweep.label("the measured peak", threads, sweeps)
+            axes.plot(*np.array(at_peak).T, color=_GREY, linestyle="--", label=called)
         axes.set_xlim(0, None)
         _label(axes, label, "milliseconds (first quartile)" if axes is panels[0] else "")
     panels[0].set_ylim(0, None)

@@ -117,7 +117,7 @@ def _step(
     read, written = (FLOAT_BYTES * math.prod(s) for s in (operators[0].input_shape, operators[-1].output_shape))
     # The images of a batch follow each other, so that one image's activations are what must fit.
     activations = read + written
-    traffic = {peaks.level((activations + weights) // peaks.threads): float(batch * activations)}
+    traffic = {peaks.level((activations + weights) // peaks.cpus): float(batch * activations)}
     weight_level = peaks.level(all_weights)
     traffic[weight_level] = traffic.get(weight_level, 0.0) + batch * weights
     seconds, bound = peaks.seconds(_core.isa(), 2.0 * macs, traffic)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from sepconv.table import format_threads
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 RESOLUTIONS = (128, 160, 192, 224)
@@ -31,8 +33,21 @@ def names() -> list[str]:
     return widths + [f"{MODEL}_{ALPHAS[-1]}_{resolution}" for resolution in RESOLUTIONS[:-1]]
 
 
+def by_threads(results: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The results of each number of threads, which is a sweep of its own."""
+    return {n: [r for r in results if r["threads"] == n] for n in dict.fromkeys(r["threads"] for r in results)}
+
+
+def label(name: str, threads: int, sweeps: Collection[int]) -> str:
+    """What one contender's line is called among the ``sweeps``, numbers of threads: without them where one is all."""
+    return name if len(sweeps) == 1 else f"{name}, {format_threads(threads)}"
+
+
 def series(results: Sequence[dict[str, Any]]) -> tuple[list[Point], list[Point]]:
-    """(alpha², result) at the full resolution and (rho², result) at the full width, each in order, of ``names()``."""
+    """(alpha², result) at the full resolution and (rho², result) at the full width, each in order, of ``names()``.
+
+    ``results``: of one number of threads.
+    """
     by_name = {result["network"]: result for result in results}
     full = RESOLUTIONS[-1]
     widths = [(alpha**2, by_name[f"{MODEL}_{alpha}_{full}"]) for alpha in ALPHAS]
@@ -41,7 +56,7 @@ def series(results: Sequence[dict[str, Any]]) -> tuple[list[Point], list[Point]]
 
 
 def fit(results: Sequence[dict[str, Any]], contender: str) -> Line | None:
-    """The line of one contender through the results of a sweep; None where fewer than two networks were timed."""
+    """The line of one contender through the results of one sweep; None where fewer than two networks were timed."""
     points = []
     for result in results:
         for row in result["contenders"]:
@@ -56,9 +71,10 @@ def fit(results: Sequence[dict[str, Any]], contender: str) -> Line | None:
 
 
 def lines(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The line of each contender that has one, for ``--json``."""
+    """The line of each contender and number of threads that has one, for ``--json``."""
     contenders = dict.fromkeys(row["name"] for result in results for row in result["contenders"])
-    fitted = {name: fit(results, name) for name in contenders}
+    sweeps = by_threads(results)
+    fitted = {label(name, n, sweeps): fit(own, name) for n, own in sweeps.items() for name in contenders}
     return {name: asdict(line) for name, line in fitted.items() if line is not None}
 
 

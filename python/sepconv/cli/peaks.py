@@ -18,7 +18,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "peaks",
         help="multiply-adds and bytes a second of this machine",
-        description="Measure multiply-adds a second on each instruction set, and reads from each cache and memory.",
+        description="Measure multiply-adds a second on each instruction set, and reads from each cache and memory: "
+        "on so many threads together, but no more than there are CPUs.",
     )
     parser.add_argument("--threads", type=numbers, metavar="N,...", help="default: 1 and what the machine allows")
     parser.add_argument("--json", action="store_true", help="print JSON")
