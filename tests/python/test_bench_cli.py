@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sepconv import cli
+from sepconv import cli, graph
 from sepconv.bench import machine, networks, peaks, processes, profile
 from sepconv.cli import console
 from sepconv.export import export_model
@@ -215,6 +216,26 @@ def test_a_profile() -> None:
     assert np.isclose(float(table[-1][3]), fused.milliseconds, atol=1e-3)
 
 
+@pytest.mark.parametrize(("batch", "reads"), [(1, 1), (3, 3), (8, 1), (21, 7)])
+def test_the_last_steps_read_their_weights_once_for_a_group(batch: int, reads: int) -> None:
+    """And a step before them, on 1×1 activations too, once an image."""
+    weight = np.ones((1, 1, 64, 64), np.float32)
+    layers = [
+        graph.Input(name="x", shape=(1, 1, 64)),
+        graph.Conv2d(name="a", inputs=("x",), weight=weight),
+        graph.Upsample(name="b", inputs=("a",), size=(2, 2)),
+        graph.GlobalAveragePool(name="c", inputs=("b",)),
+        graph.FullyConnected(name="d", inputs=("c",), weight=weight[0, 0]),
+    ]
+    slow = dataclasses.replace(some_peaks(), bandwidth={"DRAM": 1e6}, sizes={})
+    network = networks.Network("tail", tuple(layers))
+    found = profile.profile(network, slow, repeat=1, fused=False, batch=batch)
+    first, last = (next(step for step in found.steps if step.layers == (name,) and step.macs) for name in ("a", "d"))
+    activations = batch * 4 * 128
+    for step, times in ((first, batch), (last, reads)):
+        assert 1e3 * step.bound_ms == pytest.approx(times * (step.bytes - activations) + activations)
+
+
 @needs_matplotlib
 def test_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "roofline.png"
@@ -224,6 +245,8 @@ def test_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert picture.stat().st_size > 0
     found: dict[str, Any] = json.loads(run(capsys, "profile", "mobilenet_v1_0.25_32", "--repeat", "2", "--json"))
     assert found["isa"] == _core.isa()
+    assert (found["batch"], found["repeat"]) == (1, 2)
+    assert ", 1 thread, batch 3, " in run(capsys, "profile", "mobilenet_v1_0.25_32", "--repeat", "2", "--batch", "3")
     assert all(step["bytes"] > 0 for step in found["steps"])
 
 

@@ -2,7 +2,9 @@
 
 A step is a layer, or several that stream their rows to each other. Its bound is the greater of two times, since both
 overlap: its multiply-adds at the measured peak, and its bytes at the bandwidth of the level that holds them. Weights
-come from the level that holds all of the network's; what a step reads and writes, from the one that holds both.
+come from the level that holds all of the network's; what a step reads and writes, from the one that holds both. In a
+batch a step's weights come anew for every image, but for the last steps, which run for a group of images at once.
+A step is held against its own bytes: one whose weights the step before it had fetched ahead can beat its bound.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sepconv._core import OperatorInfo
 
 FLOAT_BYTES = 4
+GROUP = 8  # images whose last steps, those on 1×1 activations, run at once; csrc/graph/plan.h has it too
 WARM_UP = 3
 
 
@@ -68,6 +71,8 @@ class Profile:
     network: str
     isa: str
     threads: int
+    batch: int
+    repeat: int  # runs
     steps: tuple[StepProfile, ...]
     peaks: Peaks
 
@@ -100,15 +105,32 @@ def profile(
         advance()
     times = 1e3 * np.array(runs)
     quartiles, minima = np.percentile(times, QUARTILE, axis=0), times.min(axis=0)
+    members = [list(group) for _, group in groupby(plan.describe(), key=lambda operator: operator.step)]
+    alone = len(members)  # steps before those that run for groups of images
+    while alone and _is_grouped(members[alone - 1]):
+        alone -= 1
     steps = []
-    for index, members in groupby(plan.describe(), key=lambda operator: operator.step):
-        step = _step(list(members), float(quartiles[index]), float(minima[index]), plan.weight_bytes, peaks, batch)
-        steps.append(step)
-    return Profile(network.name, _core.isa(), threads, tuple(steps), peaks)
+    for index, operators in enumerate(members):
+        times = float(quartiles[index]), float(minima[index])
+        steps.append(_step(operators, *times, plan.weight_bytes, peaks, batch, grouped=index >= alone))
+    return Profile(network.name, _core.isa(), threads, batch, repeat, tuple(steps), peaks)
+
+
+def _is_grouped(operators: Sequence[OperatorInfo]) -> bool:
+    """Whether the plan would run this step, if it were one of the last, for several images at once."""
+    (first, *more) = operators
+    return not more and first.input_shape[:2] == first.output_shape[:2] == (1, 1)
 
 
 def _step(
-    operators: Sequence[OperatorInfo], quartile: float, minimum: float, all_weights: int, peaks: Peaks, batch: int
+    operators: Sequence[OperatorInfo],
+    quartile: float,
+    minimum: float,
+    all_weights: int,
+    peaks: Peaks,
+    batch: int,
+    *,
+    grouped: bool,
 ) -> StepProfile:
     from sepconv import _core
 
@@ -118,8 +140,10 @@ def _step(
     # The images of a batch follow each other, so that one image's activations are what must fit.
     activations = read + written
     traffic = {peaks.level((activations + weights) // peaks.cpus): float(batch * activations)}
-    weight_level = peaks.level(all_weights)
-    traffic[weight_level] = traffic.get(weight_level, 0.0) + batch * weights
+    # Images that are too few for a group follow each other in one step, so that its own weights are what must fit.
+    reads = sum(divmod(batch, GROUP)) if grouped else batch
+    for level, count in ((peaks.level(all_weights), 1), (peaks.level(weights if grouped else all_weights), reads - 1)):
+        traffic[level] = traffic.get(level, 0.0) + count * weights
     seconds, bound = peaks.seconds(_core.isa(), 2.0 * macs, traffic)
     return StepProfile(
         tuple(name for operator in operators for name in (operator.layer, *operator.fused)),
@@ -176,6 +200,8 @@ def document(profiled: Profile) -> dict[str, Any]:
         "network": profiled.network,
         "isa": profiled.isa,
         "threads": profiled.threads,
+        "batch": profiled.batch,
+        "repeat": profiled.repeat,
         "milliseconds": profiled.milliseconds,
         "peaks": asdict(profiled.peaks),
         "steps": steps,

@@ -115,10 +115,11 @@ def rows(result: Result) -> list[list[str]]:
 
 def title(result: Result) -> str:
     threads = format_threads(result["threads"])
-    batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
+    batch, each = ("", "") if result["batch"] == 1 else (f", batch {result['batch']}", " an image")
     cold = ", caches cold" if result["cold"] else ""
     peaks = ", ".join(f"{rate:.0f} GFLOP/s {isa}" for isa, rate in result["peak_gflops"].items())
-    return f"{result['network']}, {threads}{batch}{cold} · {result['macs'] / 1e6:.1f} M multiply-adds · peak {peaks}"
+    macs = f"{result['macs'] / 1e6:.1f} M multiply-adds{each}"
+    return f"{result['network']}, {threads}{batch}{cold} · {macs} · peak {peaks}"
 
 
 def notes(result: Result) -> list[str]:

@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
             advance=lambda: advance(network.name),
         )
     peak = f"peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
-    title = f"{network.name}, {format_threads(args.threads)}, {found.isa}, {peak}"
+    batch = "" if args.batch == 1 else f", batch {args.batch}"
+    runs = "1 run" if args.repeat == 1 else f"{args.repeat} runs"
+    title = f"{network.name}, {format_threads(args.threads)}{batch}, {found.isa}, {peak}, {runs}"
     try:
         if args.plot is not None:
             plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")
