@@ -6,6 +6,7 @@ No test asserts a time.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from test_export import NETWORKS
 
 from sepconv import cost, graph
-from sepconv.bench import contenders, method, networks, report, statistics, sweep
+from sepconv.bench import contenders, method, networks, processes, report, statistics, sweep
 from sepconv.bench.contenders import Contender
 from sepconv.bench.numpy_network import run_network
 from sepconv.bench.processes import Worker, WorkerError
@@ -24,6 +25,7 @@ from sepconv.lowering import folded_layers
 from sepconv.models import mobilenet_v1_layers
 
 pytest.importorskip("sepconv._core", reason="needs the built engine")
+from sepconv import _core
 from sepconv.model import Model
 
 Compute = Callable[[list[graph.Layer], NDArray[np.float32]], list[NDArray[np.float32]]]
@@ -201,6 +203,68 @@ def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
         with pytest.raises(WorkerError, match="its process ended by SIGKILL"):
             worker.ask({"kind": "fma", "isa": "scalar", "threads": 1})
     assert worker._process.returncode is not None
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, name: str, ask_number: int) -> None:
+    """The process of this contender is killed before it answers that question."""
+    asked: list[str] = []
+    ask = Worker.ask
+
+    def counting(self: Worker, question: dict[str, Any]) -> dict[str, Any]:
+        asked.append(self._log.stem)
+        if self._log.stem == name and asked.count(name) == ask_number:
+            self._process.kill()
+        return ask(self, question)
+
+    monkeypatch.setattr(Worker, "ask", counting)
+
+
+@pytest.mark.parametrize("ask_number", [1, 2, 3])
+@pytest.mark.parametrize("isas", [[], ["scalar"]])
+def test_a_comparison_ends_where_sepconv_does(
+    isas: list[str], ask_number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it starts, in its first burst and in a later one."""
+    chosen = contenders.choose(["numpy"], isas, ["scalar"])
+    killed_at(monkeypatch, chosen[0].name, ask_number)
+    with pytest.raises(WorkerError, match=f"^{chosen[0].name}: its process ended by SIGKILL$"):
+        method.compare(SMALL, chosen, QUICK)
+
+
+def test_a_peer_that_ends_is_excluded(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_at(monkeypatch, "numpy", 3)
+    compared = method.compare(SMALL, contenders.choose(["numpy"], [], ["scalar"]), QUICK)
+    assert [entry.excluded for entry in compared.contenders] == [None, "its process ended by SIGKILL"]
+
+
+def test_a_process_without_an_answer_is_not_called_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "TIME_LIMIT", 0.0)
+    with Worker({}, tmp_path / "log") as worker, pytest.raises(WorkerError, match="it gave no answer in 0 s"):
+        worker.ask({"kind": "fma", "isa": "scalar", "threads": 1})
+
+
+def test_what_a_process_wrote_does_not_hide_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    script = tmp_path / "script"
+    script.write_text("echo noise >&2; exit 3")
+    monkeypatch.setattr(processes, "COMMAND", (str(script),))
+    with (
+        Worker({}, tmp_path / "log") as worker,
+        pytest.raises(WorkerError, match="ended with status 3; it wrote 'noise'"),
+    ):
+        worker.ask({})
+
+
+def test_a_free_peer_is_held_against_the_best_peak() -> None:
+    """But sepconv against that of the ISA in use, and who is held against that of his."""
+    free, own, held = Contender("numpy"), Contender("sepconv"), Contender("sepconv", "avx2")
+    assert [contender.peak_isa("scalar", "avx512") for contender in (free, own, held)] == ["avx512", "scalar", "avx2"]
+    best = _core.supported_isas()[-1]
+    compared = method.compare(SMALL, [own, free], QUICK, isa="scalar", best_isa=best)
+    (result,) = report.document([compared], [], "scalar", None)["results"]
+    for row, isa in zip(result["contenders"], ("scalar", best), strict=True):
+        assert row["gflops"] / row["share_of_peak"] == pytest.approx(result["peak_gflops"][isa])
+    assert report.isas([result]) == [_core.isa()]
 
 
 def test_sepconv_reads_the_file_that_litert_reads(tmp_path: Path) -> None:

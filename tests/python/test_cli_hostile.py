@@ -170,6 +170,7 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "5"], "must be left out for a pointwise"),
         (["bench", SMALL, "--threads", "100000"], "threads was 100000, must be between 1 and 1024"),
         (["export", "mobilenet_v1_100_224", "x.tflite"], "alpha was 100.0, must be a positive number of at most 10"),
+        (["bench", SMALL, "--burst", "60001"], "--burst is 60001, must be at most 60000 milliseconds"),
         (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
         (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),
     ],

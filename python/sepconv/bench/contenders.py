@@ -74,6 +74,10 @@ class Contender:
     def name(self) -> str:
         return self.kind if self.isa is None else f"{self.kind} {self.isa}"
 
+    def peak_isa(self, in_use: str, best: str) -> str:
+        """The ISA of the peak that it is held against: the machine's ``best`` for what neither is held nor ours."""
+        return self.isa or (in_use if "SEPCONV_ISA" in KINDS[self.kind].held_by else best)
+
     def environment(self, threads: int) -> dict[str, str]:
         """Variables that its process gets besides ours."""
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))

@@ -24,6 +24,7 @@ from sepconv.table import format_threads
 # Outputs of unlike sums of float32 may differ by this much of the largest; more is another network.
 MAX_RELATIVE_ERROR = 1e-3
 CALIBRATION_SECONDS = 0.004
+LONGEST_BURST = 60.0  # seconds, well below what a process has for an answer
 SLOW = 2.0  # bursts' lengths that a contender may be behind its time before it sits out a round
 FRESH_STARTS = 5
 
@@ -49,6 +50,7 @@ class Measured:
     """What one contender gave. ``excluded`` says why it has no times."""
 
     contender: Contender
+    peak_isa: str  # of the peak that its speed is held against
     isa: str | None = None
     bursts: Bursts = field(default_factory=list)
     error: float | None = None  # largest difference from sepconv's outputs, as a part of their largest
@@ -80,17 +82,18 @@ def compare(
     contenders: Sequence[Contender],
     settings: Settings,
     advance: Advance = lambda doing: None,
+    isa: str = "scalar",
     best_isa: str = "scalar",
     workers: Workers | None = None,
 ) -> Comparison:
     """Measure ``contenders``, of which the first must be a sepconv.
 
-    ``advance`` is called with what is being done, ``steps_of`` times; ``best_isa`` is the ISA to calibrate for
-    contenders that are not held to one. ``workers``: processes to use, and to leave running. Raises WorkerError where
-    sepconv itself fails; a peer that does is excluded.
+    ``advance`` is called with what is being done, ``steps_of`` times; ``isa`` is the one that sepconv has in use, and
+    ``best_isa`` the machine's best, for peers that are not held to one. ``workers``: processes to use, and to leave
+    running. Raises WorkerError where sepconv itself fails, at whatever time; a peer that does is excluded.
     """
     with tempfile.TemporaryDirectory(prefix="sepconv-bench-") as folder:
-        return _compare(network, contenders, settings, Path(folder), advance, best_isa, workers)
+        return _compare(network, contenders, settings, Path(folder), advance, isa, best_isa, workers)
 
 
 def _compare(
@@ -99,17 +102,18 @@ def _compare(
     settings: Settings,
     folder: Path,
     advance: Advance,
+    isa: str,
     best_isa: str,
     workers: Workers | None,
 ) -> Comparison:
     begin = time.monotonic()
-    measured = [Measured(contender) for contender in contenders]
+    measured = [Measured(contender, contender.peak_isa(isa, best_isa)) for contender in contenders]
     missing = prepare(network, settings.batch, folder, {contender.kind for contender in contenders})
     for entry in measured:
         entry.excluded = reason_absent(entry.contender, missing)
     title = f"{network.name}, {format_threads(settings.threads)}"
     runner = _Runs(network, settings, folder, lambda doing: advance(f"{title}: {doing}"), workers)
-    isas = list(dict.fromkeys(contender.isa or best_isa for contender in contenders))
+    isas = list(dict.fromkeys(entry.peak_isa for entry in measured))
     runner.fresh_starts(measured)
     rates = runner.take_turns(measured, isas)
     return Comparison(network, settings, measured, rates, time.monotonic() - begin)
@@ -137,10 +141,8 @@ class _Runs:
 
     def _fresh_start(self, entry: Measured) -> None:
         with self._worker(entry.contender) as worker:
-            try:
-                answer = worker.ask(self._task(entry.contender))
-            except WorkerError as error:
-                entry.excluded = str(error)
+            answer = self._ask(worker, entry, self._task(entry.contender))
+            if answer is None:
                 return
             entry.startup.append(answer["startup"])
             entry.imports.append(answer["import"])
@@ -169,10 +171,9 @@ class _Runs:
                     if spent[id(entry)] > (turn + SLOW) * settings.burst * SLOW and turn + 1 < settings.rounds:
                         continue
                     start = time.monotonic()
-                    try:
-                        entry.bursts.append(own.ask({"seconds": settings.burst, "flush_bytes": flush_bytes})["seconds"])
-                    except WorkerError as error:
-                        entry.excluded = str(error)
+                    answer = self._ask(own, entry, {"seconds": settings.burst, "flush_bytes": flush_bytes})
+                    if answer is not None:
+                        entry.bursts.append(answer["seconds"])
                     spent[id(entry)] += time.monotonic() - start
         return rates
 
@@ -181,16 +182,23 @@ class _Runs:
         if entry.excluded is not None:
             return None
         worker = stack.enter_context(self._worker(entry.contender))
-        try:
-            entry.isa = worker.ask(self._task(entry.contender))["isa"]
-        except WorkerError as error:
-            entry.excluded = str(error)
+        answer = self._ask(worker, entry, self._task(entry.contender))
+        if answer is not None:
+            entry.isa = answer["isa"]
         return worker
+
+    def _ask(self, worker: Worker, entry: Measured, question: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer; None from a peer that fails, which is excluded. Without sepconv there is nothing to compare."""
+        try:
+            return worker.ask(question)
+        except WorkerError as error:
+            if entry.contender.kind == "sepconv":
+                raise WorkerError(f"{entry.contender.name}: {error}") from None
+            entry.excluded = str(error)
+            return None
 
     def _exclude_wrong(self, measured: Sequence[Measured]) -> None:
         """Compare outputs with the first contender's, which is sepconv."""
-        if measured[0].excluded is not None:
-            raise WorkerError(f"{measured[0].contender.name}: {measured[0].excluded}")
         reference = self._outputs(measured[0].contender)
         for entry in measured:
             if entry.excluded is None:

@@ -18,7 +18,9 @@ from typing import Any
 
 from sepconv.errors import SepconvError
 
+COMMAND = ("-m", "sepconv.bench.worker")
 TIME_LIMIT = 300.0  # seconds for one answer
+PYTHON_ERROR = 1  # the status after an exception, which is what was written last
 
 
 class WorkerError(SepconvError):
@@ -32,7 +34,7 @@ class Worker:
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sepconv.bench.worker"],
+                [sys.executable, *COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -45,7 +47,13 @@ class Worker:
         """Let it go on, and stop it again when it has answered. Raises WorkerError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        timer = threading.Timer(TIME_LIMIT, self._process.kill)
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
         try:
             with contextlib.suppress(BrokenPipeError):
@@ -56,7 +64,7 @@ class Worker:
         finally:
             timer.cancel()
         if not line:
-            raise WorkerError(self._last_words())
+            raise WorkerError(f"it gave no answer in {TIME_LIMIT:g} s" if late.is_set() else self._last_words())
         self._process.send_signal(signal.SIGSTOP)
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -84,9 +92,11 @@ class Worker:
     def _last_words(self) -> str:
         status = self._process.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if status < 0 and not lines:
-            return f"its process ended by {signal.Signals(-status).name}"
-        return lines[-1][:300] if lines else f"its process ended with status {status}"
+        words = lines[-1][:300] if lines else ""
+        if words and status == PYTHON_ERROR:
+            return words
+        ended = f"its process ended {f'with status {status}' if status >= 0 else f'by {signal.Signals(-status).name}'}"
+        return f"{ended}; it wrote {words!r}" if words else ended
 
 
 class Workers:

@@ -33,11 +33,11 @@ def document(
         "versions": machine.versions(kinds),
         "isa": isa,
         "load_average": {"before": load_before, "after": machine.load_average()},
-        "results": [_result(comparison, isa) for comparison in comparisons],
+        "results": [_result(comparison) for comparison in comparisons],
     }
 
 
-def _result(comparison: Comparison, isa: str) -> Result:
+def _result(comparison: Comparison) -> Result:
     settings = comparison.settings
     flops = 2 * comparison.network.macs * settings.batch
     peaks = {name: typical_rate(rates) for name, rates in comparison.rates.items()}
@@ -45,7 +45,7 @@ def _result(comparison: Comparison, isa: str) -> Result:
     rows = []
     for entry in comparison.contenders:
         reference = by_contender.get(Contender("sepconv", entry.contender.isa), comparison.contenders[0])
-        rows.append(_row(entry, reference, flops, peaks[entry.contender.isa or isa]))
+        rows.append(_row(entry, reference, flops, peaks[entry.peak_isa]))
     return {
         "network": comparison.network.name,
         "macs": comparison.network.macs,
@@ -81,6 +81,11 @@ def _row(entry: Measured, reference: Measured, flops: int, peak: float) -> Resul
 LABELS = {"sepconv_packing": "sepconv, packing included", "torch_contiguous": "torch, contiguous"}
 OWN = ("sepconv", "sepconv_packing", "oracle")  # no peers
 HEADERS = ("", "min ms", "p25 ms", "median", "GFLOP/s", "of peak", "ratio to sepconv", "error")
+
+
+def isas(results: Sequence[Result]) -> list[str]:
+    """What sepconv ran on."""
+    return list(dict.fromkeys(r["isa"] for result in results for r in result["contenders"] if r["kind"] == "sepconv"))
 
 
 def headers(result: Result) -> list[str]:

@@ -89,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
         _check_json(args.json, args.models)
     for threads in args.threads:
         thread_count(threads)
+    if args.burst > 1e3 * method.LONGEST_BURST:
+        raise ValueError(f"--burst is {args.burst}, must be at most {1e3 * method.LONGEST_BURST:.0f} milliseconds")
     networks = _networks(args)
-    chosen = contenders.choose(_contender_names(args), args.isa, _core.supported_isas())
+    supported = _core.supported_isas()
+    chosen = contenders.choose(_contender_names(args), args.isa, supported)
     settings = [
         method.Settings(
             threads=threads,
@@ -112,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sepconv-bench-"))
             workers = stack.enter_context(processes.Workers(Path(folder)))
         comparisons = [
-            method.compare(network, chosen, each, advance, isa, workers) for network in networks for each in settings
+            method.compare(network, chosen, each, advance, isa, supported[-1], workers)
+            for network in networks
+            for each in settings
         ]
     found = report.document(comparisons, ["sepconv", *_command(sys.argv[1:])], isa, load)
     if args.sweep:
@@ -199,10 +204,13 @@ def _print_operators(found: dict[str, Any]) -> None:
 
 
 def _caption(found: dict[str, Any]) -> str:
+    from sepconv.bench import report
+
     load = found["load_average"]["before"]
     busy = "" if load is None else f", load {load[0]:.1f}"
+    isas = ", ".join(report.isas(found["results"]))
     return (
-        f"{found['machine']['processor']}, {found['machine']['cores']} cores{busy} · {found['isa']} · {found['date']}"
+        f"{found['machine']['processor']}, {found['machine']['cores']} cores{busy} · sepconv {isas} · {found['date']}"
     )
 
 
