@@ -129,7 +129,7 @@ def render_summary(document: Document) -> str:
                 str(result["threads"]),
                 f"**{own['milliseconds']['p25']:.3f}**",
                 f"{fastest['milliseconds']['p25']:.3f} ({fastest['name']})",
-                f"**{ratio['value']:.2f}×** ({ratio['low']:.2f}–{ratio['high']:.2f})",
+                f"**{ratio['value']:.2f}×**{report.interval(ratio)}",
                 f"{own['share_of_peak']:.1%}",
             ]
         )
@@ -140,7 +140,8 @@ def render_summary(document: Document) -> str:
 def render_operators(document: Document) -> str:
     """A row an operator: microseconds on every contender."""
     counts = "\n".join(f"- {line}" for line in operators.sentences(document["results"]))
-    return f"{table(operators.HEADERS, operators.rows(document['results']))}\n\n{counts}\n\n{conditions(document)}"
+    rows = [[f"**{cell}**" if "loses" in cell else cell for cell in row] for row in operators.rows(document["results"])]
+    return f"{table(operators.HEADERS, rows)}\n\n{counts}\n\n{conditions(document)}"
 
 
 def conditions(document: Document) -> str:

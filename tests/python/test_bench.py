@@ -82,6 +82,10 @@ def test_operators() -> None:
         network = networks.operator(kind, shape, **options)  # type: ignore[arg-type]
         assert list(graph.infer_shapes(network.layers).values())[-1] == output
         assert network.macs == macs
+    several = networks.operator("conv", (8, 8, 3), dilation=(2, 1), padding="valid", activation="relu6")
+    assert several.name == "conv 3x3 8x8x3 dilation 2x1 valid relu6"
+    with pytest.raises(ValueError, match=r"kernel is \(3, 3\), must be left out for a pointwise convolution"):
+        networks.operator("pointwise", (4, 4, 4), kernel=(3, 3))
     with pytest.raises(ValueError, match=r"shape is \(4, 4\), must be H,W,C or H,W,C,N"):
         networks.operator("conv", (4, 4))
     with pytest.raises(ValueError, match="N a multiple of C"):
@@ -284,7 +288,9 @@ def test_statistics() -> None:
     slower = [[2 * value for value in burst] for burst in bursts]
     ratio = statistics.ratio(slower, bursts)
     assert ratio.value == pytest.approx(2.0)
-    assert 1.95 < ratio.low < 2.0 < ratio.high < 2.05
+    assert 1.95 < (ratio.low or 0) < 2.0 < (ratio.high or 0) < 2.05
+    one = statistics.ratio(slower[:1], bursts[:1])
+    assert (one.low, one.high) == (None, None)
     assert statistics.typical_rate([1.0, 2.0, 3.0, 4.0, 5.0]) == 4.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 
 from sepconv import cli, graph
-from sepconv.bench import machine, networks, peaks, processes, profile
+from sepconv.bench import machine, method, networks, peaks, processes, profile
 from sepconv.cli import console
 from sepconv.export import export_model
+from sepconv.models.catalog import is_name
 
 pytest.importorskip("sepconv._core", reason="needs the built engine")
 from sepconv import _core
@@ -54,7 +56,7 @@ def test_bench_an_operator_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     op = ("--op", "depthwise", "--shape", "8,8,16", "--stride", "2", "--kernel", "5", "--activation", "relu6")
     found = json.loads(run(capsys, "bench", *op, *QUICK, "--threads", "1,2", "--isa", "scalar", "--json"))
     assert [result["threads"] for result in found["results"]] == [1, 2]
-    assert found["results"][0]["network"] == "depthwise 5x5 8x8x16 stride 2x2"
+    assert found["results"][0]["network"] == "depthwise 5x5 8x8x16 stride 2x2 relu6"
     assert [row["name"] for row in found["results"][0]["contenders"]] == [
         *("sepconv scalar", "sepconv_packing scalar", "numpy scalar")
     ]
@@ -88,7 +90,7 @@ def test_the_table_of_operators() -> None:
     result = {"network": "depthwise", "threads": 2, "contenders": [row(*item) for item in times.items()]}
     (cells,) = operators.rows([result])
     assert cells[:4] == ["depthwise", "2", "20.0 (10.0)", "80.0 (40.0)"]
-    assert cells[-4:] == ["–", "–", "2.50×", "**0.62× (loses)**"]
+    assert cells[-4:] == ["–", "–", "2.50×", "0.62× (loses)"]
     assert len(cells) == len(operators.HEADERS)
     first, second = operators.sentences([result])
     assert "faster of torch's two layouts on 1 of 1" in first
@@ -258,6 +260,62 @@ def test_a_narrow_terminal_cuts_nothing(monkeypatch: pytest.MonkeyPatch, capsys:
     first, second = capsys.readouterr().out.splitlines()[-3:-1]
     assert first.split() == ["a", "layer", "with", "│", "123.4567", "│", "98765.4"]
     assert second.split() == ["a", "long", "name", "│", "│"]
+
+
+def test_a_dumb_terminal_cuts_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    row = ["depthwise" * 20, *map(str, range(10**11, 10**11 + 8))]
+    console.print_table("title", [""] * 9, [row])
+    text = capsys.readouterr().out
+    assert all(cell in text for cell in row[1:])
+    assert "…" not in text
+    assert text.count("d") == 20
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_the_encoding_lacks_are_replaced(encoding: str) -> None:
+    command = ("bench", "--op", "pointwise", "--shape", "4,4,8,9", "--rounds", "1", "--burst", "1")
+    done = piped(*command, "--contenders", "numpy", PYTHONIOENCODING=encoding)
+    out, err = done.communicate(timeout=120)
+    assert (done.returncode, err) == (0, b"")
+    assert re.match(rf"pointwise 4x4x8>9, 1 thread {'-' if encoding == 'ascii' else '·'} ", out.decode(encoding))
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    with piped("bench", "--op", "pointwise", "--shape", "4,4,8", "--rounds", "1", "--contenders", "numpy") as done:
+        assert done.stdout is not None
+        done.stdout.close()
+        assert done.wait(timeout=120) == cli.EXIT_BROKEN_PIPE
+
+
+def piped(*arguments: str, **env: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sepconv", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env})
+
+
+def test_the_table_has_no_interval_of_one_round_and_names_as_the_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(method, "MAX_RELATIVE_ERROR", -1.0)
+    monkeypatch.setattr(console, "_rich", lambda: False)
+    text = run(capsys, "bench", "--op", "pointwise", "--shape", "4,4,8", "--rounds", "1", "--contenders", "numpy")
+    assert "  sepconv, packing included: its outputs are others" in text
+    assert re.search(r"^sepconv, packing included +–", text, re.MULTILINE)
+    monkeypatch.undo()
+    text = run(capsys, "bench", "--op", "pointwise", "--shape", "4,4,8", "--rounds", "1", "--contenders", "numpy")
+    assert re.search(r"^sepconv .* 1\.00 +[│|]? *0e\+00", text, re.MULTILINE), text
+
+
+def test_the_names_that_help_tells_are_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--help"])
+    text = capsys.readouterr().out
+    assert " oracle" in text
+    families = re.findall(r"\b(?:mobilenet|efficientnet|mnasnet|shufflenet|ssdlite)_\w+", text)
+    assert len(families) >= 8
+    assert all(map(is_name, families))
 
 
 def test_tables_without_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,13 +111,27 @@ def test_json_that_cannot_be_written_is_known_before_measuring(
     assert "Is a directory" in error(capsys, "bench", "--json", tmp_path)
 
 
-def test_what_was_measured_is_shown_where_the_file_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("nothing_runs")
+def test_two_results_are_not_written_into_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib (extra bench)")
+    path = tmp_path / "z.svg"
+    for other in (path, tmp_path / "." / "z.svg"):
+        message = error(capsys, "bench", SMALL, "--json", path, "--plot", other)
+        assert "which --json writes; must be another file" in message
+
+
+def test_what_was_measured_is_shown_where_the_file_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib (extra bench)")
+    picture = tmp_path / "f.svg"
     op = ("--op", "pointwise", "--shape", "4,4,8")
     quick = ("--rounds", "1", "--burst", "1", "--contenders", "numpy")
-    assert cli.main(["bench", *op, *quick, "--json", "/dev/full"]) == 2
+    assert cli.main(["bench", *op, *quick, "--json", "/dev/full", "--plot", str(picture)]) == 2
     captured = capsys.readouterr()
     assert captured.err == "sepconv: /dev/full: No space left on device\n"
     assert "pointwise 4x4x8" in captured.out
+    assert picture.stat().st_size > 0
 
 
 @pytest.mark.parametrize("written", ["network.onnx", "mobilenet_v1_0.25_32", "mobilenet_v1_100_224"])
@@ -170,6 +184,11 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "5"], "must be left out for a pointwise"),
         (["bench", SMALL, "--threads", "100000"], "threads was 100000, must be between 1 and 1024"),
         (["export", "mobilenet_v1_100_224", "x.tflite"], "alpha was 100.0, must be a positive number of at most 10"),
+        (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "3"], "must be left out for a pointwise"),
+        (["bench", "--op-table", "--startup"], "--startup must be left out with --op-table"),
+        (["bench", "--op-table", "--memory"], "--memory must be left out with --op-table"),
+        (["bench", SMALL, "--contenders", "sepconv_packing"], "needs --op or --op-table"),
+        (["bench", SMALL, "--json", ""], "--json is '', must be a file to write"),
         (["bench", SMALL, "--burst", "60001"], "--burst is 60001, must be at most 60000 milliseconds"),
         (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
         (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),

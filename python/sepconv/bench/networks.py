@@ -116,24 +116,26 @@ def operator(
     kind: OperatorName,
     shape: Sequence[int],
     *,
-    kernel: Pair = (3, 3),
+    kernel: Pair | None = None,
     stride: Pair = (1, 1),
-    dilation: Pair = (1, 1),
-    padding: Literal["same", "valid"] = "same",
+    dilation: Pair | None = None,
+    padding: Literal["same", "valid"] | None = None,
     activation: ActivationName = "none",
     seed: int = 0,
 ) -> Network:
     """A network of one operator (``separable``: of its two halves), with random weights.
 
     ``shape`` is (h, w, c), or (h, w, c, n) with the output's channels: c unless said otherwise, for ``depthwise`` a
-    multiple of c. ``pointwise`` takes no ``kernel``, ``dilation`` or ``padding``; in ``separable`` stride, dilation and
-    padding are those of the depthwise half.
+    multiple of c. ``kernel`` (None: 3), ``dilation`` (1) and ``padding`` (same) are not for ``pointwise``; in
+    ``separable`` stride, dilation and padding are those of the depthwise half.
 
     Raises ValueError for arguments that do not fit.
     """
-    if kind == "pointwise" and (kernel, dilation, padding) != ((3, 3), (1, 1), "same"):
-        given = f"kernel is {kernel}, dilation {dilation} and padding {padding!r}"
-        raise ValueError(f"{given}, must be left out for a pointwise convolution")
+    window_options = {"kernel": kernel, "dilation": dilation, "padding": padding}
+    given = [f"{option} is {value!r}" for option, value in window_options.items() if value is not None]
+    if kind == "pointwise" and given:
+        raise ValueError(f"{given[0]}, must be left out for a pointwise convolution")
+    kernel, dilation, padding = kernel or (3, 3), dilation or (1, 1), padding or "same"
     if kind not in get_args(OperatorName):
         raise ValueError(f"op is {kind!r}, must be one of {', '.join(get_args(OperatorName))}")
     if len(shape) not in (3, 4) or min(shape) < 1:
@@ -180,9 +182,12 @@ def operator(
             )
         )  # fmt: skip
     size = "" if kind == "pointwise" else f" {kh}x{kw}"
-    strides = "" if stride == (1, 1) else f" stride {stride[0]}x{stride[1]}"
     outputs = "" if n == c else f"→{n}"
-    return Network(f"{kind}{size} {h}x{w}x{c}{outputs}{strides}", tuple(layers), operator=True)
+    name = f"{kind}{size} {h}x{w}x{c}{outputs}"
+    for option, pair in (("stride", stride), ("dilation", dilation)):
+        name += "" if pair == (1, 1) else f" {option} {pair[0]}x{pair[1]}"
+    words = (word for word, usual in ((padding, "same"), (activation, "none")) if word != usual)
+    return Network(" ".join([name, *words]), tuple(layers), operator=True)
 
 
 def _same(x: Shape, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:

@@ -55,7 +55,7 @@ def rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
         timed = {row["kind"]: row["milliseconds"] for row in result["contenders"] if "milliseconds" in row}
         cells = [_cell(timed.get(kind)) for kind in ("sepconv", *CONTENDERS)]
         ratios = [ratio(result, kind) for kind in ("sepconv", "sepconv_packing")]
-        shown = ["–" if r is None else f"{r:.2f}×" if r > 1 else f"**{r:.2f}× (loses)**" for r in ratios]
+        shown = ["–" if r is None else f"{r:.2f}×" if r > 1 else f"{r:.2f}× (loses)" for r in ratios]
         table.append([result["network"], str(result["threads"]), *cells, *shown])
     return table
 

@@ -111,8 +111,9 @@ def profile(
         alone -= 1
     steps = []
     for index, operators in enumerate(members):
-        times = float(quartiles[index]), float(minima[index])
-        steps.append(_step(operators, *times, plan.weight_bytes, peaks, batch, grouped=index >= alone))
+        quartile, minimum = float(quartiles[index]), float(minima[index])
+        grouped = index >= alone
+        steps.append(_step(operators, quartile, minimum, plan.weight_bytes, peaks, batch, grouped=grouped))
     return Profile(network.name, _core.isa(), threads, batch, repeat, tuple(steps), peaks)
 
 

@@ -99,23 +99,33 @@ def rows(result: Result) -> list[list[str]]:
     for row in result["contenders"]:
         error = f"{row['max_relative_error']:.0e}" if "max_relative_error" in row else ""
         if "excluded" in row:
-            cells = [row["name"], "–", "–", "–", "–", "–", "–", error]
+            cells = [label(row), "–", "–", "–", "–", "–", "–", error]
         else:
-            times, interval = row["milliseconds"], row["ratio"]
+            times = row["milliseconds"]
             cells = [
-                row["name"],
+                label(row),
                 *(_digits(times[key]) for key in ("minimum", "p25", "median")),
                 f"{row['gflops']:.1f}",
                 f"{row['share_of_peak']:.1%}",
-                f"{interval['value']:.2f} ({interval['low']:.2f}–{interval['high']:.2f})",
+                f"{row['ratio']['value']:.2f}{interval(row['ratio'])}",
                 error,
             ]
         for key, form in (("startup_ms", ".1f"), ("memory_mb", ".1f")):
             if _has(result, key):
                 cells.append(format(row[key], form) if key in row else "–")
-        cells[0] = LABELS.get(cells[0], cells[0])
         table.append(cells)
     return table
+
+
+def label(row: dict[str, Any]) -> str:
+    """What a contender is called, with the ISA that it is held to."""
+    kind: str = row["kind"]
+    return LABELS.get(kind, kind) + str(row["name"]).removeprefix(kind)
+
+
+def interval(ratio: dict[str, Any]) -> str:
+    """ " (0.98–1.02)", where there is one."""
+    return "" if ratio["low"] is None else f" ({ratio['low']:.2f}–{ratio['high']:.2f})"
 
 
 def title(result: Result) -> str:
@@ -129,7 +139,7 @@ def title(result: Result) -> str:
 
 def notes(result: Result) -> list[str]:
     """Who did not take part, and why."""
-    return [f"{row['name']}: {row['excluded']}" for row in result["contenders"] if "excluded" in row]
+    return [f"{label(row)}: {row['excluded']}" for row in result["contenders"] if "excluded" in row]
 
 
 def summaries(result: Result) -> list[str]:
@@ -147,7 +157,7 @@ def summaries(result: Result) -> list[str]:
         if peers:
             fastest = min(peers, key=lambda row: row["milliseconds"]["p25"])
             times = fastest["milliseconds"]["p25"] / own["milliseconds"]["p25"]
-            lines.append(f"{own['name']} is {times:.2f} times as fast as the fastest peer, {fastest['name']}")
+            lines.append(f"{own['name']} is {times:.2f} times as fast as the fastest peer, {label(fastest)}")
     return lines
 
 

@@ -25,11 +25,14 @@ class Times:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times slower than the reference, quartile against quartile, and where it lies with 95 % confidence."""
+    """How many times slower than the reference, quartile against quartile, and where it lies with 95 % confidence.
+
+    Which one burst does not tell: then ``low`` and ``high`` are None.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def summarise(bursts: Sequence[Sequence[float]]) -> Times:
@@ -41,11 +44,14 @@ def summarise(bursts: Sequence[Sequence[float]]) -> Times:
 
 def ratio(bursts: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], seed: int = 0) -> Ratio:
     """Bursts are resampled, not runs: what disturbs one run of a burst disturbs its neighbours too."""
+    value = summarise(bursts).p25 / summarise(reference).p25
+    if min(len(bursts), len(reference)) < 2:
+        return Ratio(value, None, None)
     random = np.random.default_rng(seed)
     theirs, ours = _resampled(bursts, random), _resampled(reference, random)
     tail = (100 - CONFIDENCE) / 2
     low, high = np.percentile(theirs / ours, [tail, 100 - tail])
-    return Ratio(summarise(bursts).p25 / summarise(reference).p25, float(low), float(high))
+    return Ratio(value, float(low), float(high))
 
 
 def _resampled(bursts: Sequence[Sequence[float]], random: np.random.Generator) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sepconv._version import __version__
-from sepconv.cli import bench, classify, cost, export, info, peaks, profile
+from sepconv.cli import bench, classify, console, cost, export, info, peaks, profile
 from sepconv.errors import SepconvError
 
 _SUBCOMMANDS = (classify, cost, info, bench, profile, peaks, export)
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         subcommand.add_parser(subparsers)
     # Python has no streams where who started us closed them (``>&-``).
     sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    console.replace_characters(sys.stdout)
     args = parser.parse_args(argv)
     try:
         status: int = args.run(args)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import names, numbers, pair, positive
-from sepconv.paths import check_no_input, check_writable, write_files
+from sepconv.paths import check_no_input, check_writable, is_same_file, write_files
 
 if TYPE_CHECKING:
     from sepconv.bench.networks import Network
@@ -38,13 +38,14 @@ def add_parser(subparsers: Subparsers) -> None:
     add = parser.add_argument
     add(
         "models", nargs="*", metavar="MODEL",
-        help="mobilenet_v1_1.0_224 (alpha, resolution), mobilenet_v2_..., efficientnet_lite0, a .tflite or .onnx file "
-        "(default: the four networks of BENCHMARKS.md)",
+        help="a family's name, alone or with width and resolution (mobilenet_v1_1.0_224): mobilenet_v1, mobilenet_v2, "
+        "mobilenet_v3_large, mobilenet_v4_conv_small, efficientnet_lite0, mnasnet_a1, shufflenet_v2, "
+        "ssdlite_mobilenet_v2 and their like; or a .tflite or .onnx file (default: the four networks of BENCHMARKS.md)",
     )  # fmt: skip
     add(
         "--contenders", type=names, metavar="NAME,...",
-        help="default: sepconv, onnxruntime, openvino, litert, torch, ncnn, numpy, as installed; the naive oracle "
-        "takes seconds a run and must be asked for",
+        help="default: sepconv, onnxruntime, openvino, litert, torch, ncnn, numpy, as installed; oracle, which "
+        "is naive and takes seconds a run, and torch_contiguous must be asked for",
     )  # fmt: skip
     add(
         "--isa", type=names, default=[], metavar="ISA,...",
@@ -82,11 +83,17 @@ def run(args: argparse.Namespace) -> int:
     from sepconv.threads import thread_count
 
     # Now rather than after minutes of measuring.
+    file = None if args.json == "-" else args.json
     if args.plot is not None:
         check_path(args.plot, "plot", extra="bench")
         check_no_input(args.plot, "--plot", args.models)
-    if args.json not in (None, "-"):
-        _check_json(args.json, args.models)
+    if file is not None:
+        _check_json(file, args.models)
+        if args.plot is not None and is_same_file(file, args.plot):
+            raise ValueError(f"--plot is {args.plot!r}, which --json writes; must be another file")
+    for option in ("startup", "memory"):
+        if args.op_table and getattr(args, option):
+            raise ValueError(f"--{option} must be left out with --op-table, whose processes go from one to the next")
     for threads in args.threads:
         thread_count(threads)
     if args.burst > 1e3 * method.LONGEST_BURST:
@@ -123,16 +130,16 @@ def run(args: argparse.Namespace) -> int:
     if args.sweep:
         found["sweep"] = sweep.lines(found["results"])
     text = json.dumps(found, indent=2) + "\n"
-    try:
-        if args.json not in (None, "-"):
-            write_files({Path(args.json): text.encode()})
-        if args.plot is not None:
-            (plot.save_sweep if args.sweep else plot.save_bars)(args.plot, found["results"], _caption(found))
-    finally:  # what was measured is shown, whatever became of the files
+    with contextlib.ExitStack() as always:  # the last first; what was measured is shown, whatever became of the files
         if args.json == "-":
-            print(text, end="")
+            always.callback(print, text, end="")
         else:
-            (_print_operators if args.op_table else _print)(found)
+            always.callback(_print_operators if args.op_table else _print, found)
+        if args.plot is not None:
+            save = plot.save_sweep if args.sweep else plot.save_bars
+            always.callback(save, args.plot, found["results"], _caption(found))
+        if file is not None:
+            write_files({Path(file): text.encode()})
     return 0
 
 
@@ -140,7 +147,7 @@ def _check_json(path: str, models: Sequence[str]) -> None:
     """--json takes the next word for its FILE: where that is a model, it was not meant so."""
     from sepconv.models.catalog import is_name
 
-    if is_name(path) or Path(path).suffix in _NETWORK_SUFFIXES:
+    if not path or is_name(path) or Path(path).suffix in _NETWORK_SUFFIXES:
         raise ValueError(f"--json is {path!r}, must be a file to write: put MODEL before --json, or --json - for none")
     check_no_input(path, "--json", models)
     check_writable(path)
@@ -151,6 +158,8 @@ def _contender_names(args: argparse.Namespace) -> list[str] | None:
     from sepconv.bench import contenders, operators
 
     names: list[str] | None = args.contenders
+    if "sepconv_packing" in (names or ()) and args.op is None and not args.op_table:
+        raise ValueError("contenders has 'sepconv_packing', which runs one operator: needs --op or --op-table")
     if args.op_table:
         return names or list(operators.CONTENDERS)
     if args.op is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -115,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save is not None:
         labels = [guess.label for guess in result.top]
         plot.save_result(args.save, photograph, labels, [guess.probability for guess in result.top], caption(result))
-    print(json.dumps(asdict(result), indent=2) if args.json else format_result(result, sys.stdout.encoding))
+    print(json.dumps(asdict(result), indent=2) if args.json else format_result(result))
     return 0
 
 
@@ -193,8 +192,8 @@ def _speed(result: Result) -> str:
     return f"{result.milliseconds.fastest:.2f} ms on {format_threads(result.threads)}, {result.isa}"
 
 
-def format_result(result: Result, encoding: str | None) -> str:
-    """The lines that ``classify`` prints, in characters that ``encoding`` has."""
+def format_result(result: Result) -> str:
+    """The lines that ``classify`` prints."""
     height, width, _ = result.input
     times = result.milliseconds
     lines = [f"{result.image} · {result.model} · {height}×{width}", ""]
@@ -207,10 +206,4 @@ def format_result(result: Result, encoding: str | None) -> str:
         f"  (one photograph, the network alone: fastest of {times.runs} runs after {WARM_UP} to warm up; "
         f"median {times.median:.2f} ms)",
     ]
-    text = "\n".join(lines)
-    try:
-        text.encode(encoding or "ascii")
-    except UnicodeEncodeError:
-        plain = text.translate(str.maketrans("█▏·×", "#|-x"))
-        return plain.encode("ascii", "replace").decode("ascii")
-    return text
+    return "\n".join(lines)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import io
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from sepconv.table import format_table
 
+_PLAIN = dict(zip("█▏·×µ÷²–→…│─┼", "#|-xu/2->~|-+", strict=True))
 _TEXT_WIDTH = 12  # of a column of words at least, where there is little room
 
 
@@ -32,18 +37,22 @@ def print_table(
     for column, header in enumerate(headers):
         cells = [header, *(row[column] for row in rows if column < len(row))]
         text = align[column : column + 1] == "<"
-        # Nothing is cut: words go on in the next line, and where the numbers do not fit, the terminal breaks lines.
+        # Nothing is cut: text goes on in the next line, and where the numbers do not fit, the terminal breaks lines.
         width = max(map(cell_len, cells))
         width = min(_TEXT_WIDTH, width) if text else width
-        table.add_column(header, justify="left" if text else "right", no_wrap=not text, min_width=width)
+        table.add_column(
+            header, justify="left" if text else "right", no_wrap=not text, min_width=width, overflow="fold"
+        )
         least += width
     for index, row in enumerate(rows):
         if row:
             table.add_row(*map(Text, row), style="bold green" if index in marked else None)
         else:
             table.add_section()
-    # Without a terminal there is no width to fit into: nothing is cut.
-    console = Console(width=max(Console().width, least) if sys.stdout.isatty() else 400)
+    # Without a terminal there is no width to fit into: nothing is cut. For TERM=dumb rich needs a height, too.
+    columns, lines = shutil.get_terminal_size()
+    console = Console(width=max(columns, least) if sys.stdout.isatty() else 400, height=lines)
+    console.on_broken_pipe = _raise  # rich would end the process with 1
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
     console.print()
@@ -67,6 +76,24 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda doing: bar.update(task, advance=1, description=doing)
+
+
+def replace_characters(stream: TextIO) -> None:
+    """From now on what the stream's encoding lacks is written as something alike, or as a question mark."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error("sepconv", _plain)
+        stream.reconfigure(errors="sepconv")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter, "?") for letter in letters), error.end
+
+
+def _raise() -> None:
+    raise  # noqa: PLE0704 - rich calls it where it has caught the error
 
 
 def _rich() -> bool:
