@@ -96,10 +96,10 @@ def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
             if points:
                 called = sweep.label(name, threads, sweeps)
                 axes.plot(*np.array(points).T, marker="o", markersize=4, color=color, label=called)
-        for threads, own in series.items():
+        for dashes, (threads, own) in zip(itertools.cycle(("--", ":", "-.")), series.items(), strict=False):
             at_peak = [(x, 2e-6 * r["macs"] * r["batch"] / max(r["peak_gflops"].values())) for x, r in own]
             called = sweep.label("the measured peak", threads, sweeps)
-            axes.plot(*np.array(at_peak).T, color=_GREY, linestyle="--", label=called)
+            axes.plot(*np.array(at_peak).T, color=_GREY, linestyle=dashes, label=called)
         axes.set_xlim(0, None)
         _label(axes, label, "milliseconds (first quartile)" if axes is panels[0] else "")
     panels[0].set_ylim(0, None)
