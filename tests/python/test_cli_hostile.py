@@ -163,6 +163,14 @@ def test_nothing_is_written_over_what_is_read(
         assert Path(argv[-1]).read_bytes() == before
 
 
+@pytest.mark.usefixtures("nothing_runs")
+def test_the_photograph_that_is_the_default_is_kept(
+    photograph: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.engine, "default_photograph", lambda: Path(photograph))
+    assert "--save is " in error(capsys, "classify", "--save", photograph)
+
+
 @pytest.mark.parametrize("read", ["model", "weights"])
 def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
     read: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

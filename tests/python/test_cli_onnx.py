@@ -16,7 +16,7 @@ import sepconv
 from sepconv import cli, images
 from sepconv.bench import networks
 from sepconv.conventions import guess
-from sepconv.export import export_model
+from sepconv.export import export_model, to_onnx
 from sepconv.graph import Conv2d, DepthwiseConv2d, Input, Layer
 from sepconv.model import Model
 
@@ -91,6 +91,29 @@ def test_every_output_is_kept_in_its_order(
     assert {"y", "z"} <= {name for step in found["steps"] for name in step["layers"]}
     quick = ("--rounds", "1", "--burst", "1", "--contenders", "numpy,torch,onnxruntime,openvino,litert,ncnn,oracle")
     (result,) = json.loads(out(capsys, "bench", str(path), *quick, "--json"))["results"]
+    wrong = [row["excluded"] for row in result["contenders"] if "excluded" in row]
+    assert all("not installed" in reason for reason in wrong), wrong
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".param"])
+def test_a_result_that_is_given_twice(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx: Any = pytest.importorskip("onnx")
+    layers = [Input(name="x", shape=(6, 6, 3)), Conv2d(name="y", inputs=("x",), weight=np.ones((1, 1, 3, 4)))]
+    model = to_onnx(layers)
+    model.graph.output.add().CopyFrom(model.graph.output[0])
+    model.graph.output[1].name = "z"
+    model.graph.node.append(onnx.helper.make_node("Identity", ["y"], ["z"]))
+    onnx.save(model, tmp_path / "twice.onnx")
+    network = networks.open_network(str(tmp_path / "twice.onnx"))
+    assert len(set(network.outputs)) == 2
+    out(capsys, "export", str(tmp_path / "twice.onnx"), str(tmp_path / f"again{suffix}"))
+    if suffix == ".onnx":
+        first, second = sepconv.load(tmp_path / "again.onnx")(np.ones((1, 3, 6, 6), np.float32))
+        assert np.array_equal(first, second)
+        return
+    peers = "numpy,torch,onnxruntime,openvino,litert,ncnn,oracle" if suffix == ".param" else "litert"
+    quick = ("--rounds", "1", "--burst", "1", "--contenders", peers)
+    (result,) = json.loads(out(capsys, "bench", str(tmp_path / "twice.onnx"), *quick, "--json"))["results"]
     wrong = [row["excluded"] for row in result["contenders"] if "excluded" in row]
     assert all("not installed" in reason for reason in wrong), wrong
 

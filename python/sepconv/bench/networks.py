@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sepconv.graph import (
     MAX_ELEMENTS,
     NO_PADDING,
+    Activation,
     ActivationName,
     Conv2d,
     DepthwiseConv2d,
@@ -29,6 +30,7 @@ from sepconv.graph import (
 from sepconv.graph import (
     outputs as final_outputs,
 )
+from sepconv.graph.base import new_name
 from sepconv.models.catalog import named_layers
 
 OperatorName = Literal["depthwise", "pointwise", "separable", "conv"]
@@ -93,7 +95,7 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
     if weights is not None:
         raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")
     layers, outputs = read_network(path)
-    return Network(path.stem, tuple(needed_layers(layers, outputs)), outputs)
+    return Network(path.stem, *_apart(needed_layers(layers, outputs), outputs))
 
 
 def read_network(path: Path) -> tuple[list[Layer], tuple[str, ...]]:
@@ -110,6 +112,17 @@ def read_network(path: Path) -> tuple[list[Layer], tuple[str, ...]]:
     check_tflite(source)
     network = read_tflite_network(source)
     return network.layers, network.outputs
+
+
+def _apart(layers: list[Layer], outputs: Sequence[str]) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    """A result that is given twice, given by a layer more: formats name each output once."""
+    taken, names = {layer.name for layer in layers}, list[str]()
+    for name in outputs:
+        if name in names:
+            layers = [*layers, Activation(name=new_name(name, taken), inputs=(name,), activation="none")]
+            name = layers[-1].name
+        names.append(name)
+    return tuple(layers), tuple(names)
 
 
 def operator(
