@@ -57,6 +57,7 @@ class Part(Operator):
 class Shuffle(Operator):
     groups: int
     alias = True  # for one group
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         layer = graph.ChannelShuffle(name=node.name, inputs=(as_image(x[0]).layer,), groups=self.groups)
@@ -68,6 +69,7 @@ class AsPixel(Operator):
     """[n, c] as [n, c, 1, 1]."""
 
     alias = True
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         check(x[0].shape[:2] == (1, 1), "its input is a flattened image")
@@ -81,6 +83,7 @@ class Enlarge(Operator):
     size: tuple[int, int] | None
     factors: tuple[float, float] | None
     exact: bool
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         shape = as_image(x[0]).shape

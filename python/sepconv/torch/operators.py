@@ -96,6 +96,7 @@ class Operator(ABC):
     inputs: tuple[Node, ...]
     heavy = False  # whether a region is worth its while for this alone
     alias = False  # whether the result may share memory with the input
+    keeps_first = False  # whether the first of the dimensions stays as it is, however many the one input has
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -197,6 +198,7 @@ class Normalize(Operator):
     mean: Weight
     variance: Weight
     epsilon: float
+    keeps_first = True
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -227,6 +229,7 @@ class Normalize(Operator):
 @dataclass(frozen=True)
 class Activate(Operator):
     activation: graph.ActivationName
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         layer = graph.Activation(name=node.name, inputs=(x[0].layer,), activation=self.activation)
@@ -261,6 +264,7 @@ class Pool(Operator):
     padding: Pair
     largest: bool
     include_padding: bool = False
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         window: dict[str, Any] = {
@@ -280,6 +284,7 @@ class PoolTo(Operator):
     """Adaptive average pooling to ``size``; None keeps a dimension."""
 
     size: tuple[int | None, int | None]
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         shape = as_image(x[0]).shape
@@ -297,6 +302,7 @@ class Mean(Operator):
     """Over height and width."""
 
     keep: bool
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         layer = graph.GlobalAveragePool(name=node.name, inputs=(as_image(x[0]).layer,))
@@ -310,6 +316,10 @@ class Flatten(Operator):
     features: int | None = None
     alias = True
 
+    @property
+    def keeps_first(self) -> bool:  # type: ignore[override]
+        return self.features is None
+
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         size = int(np.prod(x[0].shape))
         check(self.features in (None, size), f"it makes rows of {self.features} of images of {size} values")
@@ -321,6 +331,7 @@ class Linear(Operator):
     weight: Weight
     bias: Weight | None
     heavy = True
+    keeps_first = True
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -341,6 +352,7 @@ class Linear(Operator):
 @dataclass(frozen=True)
 class SoftMax(Operator):
     dim: int
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         channels = self.dim in ((1, -1) if x[0].flat else (1, -3))
@@ -361,6 +373,7 @@ class Same(Operator):
     """What changes nothing when a network is not trained: dropout, identity."""
 
     alias = True
+    keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         return x[0]

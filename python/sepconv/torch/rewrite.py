@@ -230,10 +230,16 @@ def is_size(value: Any) -> bool:
 
 
 def _same_batch(sized: Node, x: Node, parsed: Parsed) -> bool:
-    """Whether x was made of ``sized`` by operators of ours, which all keep the batch."""
+    """Whether x was made of ``sized`` by operators that keep the batch.
+
+    A convolution may be one of a single image, [c, h, w], and what has several inputs may broadcast.
+    """
     try:
         while x is not sized:
-            x = parsed(x).inputs[0]
+            made = parsed(x)
+            if not made.keeps_first:
+                return False
+            x = made.inputs[0]
     except Unsupported:
         return False
     return True
