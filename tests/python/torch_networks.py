@@ -132,3 +132,26 @@ def runs(optimized: Optimized) -> dict[str, int]:
 
 def small() -> Any:
     return random_statistics(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()))
+
+
+class Forward(nn.Module):
+    """Two convolutions that keep the channels, a buffer, and a forward that is given."""
+
+    n: Any
+
+    def __init__(self, forward: Any) -> None:
+        super().__init__()
+        self.c, self.wide, self.linear = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 6, 1), nn.Linear(27, 4)
+        self.register_buffer("n", torch.ones(1))
+        self.plain, self.calls = torch.ones(1), 0
+        self.given = forward
+
+    def forward(self, x: Any, *rest: Any) -> Any:
+        return self.given(self, x, *rest)
+
+
+def made(forward: Any) -> Any:
+    """A module of which this is the forward, with its own arguments."""
+    module = Forward(None).eval()
+    module.__class__ = type("Made", (Forward,), {"forward": forward})
+    return module

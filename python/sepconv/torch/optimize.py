@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from sepconv.threads import thread_count
 from sepconv.torch.parse import MODULES, hooked
 from sepconv.torch.partition import Cut, Left, partition
 from sepconv.torch.region import Region, example
+from sepconv.torch.tracing import trace
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,10 @@ class Optimized(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
 
+    def train(self, mode: bool = True) -> Optimized:
+        """Changes nothing: it stays in eval mode."""
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _optimized, (self.module, self.report.left, self.report.untraced, self._operators())
 
@@ -111,7 +114,7 @@ def optimize(module: Module, *, threads: int | None = None) -> Optimized:
     replaced: list[Replaced] = []
     left: list[Left] = []
     untraced: dict[str, str] = {}
-    result = _optimize(module, "", threads, replaced, left, untraced)
+    result = _optimize(_twin(module, {}), "", threads, replaced, left, untraced)
     return Optimized(result, Report(tuple(replaced), tuple(left), untraced))
 
 
@@ -125,49 +128,34 @@ def optimize_graph(
     return cut
 
 
-class _Tracer(torch.fx.Tracer):
-    """Goes into containers, but into none that hooks watch, nor into what was optimized before."""
-
-    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        return hooked(m) or isinstance(m, Optimized) or bool(super().is_leaf_module(m, module_qualified_name))
-
-
-def _trace(root: Module) -> Graph:
-    """The graph of a module. TypeError where defaults decide what it does: a trace would decide that once and for all.
-
-    With arguments of which nothing is known, ``if mask is None`` never holds. So what a call without them does must be
-    the same, or an error.
-    """
-    traced = _Tracer().trace(root)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(root.forward).parameters.items()
-        if parameter.default is None or isinstance(parameter.default, bool | str)
-    }
-    if defaults:
-        try:
-            without = _computed(_Tracer().trace(root, concrete_args=defaults), defaults)
-        except Exception:  # forward's own, which wants them given: they are no choice
-            return traced
-        if without != _computed(traced, defaults):
-            raise TypeError(f"it asks whether {', '.join(defaults)} is given, which a trace does not know")
-    return traced
+def _twin(module: Module, twins: dict[Module, Module]) -> Module:
+    """The module in eval mode for good: its parts have their own flags and children, and share all else with it."""
+    if isinstance(module, Optimized | torch.jit.ScriptModule):
+        return module
+    if module not in twins:
+        twins[module] = _shallow(module)
+        vars(twins[module])["training"] = False
+        children = twins[module]._modules
+        children.update({name: _twin(child, twins) for name, child in children.items() if child is not None})
+    return twins[module]
 
 
-def _computed(graph: Graph, defaults: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """What the nodes do and with what, arguments with defaults as these; but for what a trace itself says of them."""
-    names: dict[Node, Any] = {}
-    computed: list[tuple[str, Any, str]] = []
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            names[node] = defaults.get(node.target, f"argument {node.target}")
-        elif getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none", "eq"):
-            names[node] = None
-        else:
-            names[node] = f"value {len(computed)}"
-            arguments = torch.fx.map_arg((node.args, node.kwargs), names.__getitem__)
-            computed.append((node.op, node.target, repr(arguments)))
-    return computed
+def _shallow(module: Module) -> Module:
+    """A copy with its own attributes and children's names; tensors, and the names of them, are the module's own."""
+    kind: Any = type(module)
+    clone: Module = kind.__new__(kind)
+    vars(clone).update(vars(module), _modules=dict(module._modules))
+    return clone
+
+
+def _share(module: Module, root: Module, graph: Graph) -> None:
+    """Parameters and buffers that a graph names become those of ``root``, also once they are replaced there."""
+    for node in graph.find_nodes(op="get_attr"):
+        path, _, name = node.target.rpartition(".")
+        source, owner = root.get_submodule(path), module.get_submodule(path)
+        for kind in ("_parameters", "_buffers"):
+            if name in vars(source)[kind]:
+                vars(owner)[kind] = vars(source)[kind]
 
 
 def _optimize(
@@ -182,12 +170,12 @@ def _optimize(
         left.append(Left(path or "module", "Optimized", "it was optimized before"))
         return module
     try:
-        root = torch.nn.Sequential(module).eval() if type(module) in MODULES else module
-        traced = GraphModule(root, _trace(root), type(module).__name__)
+        root = torch.nn.Sequential(module).eval() if type(module) in MODULES and not hooked(module) else module
+        graph = trace(root, Optimized)
+        traced = GraphModule(root, graph, type(module).__name__)
     except Exception as error:  # whatever a forward raises when it is called with proxies
         untraced[path] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        clone = copy.copy(module)
-        clone._modules = dict(module._modules)
+        clone = _shallow(module)
         for name, child in module._modules.items():
             if child is not None and not hooked(child):
                 inner = f"{path}.{name}" if path else name
@@ -201,4 +189,7 @@ def _optimize(
     replaced += [
         Replaced(prefix + name, dict(counts), getattr(cut.module, name)) for name, counts in cut.regions.items()
     ]
-    return cut.module.eval() if cut.regions else module
+    if not cut.regions:
+        return module
+    _share(cut.module, root, cut.module.graph)
+    return cut.module.eval()

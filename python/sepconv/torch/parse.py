@@ -119,7 +119,7 @@ def _of_module(node: Node, module: Any) -> tuple[Arguments, Maker]:
 
 def hooked(module: Any) -> bool:
     """Whether calling a module does more than its forward."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 # --- What the arguments mean

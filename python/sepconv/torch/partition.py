@@ -96,7 +96,7 @@ def _phases(module: GraphModule, found: dict[Node, Operator]) -> dict[Node, int]
         supported = node in found
         phase = max([floor, *(phases.get(read, 0) for read in node.all_input_nodes)])
         phase += (phase % 2 == 1) != supported
-        if not supported and _has_effects(node, module):
+        if not supported and has_effects(node, module):
             phase = max(phase, latest + latest % 2)
             floor = phase
         phases[node] = phase
@@ -108,7 +108,7 @@ def _changed_aliases(module: GraphModule, found: dict[Node, Operator]) -> set[No
     """The operators of ``found`` whose result may be the memory of something that a node of torch's changes."""
     aliases: set[Node] = set()
     seen: set[Node] = set()
-    writers = (node for node in module.graph.nodes if node not in found and _has_effects(node, module))
+    writers = (node for node in module.graph.nodes if node not in found and has_effects(node, module))
     waiting = [read for writer in writers for read in writer.all_input_nodes]
     while waiting:
         node = waiting.pop()
@@ -124,7 +124,7 @@ def _changed_aliases(module: GraphModule, found: dict[Node, Operator]) -> set[No
     return aliases
 
 
-def _has_effects(node: Node, module: GraphModule) -> bool:
+def has_effects(node: Node, module: GraphModule) -> bool:
     """Whether a node may do more than return its result."""
     if node.kwargs.get("out") is not None:
         return True
@@ -133,8 +133,9 @@ def _has_effects(node: Node, module: GraphModule) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     if name.endswith("_") and not name.endswith("__"):
         return True
-    if node.op == "call_function" and (node.target is operator.setitem or hasattr(operator, f"__{name}__")):
-        return name == "setitem" or (name.startswith("i") and hasattr(operator, name[1:]))
+    plain = name.removeprefix("__").removesuffix("__")
+    if (node.op == "call_function" or plain != name) and hasattr(operator, f"__{plain}__"):
+        return plain in ("setitem", "delitem") or (plain.startswith("i") and hasattr(operator, plain[1:]))
     return not node.all_input_nodes or any(value is True for value in (*node.args, *node.kwargs.values()))
 
 
