@@ -6,11 +6,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node
 
 from sepconv import _core
@@ -42,14 +43,53 @@ class _Compiled:
     weights: tuple[Tensor, ...]  # kept, so that no other tensor gets their identity
 
 
+class _Slots:
+    """Where the modules and attributes that operators read keep their tensors, which may be others at each call."""
+
+    def __init__(self, eager: GraphModule, operators: dict[Node, Operator]) -> None:
+        modules = dict(eager.named_modules())
+        called = [modules[node.target] for node in operators if node.op == "call_module"]
+        weights = [weight for made in operators.values() for weight in made.weights if isinstance(weight, Node)]
+        owners = [modules[weight.target.rpartition(".")[0]] for weight in weights if weight.op == "get_attr"]
+        kept = {
+            (id(store), name): (part, store, name)
+            for part in (*called, *owners)
+            for store in (part._parameters, part._buffers)
+            for name in store
+            if name != "num_batches_tracked"
+        }.values()
+        self._parts, self._stores, self._names = ([each[i] for each in kept] for i in range(3))
+        self._found: tuple[list[Tensor], list[Tensor]] = [], []
+        self._hooks = [hooks for part in called for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+
+    def tensors(self) -> list[Tensor]:
+        """What is there now; the same list as long as nothing is replaced."""
+        found = list(map(dict.get, self._stores, self._names))
+        known, tensors = self._found
+        if len(known) != len(found) or not all(map(is_, known, found)):
+            tensors = [tensor for tensor in found if tensor is not None]
+            for part, name, tensor in zip(self._parts, self._names, found, strict=True):
+                if tensor is not None:
+                    vars(part).pop(name, None)  # left by a hook that has computed it, as those of pruning do
+            self._found = found, tensors
+        return tensors
+
+    def hooked(self) -> bool:
+        """Whether hooks watch a module: they may change its weights as they like."""
+        if not any(self._hooks):
+            return False
+        self._found = [], []
+        return True
+
+
 class Region(torch.nn.Module):
     """Runs ``eager``, a graph module of operators that sepconv has, as compiled plans.
 
     A plan is made for each size of the inputs (the batch is free), with the weights packed in it; the four that were
     used last are kept, and once there are so many, a size gets a plan when it comes for the second time. Weights that
     are changed in place or replaced are packed anew. ``eager`` itself runs where a plan cannot: on inputs that are not
-    float32 on the CPU, while gradients are recorded through it, under autocast, in training mode; ``eager_runs`` counts
-    how often, and why.
+    float32 on the CPU, while gradients are recorded through it or it is traced, under autocast, where a module has got
+    hooks; ``eager_runs`` counts how often, and why.
 
     Args:
         eager: the graph module; its arguments are activations, weights and scalars, its results a tensor or a tuple.
@@ -72,12 +112,7 @@ class Region(torch.nn.Module):
         self._activations = [i for i in indices if self._nodes[i] in read]
         self._weights = [i for i in indices if self._nodes[i] in weights]
         self._scalars = [i for i in indices if i not in self._activations and i not in self._weights]
-        modules = dict(eager.named_modules())
-        attributes = [weight for weight in weights if isinstance(weight, Node) and weight.op == "get_attr"]
-        self._own = [
-            *(weight for weight in weights if not isinstance(weight, Node)),
-            *(_attribute(modules, weight.target) for weight in attributes),
-        ]
+        self._own = _Slots(eager, operators)
         (result,) = next(node for node in eager.graph.nodes if node.op == "output").args
         self._single = isinstance(result, Node)
         self._forget()
@@ -148,28 +183,38 @@ class Region(torch.nn.Module):
         other = next((x for x in inputs if not isinstance(x, torch.Tensor)), None)
         if other is not None:
             raise Unsupported(f"an input is a {type(other).__name__}")
-        if self.training:
-            raise Unsupported("training mode")
+        if self._own.hooked():
+            self._forget()
+            raise Unsupported("a module has hooks")
         if torch.is_autocast_enabled("cpu"):
             raise Unsupported("autocast")
+        if forward_ad._current_level >= 0:
+            raise Unsupported("derivatives in forward mode")
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise Unsupported("a transform of torch.func")
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            raise Unsupported("the call is traced")
+        own = self._own.tensors()
         if torch.is_grad_enabled():
-            watched = inputs if self.frozen else [*inputs, *weights, *self._own]
+            watched = inputs if self.frozen else [*inputs, *weights, *own]
             if any(tensor.requires_grad for tensor in watched):
                 raise Unsupported("gradients are recorded: use torch.no_grad() or torch.inference_mode()")
         for x in inputs:
             if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
                 raise Unsupported(f"an input is {x.layout} of {x.dtype} on {x.device}")
+            if type(x) not in (torch.Tensor, torch.nn.Parameter):
+                raise Unsupported(f"an input is a {type(x).__name__}")
             if x.dim() not in (2, 4):
                 raise Unsupported(f"an input has {x.dim()} dimensions")
         if any(len(x) != len(inputs[0]) for x in inputs) or any(x.numel() == 0 for x in inputs):
             raise Unsupported("inputs are empty, or of different batches")
         versions = tuple((id(w), w.data_ptr(), _version_of(w)) for w in weights)
         try:
-            own = sum(map(_version, self._own))
+            changes = sum(map(_version, own))
         except RuntimeError:  # of tensors made in inference mode, which do not count changes
-            own = sum(map(_version_of, self._own))
+            changes = sum(map(_version_of, own))
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
-        return shapes, versions, own, tuple(arguments[i] for i in self._scalars)
+        return shapes, versions, tuple(map(id, own)), changes, tuple(arguments[i] for i in self._scalars)
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
         given = dict(zip(self._nodes, arguments, strict=True))
@@ -201,7 +246,7 @@ class Region(torch.nn.Module):
             plan = _core.Plan(compile_graph(builder.layers, names))
         except ValueError as error:
             raise Unsupported(str(error)) from error
-        return _Compiled(plan, outputs, tuple(arguments[i] for i in self._weights))
+        return _Compiled(plan, outputs, (*(arguments[i] for i in self._weights), *self._own.tensors()))
 
     def _output(self, value: Value, names: list[str]) -> _Output:
         for i in self._activations:

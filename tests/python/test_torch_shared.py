@@ -1,0 +1,126 @@
+"""What sepconv.torch.optimize shares with its module: hooks, weights, and what torch makes of a call."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
+
+from torch import nn  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
+from torch_networks import all_replaced, assert_same, image, made, runs, small  # noqa: E402
+
+from sepconv.torch import optimize  # noqa: E402
+
+# --- Hooks
+
+
+def test_hooks_of_the_whole_module() -> None:
+    module, x = small(), image(1, 3, 6, 6)
+    module.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))
+    module.register_forward_hook(lambda _, __, result: result * 10)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    assert optimized.report.replaced
+    convolution = nn.Conv2d(3, 4, 1).eval()
+    convolution.register_forward_hook(lambda _, __, result: result * 10)
+    assert_same(convolution, optimize(convolution), x)
+
+
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_backward_hooks_of_a_container(kind: str) -> None:
+    seen: list[str] = []
+    inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    getattr(inner, kind)(lambda *_: seen.append("called"))
+    optimized = optimize(nn.Sequential(nn.Conv2d(3, 3, 1), inner).eval())
+    optimized(image(1, 3, 4, 4).requires_grad_()).sum().backward()
+    assert seen == ["called"]
+
+
+def test_hooks_that_come_later() -> None:
+    module = small()
+    optimized, x = optimize(module), image(1, 3, 6, 6)
+    assert_same(module, optimized, x)
+    module[0].register_forward_hook(lambda _, __, result: result * 10)
+    assert_same(module, optimized, x)
+    assert "a module has hooks" in runs(optimized)
+
+
+# --- The module afterwards
+
+
+@pytest.mark.parametrize("between", [nn.Identity(), nn.ELU()], ids=["in a plan", "with torch"])
+def test_the_module_is_trained_afterwards(between: nn.Module) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), between, nn.BatchNorm2d(8), nn.Dropout()).eval()
+    optimized, x = optimize(module), image(2, 3, 6, 6)
+    twin = copy.deepcopy(module)
+    module.train()
+    assert_same(twin, optimized, x)
+    assert_same(twin, optimized.train(), x.double().float())
+    x.requires_grad_()
+    torch.testing.assert_close(optimized(x), twin(x))
+    assert all(part.training for part in module.modules())
+    torch.testing.assert_close(module[2].running_mean, twin[2].running_mean, rtol=0, atol=0)
+
+
+def test_replaced_weights_are_packed_anew() -> None:
+    module, x = small(), image(1, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    module.load_state_dict({name: 2 * value for name, value in small().state_dict().items()}, assign=True)
+    assert_same(module, optimized, x)
+    module[0].weight = nn.Parameter(3 * module[0].weight.detach())
+    assert_same(module, optimized, x)
+    module[1].running_mean = torch.ones_like(module[1].running_mean)
+    assert_same(module, optimized, x)
+    assert all_replaced(optimized)
+    module[0].bias = nn.Parameter(torch.ones(len(module[0].weight)))
+    assert_same(module, optimized, x)
+    assert_same(module, optimized, x)  # by a plan, as it comes for the second time
+    prune.l1_unstructured(module[0], "weight", 0.5)
+    assert_same(module, optimized, x)
+    prune.remove(module[0], "weight")
+    assert_same(module, optimized, x)
+
+
+def test_replaced_weights_of_functions() -> None:
+    module = made(lambda s, x: nn.functional.conv2d(x, s.c.weight) * s.n)
+    optimized, x = optimize(module), image(1, 3, 6, 6)
+    assert_same(module, optimized, x)
+    module.c.weight = nn.Parameter(2 * module.c.weight.detach())
+    module.n = 3 * module.n
+    assert_same(module, optimized, x)
+    assert optimized.report.replaced
+
+
+# --- Transforms
+
+
+def test_functional_call_and_transforms() -> None:
+    module, x = small(), image(2, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    ours, theirs = (
+        {name: 2 * value.detach() for name, value in network.named_parameters()} for network in (optimized, module)
+    )
+    call = torch.func.functional_call
+    with torch.no_grad():
+        torch.testing.assert_close(call(optimized, ours, (x,)), call(module, theirs, (x,)))
+        torch.testing.assert_close(torch.func.vmap(optimized)(x[None]), torch.func.vmap(module)(x[None]))
+        for result, expected in zip(
+            torch.func.jvp(optimized, (x,), (x,)), torch.func.jvp(module, (x,), (x,)), strict=True
+        ):
+            torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(torch.jit.trace(optimized, (x,))(2 * x), module(2 * x))
+    with forward_ad.dual_level():
+        tangents = [forward_ad.unpack_dual(f(forward_ad.make_dual(x, x))).tangent for f in (optimized, module)]
+    torch.testing.assert_close(*tangents)
+
+
+def test_export() -> None:
+    module, x = small(), image(2, 3, 6, 6)
+    program = torch.export.export(optimize(module), (x,)).module()
+    torch.testing.assert_close(program(2 * x), module(2 * x))
