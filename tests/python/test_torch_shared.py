@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -87,13 +88,48 @@ def test_replaced_weights_are_packed_anew() -> None:
 
 
 def test_replaced_weights_of_functions() -> None:
-    module = made(lambda s, x: nn.functional.conv2d(x, s.c.weight) * s.n)
+    module = made(lambda s, x: nn.functional.conv2d(x, s.c.weight) * s.n * s.plain)
     optimized, x = optimize(module), image(1, 3, 6, 6)
     assert_same(module, optimized, x)
+    twin = copy.deepcopy(optimized)
+    twin.module.c.weight = nn.Parameter(3 * module.c.weight.detach())
+    torch.testing.assert_close(twin(x), 3 * module(x))
     module.c.weight = nn.Parameter(2 * module.c.weight.detach())
     module.n = 3 * module.n
     assert_same(module, optimized, x)
     assert optimized.report.replaced
+
+
+class Indexed(nn.Module):
+    """Reads more of its children than what they return, under a context that no trace may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rest = nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+
+    def forward(self, x: Any) -> Any:
+        with torch.no_grad():
+            for part in self.rest:
+                x = part(x) * self.first.weight.mean()
+            return self.rest[0](self.first(x)) + len(self.rest)
+
+
+def test_children_are_what_they_were() -> None:
+    module = Indexed().eval()
+    optimized = optimize(module)
+    assert_same(module, optimized, image(1, 3, 4, 4))
+    assert len(optimized.report.replaced) == 2
+    assert optimized.module.state_dict().keys() == module.state_dict().keys()
+
+
+def test_a_forward_of_its_own() -> None:
+    traced = torch.fx.symbolic_trace(small())
+    for module in (traced, nn.Sequential(traced)):
+        assert_same(module, optimize(module.eval()), image(1, 3, 6, 6))
+    inner = small()
+    for module in (inner, nn.Sequential(inner).eval()):
+        inner.forward = lambda x: 2 * x
+        assert_same(module, optimize(module), image(1, 3, 6, 6))
 
 
 # --- Transforms

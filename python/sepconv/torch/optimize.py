@@ -81,8 +81,17 @@ class Optimized(Module):
 def _optimized(
     module: Module, left: tuple[Left, ...], untraced: dict[str, str], operators: dict[str, dict[str, int]]
 ) -> Optimized:
-    replaced = [Replaced(name, counts, module.get_submodule(name)) for name, counts in operators.items()]
+    for part in module.modules():
+        if isinstance(cut := vars(part).get("forward"), GraphModule):
+            _share(cut, part, cut.graph)
+    replaced = [Replaced(name, counts, _region(module, name)) for name, counts in operators.items()]
     return Optimized(module, Report(tuple(replaced), left, untraced))
+
+
+def _region(module: Module, name: str) -> Region:
+    path, _, part = name.rpartition(".")
+    region: Region = getattr(module.get_submodule(path).forward, part)
+    return region
 
 
 def optimize(module: Module, *, threads: int | None = None) -> Optimized:
@@ -142,20 +151,21 @@ def _twin(module: Module, twins: dict[Module, Module]) -> Module:
 
 def _shallow(module: Module) -> Module:
     """A copy with its own attributes and children's names; tensors, and the names of them, are the module's own."""
-    kind: Any = type(module)
-    clone: Module = kind.__new__(kind)
+    clone: Module = object.__new__(type(module))
     vars(clone).update(vars(module), _modules=dict(module._modules))
     return clone
 
 
 def _share(module: Module, root: Module, graph: Graph) -> None:
-    """Parameters and buffers that a graph names become those of ``root``, also once they are replaced there."""
+    """Tensors that a graph names become those of ``root``, parameters and buffers also once they are replaced there."""
     for node in graph.find_nodes(op="get_attr"):
         path, _, name = node.target.rpartition(".")
         source, owner = root.get_submodule(path), module.get_submodule(path)
         for kind in ("_parameters", "_buffers"):
             if name in vars(source)[kind]:
                 vars(owner)[kind] = vars(source)[kind]
+        if name in vars(source):
+            vars(owner)[name] = vars(source)[name]
 
 
 def _optimize(
@@ -192,4 +202,6 @@ def _optimize(
     if not cut.regions:
         return module
     _share(cut.module, root, cut.module.graph)
-    return cut.module.eval()
+    result = _shallow(module)  # whose weights and children others may read
+    vars(result)["forward"] = cut.module.eval()
+    return result

@@ -33,6 +33,8 @@ def trace(root: Module, kept: type[Module]) -> Graph:
     """
     if hooked(root):
         raise TraceError("it has hooks")
+    if "forward" in vars(root):
+        raise TraceError("it has a forward of its own")
     before = _state(root)
     try:
         graph = _Tracer(root, kept).graph({})
@@ -96,7 +98,8 @@ class _Tracer(torch.fx.Tracer):
             return self.trace(self._module, concrete_args=choice or None)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        return hooked(m) or isinstance(m, self._kept) or bool(super().is_leaf_module(m, module_qualified_name))
+        watched = hooked(m) or "forward" in vars(m) or isinstance(m, self._kept)
+        return watched or bool(super().is_leaf_module(m, module_qualified_name))
 
     def proxy(self, node: Node) -> Proxy:
         return _Value(node, self)
