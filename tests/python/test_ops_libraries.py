@@ -89,6 +89,11 @@ def test_tensors_that_are_not_their_memory_are_refused(torch: Any) -> None:
         quantised = torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)
     with pytest.raises(TypeError, match=r"x had dtype torch\.qint8"):
         call(quantised)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        with pytest.raises(BufferError, match=r"x had a tangent.* must be .*unpack_dual\(x\)\.primal"):
+            call(forward_ad.make_dual(x, x))
+        assert torch.equal(call(x), torch.from_numpy(WANT))
     with pytest.raises(BufferError, match=r"x was a .*Tensor that does not tell where its memory is"):
         torch.func.vmap(call)(x[None])
 

@@ -259,14 +259,13 @@ def test_empty_batches() -> None:
         (lambda x, w: st.depthwise_conv2d(x[0], w), "x had 3 dimensions"),
         (lambda x, w: st.depthwise_conv2d(x, w[:, 0]), "weight had 3 dimensions"),
         (lambda x, w: st.depthwise_conv2d(x, w[:5]), "5"),
-        (lambda x, w: st.depthwise_conv2d(x, w, stride=0), "stride was \\[0, 0\\], must be at least 1"),
+        (
+            lambda x, w: OPERATORS.depthwise_conv2d(x, w, None, [0, 0], [0] * 4, [1, 1]),
+            r"stride was \[0, 0\], must be at least 1",
+        ),
         (lambda x, w: st.depthwise_conv2d(x, w, padding=-1), "padding was"),
         (lambda x, w: st.depthwise_conv2d(x[:, :, :2], w), "."),
         (lambda x, w: st.depthwise_conv2d(x, w, x[0, 0, 0]), "bias"),
-        (
-            lambda x, w: st.depthwise_conv2d(x, w, stride=[1, 2, 3]),
-            "stride was \\[1, 2, 3\\], must be an int or a pair",
-        ),
         (lambda x, w: st.depthwise_conv2d(x, w, padding="same", stride=2), "must be 1 for padding 'same'"),
         (st.pointwise_conv2d, "."),
         (lambda x, w: st.separable_conv2d(x, w, w[:, :, :1, :1].repeat(1, 6, 1, 1), activation="tanh"), "tanh"),
@@ -345,8 +344,13 @@ def test_derivatives_in_forward_mode_are_refused() -> None:
     x, w = tensor(1, 4, 5, 5), tensor(4, 1, 3, 3)
     with pytest.raises(NotImplementedError, match="forward mode"):
         torch.func.jvp(lambda weight: st.depthwise_conv2d(x, weight), (w,), (torch.ones_like(w),))
+    raw = OPERATORS.depthwise_conv2d
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(lambda x: raw(x, w, None, [1, 1], [0] * 4, [1, 1]), (x,), (x,))
     with torch.autograd.forward_ad.dual_level():
         assert st.depthwise_conv2d(x, w).shape == (1, 4, 3, 3)
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            raw(torch.autograd.forward_ad.make_dual(x, x), w, None, [1, 1], [0] * 4, [1, 1])
 
 
 def test_pointwise_gradients_of_many_chunks_and_parts() -> None:

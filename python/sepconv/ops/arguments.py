@@ -86,6 +86,11 @@ def _padding(value: Any, size: Pair, kernel: Pair, stride: Pair, dilation: Pair)
         if rule == "same_lower":
             sides = [(after, before) for before, after in sides]
         return sides[0], sides[1]
+    return padding_sides(value)
+
+
+def padding_sides(value: Any) -> Padding:
+    """((top, bottom), (left, right)) of an int, a pair of them, or such pairs, each at least 0."""
     values = (value, value) if is_integer(value) else value
     if not _is_pair(values):
         raise TypeError(

@@ -161,6 +161,12 @@ def _plain_torch(argument: str, x: Any) -> Any:
         raise BufferError(f"{argument} had layout {x.layout}, must be dense: {argument}.to_dense()")
     if x.is_neg():  # DLPack would give the numbers before the negation
         raise BufferError(f"{argument} was a negation that torch has put off, must be {argument}.resolve_neg()")
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise BufferError(
+            f"{argument} had a tangent, and this function has no derivative in forward mode: "
+            f"must be torch.autograd.forward_ad.unpack_dual({argument}).primal"
+        )
     if x.requires_grad:
         if torch.is_grad_enabled():
             raise BufferError(

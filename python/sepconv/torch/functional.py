@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
+from sepconv.ops.arguments import check_activation, padding_sides, pair
 from sepconv.torch import library  # noqa: F401 - registers the operators
 
 Tensor = Any
@@ -38,18 +38,18 @@ def depthwise_conv2d(
     Under ``torch.autocast`` tensors of any of these types may come together, and the result is float32.
 
     Raises:
-        TypeError: tensors are not all of one floating type.
+        TypeError: tensors are not all of one floating type, or an argument is of the wrong kind.
         NotImplementedError: a derivative in forward mode is asked for: only reverse mode has gradients.
         ValueError: shapes do not fit together, or a value is out of its range.
     """
-    _no_tangents(x, weight, bias)
+    _check_tensors(x=x, weight=weight, bias=bias)
     window = _window(stride, padding, dilation, weight)
     return torch.ops.sepconv.depthwise_conv2d(x, weight, bias, *window)
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``torch.nn.functional.conv2d(x, weight, bias)`` with weight [N, C, 1, 1]; see :func:`depthwise_conv2d`."""
-    _no_tangents(x, weight, bias)
+    _check_tensors(x=x, weight=weight, bias=bias)
     return torch.ops.sepconv.pointwise_conv2d(x, weight, bias)
 
 
@@ -80,7 +80,16 @@ def separable_conv2d(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
-    _no_tangents(x, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, residual)
+    _check_tensors(
+        x=x,
+        depthwise_weight=depthwise_weight,
+        pointwise_weight=pointwise_weight,
+        depthwise_bias=depthwise_bias,
+        pointwise_bias=pointwise_bias,
+        residual=residual,
+    )
+    check_activation("middle_activation", middle_activation)
+    check_activation("activation", activation)
     window = _window(stride, padding, dilation, depthwise_weight)
     return torch.ops.sepconv.separable_conv2d(
         x,
@@ -95,34 +104,29 @@ def separable_conv2d(
     )
 
 
-def _no_tangents(*tensors: Tensor | None) -> None:
-    """NotImplementedError for derivatives in forward mode, which torch would take for zero in operators like these."""
-    if forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None):
-        raise NotImplementedError("a tensor had a tangent: sepconv has gradients in reverse mode, none in forward mode")
+def _check_tensors(**tensors: Any) -> None:
+    """TypeError unless these are tensors, or what torch takes for them; biases and residuals may be None."""
+    for name, tensor in tensors.items():
+        optional = name.endswith(("bias", "residual"))
+        if not hasattr(type(tensor), "__torch_function__") and not (optional and tensor is None):
+            must = "torch.Tensor or None" if optional else "torch.Tensor"
+            raise TypeError(f"{name} was a {type(tensor).__name__}, must be a {must}")
 
 
 def _window(
     stride: PairLike, padding: PaddingLike, dilation: PairLike, weight: Tensor
 ) -> tuple[list[int], list[int], list[int]]:
-    strides, dilations = _pair("stride", stride), _pair("dilation", dilation)
+    strides, dilations = list(pair("stride", stride)), list(pair("dilation", dilation))
     if padding == "valid":
         return strides, [0, 0, 0, 0], dilations
     if padding == "same":
         if strides != [1, 1]:
             raise ValueError(f"stride was {stride}, must be 1 for padding 'same'")
+        if issubclass(type(weight), torch.Tensor) and weight.dim() != 4:
+            raise ValueError(f"weight had {weight.dim()} dimensions, must have 4")
         total = [(weight.shape[2 + axis] - 1) * dilations[axis] for axis in (0, 1)]
         return strides, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2], dilations
-    if isinstance(padding, Sequence) and len(padding) == 2 and all(isinstance(side, Sequence) for side in padding):
-        return strides, [*_pair("padding", padding[0]), *_pair("padding", padding[1])], dilations
-    vertical, horizontal = _pair("padding", padding)
-    return strides, [vertical, vertical, horizontal, horizontal], dilations
-
-
-def _pair(name: str, value: Any) -> list[int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return [value, value]
-    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(n, int) for n in value):
-        return list(value)
-    raise ValueError(f"{name} was {value!r}, must be an int or a pair of them")
+    if isinstance(padding, str):
+        raise ValueError(f"padding was {padding!r}, must be 'valid', 'same' or numbers")
+    vertical, horizontal = padding_sides(padding)
+    return strides, [*vertical, *horizontal], dilations

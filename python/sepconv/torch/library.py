@@ -12,6 +12,7 @@ import torch
 from sepconv import _core, ops
 from sepconv.torch import arithmetic
 from sepconv.torch.arithmetic import CLAMPS, Array, Window
+from sepconv.torch.forward_mode import refuse_tangents
 from sepconv.torch.workspace import workspace
 
 Tensor = Any
@@ -392,3 +393,8 @@ separable_conv2d.register_autograd(_separable_derivative, setup_context=_separab
 # Under autocast inputs of several types come together. What computes in float32 takes them all as that.
 for _each in (depthwise_conv2d, pointwise_conv2d, separable_conv2d):
     _each.register_autocast("cpu", torch.float32)
+for _each in (
+    *(depthwise_conv2d, depthwise_conv2d_backward, pointwise_conv2d, pointwise_conv2d_backward),
+    *(separable_conv2d, separable_conv2d_backward),
+):
+    refuse_tangents(_each)

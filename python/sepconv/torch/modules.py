@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sepconv.graph.base import is_integer
 from sepconv.torch.functional import PaddingLike, PairLike, depthwise_conv2d, pointwise_conv2d, separable_conv2d
 
 Tensor = Any
@@ -134,6 +135,8 @@ class InvertedResidual(nn.Module):
         self, channels: int, outputs: int, *, stride: int = 1, expansion: int = 6, kernel_size: int = 3
     ) -> None:
         super().__init__()
+        if not is_integer(kernel_size):
+            raise TypeError(f"kernel_size was {kernel_size!r}, must be an odd int")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size was {kernel_size}, must be odd")
         hidden = channels * expansion
