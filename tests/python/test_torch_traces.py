@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
 
-from torch_networks import assert_same, image, made  # noqa: E402
+from torch import nn  # noqa: E402
+from torch_networks import all_replaced, assert_same, image, made  # noqa: E402
 
 from sepconv.torch import optimize  # noqa: E402
 
@@ -77,6 +78,25 @@ def test_what_depends_on_a_named_argument() -> None:
     with torch.no_grad():
         for options in ({}, {"mask": None}, {"mask": MASK}):
             torch.testing.assert_close(optimized(x, **options), module(x, **options))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Any, residual: Any = None) -> Any:
+        y = self.convolution(x)
+        return y if residual is None else y + residual
+
+
+def test_an_argument_that_must_be_given_decides_nothing_further_in() -> None:
+    module = made(lambda s, x: s.last(s.first(x), x))
+    module.first, module.last = Block().eval(), Block().eval()
+    optimized = optimize(module)
+    assert_same(module, optimized, image(1, 3, 4, 4))
+    assert all_replaced(optimized)
+    assert len(optimized.report.replaced) == 1
 
 
 # --- What a trace would compute once

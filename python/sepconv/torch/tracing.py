@@ -16,7 +16,7 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from sepconv.torch.parse import hooked
+from sepconv.torch.parse import MODULES, hooked
 from sepconv.torch.partition import has_effects
 
 MAX_TRACES = 64
@@ -100,6 +100,11 @@ class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         watched = hooked(m) or "forward" in vars(m) or isinstance(m, self._kept)
         return watched or bool(super().is_leaf_module(m, module_qualified_name))
+
+    def call_module(self, m: Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and args[0] is None and type(m) in MODULES and type(m) is not torch.nn.Identity and not hooked(m):
+            raise TypeError(f"{type(m).__name__} got a NoneType")  # as a call would
+        return super().call_module(m, forward, args, kwargs)
 
     def proxy(self, node: Node) -> Proxy:
         return _Value(node, self)
