@@ -5,7 +5,6 @@
 namespace sepconv {
 namespace {
 
-constexpr std::size_t kResidentWeights = 256 << 10;
 // Packed at once: half a megabyte of 1024 channels, a quarter of an L2. Where others bring their panels from the same
 // L3 fewer are better.
 constexpr int kPanelsTogether = 4, kPanelsBesideOthers = 2;
@@ -82,15 +81,12 @@ class PointwiseStage final : public Stage {
       activate(g.c, to.pixel, rows, channels);
       return !watch.leave(std::int64_t{1} * rows * channels * in.c, std::int64_t{1} * rows * channels);
     };
-    if ((end_panel - first_panel) * packed_.panel_bytes() <= kResidentWeights) {
-      for (int i = 0; i < tiles.count(); ++i) {
-        for (int p = first_panel; p < end_panel; ++p) {
-          if (!tile(p, i)) return false;
-        }
-      }
-    } else {
+    const bool resident = (end_panel - first_panel) * packed_.panel_bytes() <= kResidentWeights;
+    const int block = resident ? 1 : tiles_in(passed_block_bytes(), in.c, tiles.height(0));
+    for (int begin = 0; begin < tiles.count(); begin += block) {
+      const int end = std::min(begin + block, tiles.count());
       for (int p = first_panel; p < end_panel; ++p) {
-        for (int i = 0; i < tiles.count(); ++i) {
+        for (int i = begin; i < end; ++i) {
           if (!tile(p, i)) return false;
         }
       }

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "cpu/topology.h"
 #include "ops/row_op.h"
 #include "pack/pack.h"
 
@@ -55,6 +57,21 @@ class Prefetch {
 // hardware's own prefetch does better.
 inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
   return Prefetch(tiles > 1 ? panel_bytes : 0, tiles, k);
+}
+
+// Weights that stay in L2 while pixels pass through. Of more, block after block of pixels goes through all.
+inline constexpr std::size_t kResidentWeights = 256 << 10;
+
+// Bytes of activations that stay in L2 while more weights than it keeps pass through: half of it, as the next block comes
+// in while this one is read, less what a large L2 keeps for the weights.
+inline std::size_t passed_block_bytes() {
+  const std::size_t l2 = l2_bytes();
+  return std::max(l2 / 4, (std::max(l2, kResidentWeights) - kResidentWeights) / 2);
+}
+
+// How many tiles of so many pixels have these bytes; one at least.
+inline int tiles_in(std::size_t bytes, int channels, int rows) {
+  return static_cast<int>(std::clamp<std::size_t>(bytes / (sizeof(float) * channels * rows), 1, INT_MAX));
 }
 
 // Whether a dense convolution gathers its pixels tap by tap: where the copy of its rows with their padding, of `padded`

@@ -12,14 +12,7 @@
 namespace sepconv {
 namespace {
 
-constexpr std::size_t kResidentWeights = 256 << 10, kBlockBytes = 128 << 10;
-
-// Bytes of activations that stay in L2 while more weights than it keeps pass through: half of it, as the next block comes
-// in while this one is read, less what a large L2 keeps for the weights.
-std::size_t passed_block_bytes() {
-  const std::size_t l2 = l2_bytes();
-  return std::max(l2 / 4, (std::max(l2, kResidentWeights) - kResidentWeights) / 2);
-}
+constexpr std::size_t kBlockBytes = 128 << 10;
 
 class Pointwise final : public GemmOp {
  public:
@@ -32,8 +25,7 @@ class Pointwise final : public GemmOp {
     const bool expands = l2_bytes() < kLargeL2 && out.c > 2 * in.c;
     split = expands || weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
-    const std::size_t block = weight_bytes <= kResidentWeights ? kBlockBytes : passed_block_bytes();
-    block_tiles_ = static_cast<int>(std::clamp<std::size_t>(block / (sizeof(float) * in.c * tile_rows_), 1, INT_MAX));
+    block_tiles_ = tiles_in(weight_bytes <= kResidentWeights ? kBlockBytes : passed_block_bytes(), in.c, tile_rows_);
     const int tiles = Tiles(out.h * out.w, tile_rows_).count();
     waits_for_weights = tiles <= 2;
     spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(Tiles(tiles, block_tiles_))) * tile_fetches();

@@ -9,6 +9,7 @@ import torch
 
 from sepconv.ops.arguments import check_activation, padding_sides, pair
 from sepconv.torch import library  # noqa: F401 - registers the operators
+from sepconv.torch.forward_mode import check_tangents
 
 Tensor = Any
 PairLike = int | Sequence[int]
@@ -111,6 +112,7 @@ def _check_tensors(**tensors: Any) -> None:
         if not hasattr(type(tensor), "__torch_function__") and not (optional and tensor is None):
             must = "torch.Tensor or None" if optional else "torch.Tensor"
             raise TypeError(f"{name} was a {type(tensor).__name__}, must be a {must}")
+    check_tangents(tensors.values())
 
 
 def _window(
