@@ -15,8 +15,7 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   KernelTable t{};
   t.isa = isa;
   t.vector = kLanes;
-  t.panel_vectors = 2;
-  t.gemm_vectors = kLanes == 8 ? 3 : 2;
+  t.panel_vectors = t.gemm_vectors = 2;
   t.gemm_rows[0] = kNarrowRows;
   t.gemm_rows[1] = kRows;
   fill_gemm<1, kLanes, kNarrowRows>(t.gemm_f32[0]);
@@ -27,6 +26,7 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   fill_gemm<2, kImageStep, kRows>(t.gemm_image_f32[1]);
   // AVX2's broadcasts take loads: a panel of one vector has more of them than it may have beside its multiply-adds.
   if constexpr (kLanes == 8) {
+    t.gemm_vectors = 3;
     t.gemm_rows[2] = kRows;
     fill_gemm<3, kLanes, kRows>(t.gemm_f32[2]);
     fill_gemm<3, 0, kRows>(t.gemm_strided_f32[2]);

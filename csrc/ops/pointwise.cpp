@@ -123,8 +123,8 @@ class Pointwise final : public GemmOp {
     for (int block = 0; block < blocks.count(); ++block) {
       const int begin = blocks.begin(block), end = begin + blocks.height(block);
       const int spare = ahead_bytes.empty() ? 0 : end - begin - own_tiles(end - begin);
-      const std::size_t next_bytes = end - begin > 1 ? packed_->panel_bytes() : 0;
-      const Prefetch all(next_bytes, end - begin, in.c), first_ones(next_bytes, end - begin - spare, in.c);
+      const Prefetch all = weight_prefetch(packed_->panel_bytes(), end - begin, in.c);
+      const Prefetch first_ones(packed_->panel_bytes(), end - begin - spare, in.c);
       for (int p = task.part0; p < task.part1; ++p) {
         const int next = p + 1 == task.part1 && block + 1 < blocks.count() ? task.part0 : p + 1;
         const int own = slot + spare > skipped ? end - spare : end;

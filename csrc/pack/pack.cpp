@@ -66,8 +66,7 @@ void PackedGemm::lay_out(const WeightView& w) {
   const std::size_t k = std::size_t{1} * kh * kw * channels;
   blocks_ = (outputs + v - 1) / v;
   panel_vectors_ = table_.panel_vectors;
-  panels_ = (blocks_ + panel_vectors_ - 1) / panel_vectors_;
-  if (panels_ > 1 && blocks_ - (panels_ - 1) * panel_vectors_ <= table_.gemm_vectors - panel_vectors_) --panels_;
+  panels_ = 1 + std::max(0, blocks_ - table_.gemm_vectors + panel_vectors_ - 1) / panel_vectors_;
   panel_stride_ = (k + 1) * panel_vectors_ * v;
   bytes_ = (k + 1) * blocks_ * v * sizeof(float);
 }
@@ -98,7 +97,8 @@ void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel
   const auto [kh, kw, channels, outputs] = w.dims;
   // Full panels of a 1×1 window, their outputs side by side.
   const int end = first_panel + count;
-  const int full = kh * kw == 1 && plain(w, affine, 3) ? std::min(end, vectors(panels_ - 1) > panel_vectors_ ? panels_ - 1 : outputs / (panel_vectors_ * v)) : 0;
+  const int alike = outputs / (panel_vectors_ * v) - (vectors(panels_ - 1) > panel_vectors_);
+  const int full = kh * kw == 1 && plain(w, affine, 3) ? std::min(end, alike) : 0;
   for (int p = first_panel; p < full; p += kPanelsTogether) {
     copy_panels(w, p, std::min(kPanelsTogether, full - p), panel_bytes(), sizeof(float) * panel_vectors_ * v,
                 reinterpret_cast<char*>(to + (p - first_panel) * panel_stride_ + panel_vectors_ * v));

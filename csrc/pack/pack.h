@@ -32,8 +32,7 @@ struct Affine {
 struct Interrupted {};  // thrown where packing was interrupted
 
 // Panels of panel_vectors·V output channels: bias, then for each k = (r, s, c) the panel's weights. The last has those that
-// are left; where only one vector would be, and a tile takes one more, the panel before has it. The store must outlive it,
-// as it must PackedDepthwise.
+// are left, up to gemm_vectors·V. The store must outlive it, as it must PackedDepthwise.
 class PackedGemm {
  public:
   // `interrupted` (or nullptr) is asked now and then; true ends it by Interrupted. Throws std::bad_alloc.
