@@ -31,6 +31,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("vector_lanes", [] { return kernels().vector; });
   module.def("set_num_threads", &set_num_threads, py::arg("n"));
   module.def("num_threads", &num_threads);
+  module.def("default_threads", &default_threads);
   module.attr("MAX_THREADS") = kMaxThreads;
   bind::add_dlpack_export(module);
   bind::add_dlpack_import(module);

@@ -80,7 +80,9 @@ void add_plan(py::module_& module) {
            })
       .def_property_readonly("arena_bytes", &Plan::arena_bytes)
       .def_property_readonly("weight_bytes", &Plan::weight_bytes)
-      .def_property_readonly("steps", &Plan::steps);
+      .def_property_readonly("steps", &Plan::steps)
+      .def_property_readonly("tail", &Plan::tail)
+      .def_property_readonly_static("GROUP", [](const py::object&) { return Plan::kGroup; });
 }
 
 }  // namespace sepconv::bind

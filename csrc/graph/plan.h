@@ -50,6 +50,10 @@ class Plan {
   std::size_t arena_bytes() const { return (group_floats_ + arena_floats_) * sizeof(float); }
   std::size_t weight_bytes() const;
   int steps() const { return static_cast<int>(steps_.size()); }
+  // The first of the steps that run for kGroup images at once, where there are so many.
+  int tail() const { return tail_; }
+
+  static constexpr int kGroup = 8;
 
  private:
   struct Place {            // of a node's result
@@ -66,7 +70,6 @@ class Plan {
     int out;
     std::vector<Node> nodes;  // what describe() tells, one an operator
   };
-  static constexpr int kGroup = 8;  // images whose last steps run at once
   class Share;
   class Worker;
   struct Context;  // what one run needs for itself: arenas and each thread's scratch
@@ -91,7 +94,7 @@ class Plan {
   const KernelTable& table_;
   std::shared_ptr<const WeightStore> store_;
   std::vector<Step> steps_;
-  int tail_ = 0;                 // the first of the steps that run for a group of images at once
+  int tail_ = 0;
   std::vector<Chain> wide_tail_;  // the same for a whole group
   std::vector<Place> places_;
   std::vector<Shape> input_shapes_, output_shapes_;

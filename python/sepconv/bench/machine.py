@@ -49,8 +49,10 @@ def cache_bytes() -> dict[str, int]:
 
 
 def cpus() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use: of its affinity, and its cgroup's quota."""
+    from sepconv import _core
+
+    return _core.default_threads()
 
 
 def available_bytes() -> int | None:

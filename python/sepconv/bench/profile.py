@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sepconv._core import OperatorInfo
 
 FLOAT_BYTES = 4
-GROUP = 8  # images whose last steps, those on 1×1 activations, run at once; csrc/graph/plan.h has it too
 WARM_UP = 3
 
 
@@ -105,22 +104,12 @@ def profile(
         advance()
     times = 1e3 * np.array(runs)
     quartiles, minima = np.percentile(times, QUARTILE, axis=0), times.min(axis=0)
-    members = [list(group) for _, group in groupby(plan.describe(), key=lambda operator: operator.step)]
-    alone = len(members)  # steps before those that run for groups of images
-    while alone and _is_grouped(members[alone - 1]):
-        alone -= 1
     steps = []
-    for index, operators in enumerate(members):
+    for index, members in groupby(plan.describe(), key=lambda operator: operator.step):
         quartile, minimum = float(quartiles[index]), float(minima[index])
-        grouped = index >= alone
-        steps.append(_step(operators, quartile, minimum, plan.weight_bytes, peaks, batch, grouped=grouped))
+        grouped = index >= plan.tail
+        steps.append(_step(list(members), quartile, minimum, plan.weight_bytes, peaks, batch, grouped=grouped))
     return Profile(network.name, _core.isa(), threads, batch, repeat, tuple(steps), peaks)
-
-
-def _is_grouped(operators: Sequence[OperatorInfo]) -> bool:
-    """Whether the plan would run this step, if it were one of the last, for several images at once."""
-    (first, *more) = operators
-    return not more and first.input_shape[:2] == first.output_shape[:2] == (1, 1)
 
 
 def _step(
@@ -142,7 +131,7 @@ def _step(
     activations = read + written
     traffic = {peaks.level((activations + weights) // peaks.cpus): float(batch * activations)}
     # Images that are too few for a group follow each other in one step, so that its own weights are what must fit.
-    reads = sum(divmod(batch, GROUP)) if grouped else batch
+    reads = sum(divmod(batch, _core.Plan.GROUP)) if grouped else batch
     for level, count in ((peaks.level(all_weights), 1), (peaks.level(weights if grouped else all_weights), reads - 1)):
         traffic[level] = traffic.get(level, 0.0) + count * weights
     seconds, bound = peaks.seconds(_core.isa(), 2.0 * macs, traffic)
