@@ -38,3 +38,8 @@ def format_shape(shape: Sequence[int]) -> str:
 def format_threads(count: int) -> str:
     """1 as "1 thread", 2 as "2 threads"."""
     return "1 thread" if count == 1 else f"{count} threads"
+
+
+def format_run(threads: int, batch: int) -> str:
+    """How a network runs: "2 threads", or "2 threads, batch 8"."""
+    return format_threads(threads) if batch == 1 else f"{format_threads(threads)}, batch {batch}"

@@ -109,7 +109,7 @@ def read_network(path: Path) -> tuple[list[Layer], tuple[str, ...]]:
         from sepconv.onnx.whole import read_onnx_layers
 
         return read_onnx_layers(path)
-    check_tflite(source)
+    check_tflite(source, path)
     network = read_tflite_network(source)
     return network.layers, network.outputs
 

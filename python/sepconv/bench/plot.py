@@ -14,7 +14,7 @@ from sepconv import extras
 from sepconv.bench import sweep
 from sepconv.bench.profile import Profile, StepProfile
 from sepconv.plot import save_figure
-from sepconv.table import format_threads
+from sepconv.table import format_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,9 +65,8 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
-    threads = format_threads(result["threads"])
-    batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
-    axes.set_title(f"{result['network']}, {threads}{batch}", fontsize=10, loc="left", color=_INK)
+    title = f"{result['network']}, {format_run(result['threads'], result['batch'])}"
+    axes.set_title(title, fontsize=10, loc="left", color=_INK)
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -10,7 +10,7 @@ from sepconv.bench import machine
 from sepconv.bench.contenders import Contender
 from sepconv.bench.method import Comparison, Measured
 from sepconv.bench.statistics import ratio, summarise, typical_rate
-from sepconv.table import format_threads
+from sepconv.table import format_run
 
 Document = dict[str, Any]
 Result = dict[str, Any]
@@ -129,12 +129,11 @@ def interval(ratio: dict[str, Any]) -> str:
 
 
 def title(result: Result) -> str:
-    threads = format_threads(result["threads"])
-    batch, each = ("", "") if result["batch"] == 1 else (f", batch {result['batch']}", " an image")
+    each = "" if result["batch"] == 1 else " an image"
     cold = ", caches cold" if result["cold"] else ""
     peaks = ", ".join(f"{rate:.0f} GFLOP/s {isa}" for isa, rate in result["peak_gflops"].items())
     macs = f"{result['macs'] / 1e6:.1f} M multiply-adds{each}"
-    return f"{result['network']}, {threads}{batch}{cold} · {macs} · peak {peaks}"
+    return f"{result['network']}, {format_run(result['threads'], result['batch'])}{cold} · {macs} · peak {peaks}"
 
 
 def notes(result: Result) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import positive
 from sepconv.paths import check_no_input
-from sepconv.table import format_threads
+from sepconv.table import format_run
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> int:
             advance=lambda: advance(network.name),
         )
     peak = f"peak {measured.flops[found.isa] / 1e9:.0f} GFLOP/s"
-    batch = "" if args.batch == 1 else f", batch {args.batch}"
     runs = "1 run" if args.repeat == 1 else f"{args.repeat} runs"
-    title = f"{network.name}, {format_threads(args.threads)}{batch}, {found.isa}, {peak}, {runs}"
+    title = f"{network.name}, {format_run(args.threads, args.batch)}, {found.isa}, {peak}, {runs}"
     try:
         if args.plot is not None:
             plot.save_roofline(args.plot, found, f"{title} · {machine.processor()} · {machine.now()}")

@@ -94,7 +94,7 @@ def load_tflite(
     """As :func:`load`, for a TFLite file alone."""
     outputs = output_names(outputs)
     source = open_file(path)
-    check_tflite(source)
+    check_tflite(source, path)
     from sepconv.io.tflite import read_tflite_network
     from sepconv.model import Model  # here: reading files does not need the compiled core
 
@@ -108,8 +108,8 @@ def load_tflite(
     )
 
 
-def check_tflite(source: Source) -> None:
-    """Raise ModelFormatError, which says what it is, for what does not begin as a TFLite file does."""
+def check_tflite(source: Source, path: str | os.PathLike[str]) -> None:
+    """Raise ModelFormatError, which says what it is, where ``path``'s file does not begin as a TFLite file does."""
     kind = identify(source.data)
     if kind in _WEIGHTS_ONLY:
         raise ModelFormatError(
@@ -118,7 +118,7 @@ def check_tflite(source: Source) -> None:
         )
     if kind != "tflite":
         what = "an ONNX file" if kind == "onnx" else describe(source.data)
-        wanted = "an ONNX" if kind != "onnx" and Path(source.name.strip("'\"")).suffix == ".onnx" else "a TFLite"
+        wanted = "an ONNX" if kind != "onnx" and Path(path).suffix == ".onnx" else "a TFLite"
         raise ModelFormatError(f"{source.name} is not {wanted} file: it is {what}")
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import extras
 from sepconv.errors import UnsupportedError
+from sepconv.onnx.fallback_base import ops
 from sepconv.onnx.ir import Array
-
-_ops = extras.require("onnx.reference.ops._op_list", package="onnx", extra="onnx", purpose="running what has no kernel")
 
 
 def _stacked(body: Any, index: int, parts: list[Array], axis: int = 0) -> Array:
@@ -26,7 +24,7 @@ def _stacked(body: Any, index: int, parts: list[Array], axis: int = 0) -> Array:
     return np.empty([*sizes[:axis], 0, *sizes[axis:]], dtype)
 
 
-class Loop(_ops.Loop):  # type: ignore[name-defined,misc]
+class Loop(ops.Loop):  # type: ignore[name-defined,misc]
     def _run(
         self,
         most: Array | None,
@@ -50,11 +48,11 @@ class Loop(_ops.Loop):  # type: ignore[name-defined,misc]
         return (*values, *(_stacked(body, 1 + count + k, parts) for k, parts in enumerate(scanned)))
 
 
-class Scan(_ops.Scan):  # type: ignore[name-defined,misc]
+class Scan(ops.Scan):  # type: ignore[name-defined,misc]
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
         if params["opsets"].get("", 1) < 9:
             raise UnsupportedError("Scan of opset 8, which has a batch")
-        super(_ops.Scan, self).__init__(node, params)  # its own refuses axes and directions
+        super(ops.Scan, self).__init__(node, params)  # its own refuses axes and directions
 
     def _run(
         self, *inputs: Array, context: Any = None, body: Any = None, attributes: Any = None, **_: Any

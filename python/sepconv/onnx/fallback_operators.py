@@ -9,19 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import extras
 from sepconv.errors import UnsupportedError
+from sepconv.onnx.fallback_base import op_run, ops, reference
 from sepconv.onnx.fallback_control import Loop, Scan
 from sepconv.onnx.fallback_recurrent import GRU, LSTM, RNN
 from sepconv.onnx.fallback_windows import LRN, AveragePool, LpPool, MaxPool
 from sepconv.onnx.ir import Array
 
-_reference = extras.require("onnx.reference", package="onnx", extra="onnx", purpose="running what has no kernel")
-_op_run = extras.require("onnx.reference.op_run", package="onnx", extra="onnx", purpose="running what has no kernel")
-_ops = extras.require("onnx.reference.ops._op_list", package="onnx", extra="onnx", purpose="running what has no kernel")
 
-
-class _Operator(_op_run.OpRun):  # type: ignore[name-defined,misc]
+class _Operator(op_run.OpRun):  # type: ignore[name-defined,misc]
     """Knows its opset: the package takes the newest one's defaults."""
 
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
@@ -74,7 +70,7 @@ class LpNormalization(_Operator):
         return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0).astype(x.dtype),)
 
 
-class BatchNormalization(_ops.BatchNormalization_14):  # type: ignore[name-defined,misc]
+class BatchNormalization(ops.BatchNormalization_14):  # type: ignore[name-defined,misc]
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
         super().__init__(node, params)
         opset, values = params["opsets"].get("", 1), {attribute.name: attribute.i for attribute in node.attribute}
@@ -93,14 +89,14 @@ class BatchNormalization(_ops.BatchNormalization_14):  # type: ignore[name-defin
         return results
 
 
-class RoiAlign(_ops.RoiAlign):  # type: ignore[name-defined,misc]
+class RoiAlign(ops.RoiAlign):  # type: ignore[name-defined,misc]
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
         super().__init__(node, params)
         if params["opsets"].get("", 1) < 16:  # which has no choice
             self.coordinate_transformation_mode = "output_half_pixel"
 
 
-class GridSample(_ops.GridSample):  # type: ignore[name-defined,misc]
+class GridSample(ops.GridSample):  # type: ignore[name-defined,misc]
     def __init__(self, node: Any, params: dict[str, Any]) -> None:
         super().__init__(node, params)
         mode: Any = self.mode
@@ -128,7 +124,7 @@ class DequantizeLinear(_Operator):
 
     def __new__(cls, node: Any, params: dict[str, Any]) -> Any:
         opset = params["opsets"].get("", 1)
-        return super().__new__(cls) if opset < 19 else _ops.load_op("", node.op_type, opset)(node, params)
+        return super().__new__(cls) if opset < 19 else ops.load_op("", node.op_type, opset)(node, params)
 
     def _run(self, x: Array, scale: Array, zero: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
         shape = [1] * x.ndim
@@ -138,17 +134,17 @@ class DequantizeLinear(_Operator):
         return ((shifted * scale.reshape(shape)).astype(np.float32),)
 
 
-class CumSum(_ops.CumSum):  # type: ignore[name-defined,misc]
+class CumSum(ops.CumSum):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, axis: Array, **attributes: Any) -> Any:
         return super()._run(x, axis.reshape(()), **attributes)  # exporters also write [axis]
 
 
-class OneHot(_ops.OneHot):  # type: ignore[name-defined,misc]
+class OneHot(ops.OneHot):  # type: ignore[name-defined,misc]
     def _run(self, indices: Array, depth: Array, values: Array, **attributes: Any) -> Any:
         return super()._run(indices, depth.reshape(()), values, **attributes)  # exporters also write [depth]
 
 
-class NonMaxSuppression(_ops.NonMaxSuppression):  # type: ignore[name-defined,misc]
+class NonMaxSuppression(ops.NonMaxSuppression):  # type: ignore[name-defined,misc]
     """Limits may be left out, and be of no axes."""
 
     def _run(
@@ -167,7 +163,7 @@ class NonMaxSuppression(_ops.NonMaxSuppression):  # type: ignore[name-defined,mi
         return super()._run(boxes, scores, most.reshape(1), overlap, least, **attributes)
 
 
-class NegativeLogLikelihoodLoss(_ops.NegativeLogLikelihoodLoss):  # type: ignore[name-defined,misc]
+class NegativeLogLikelihoodLoss(ops.NegativeLogLikelihoodLoss):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, target: Array, weight: Array | None = None, **attributes: Any) -> Any:
         if attributes.get("ignore_index") == -1:  # which the package takes for none; no class is below 0
             attributes["ignore_index"], target = -2, np.where(target == -1, -2, target)
@@ -192,7 +188,7 @@ OPERATORS = [
 ]  # fmt: skip
 
 
-class Evaluator(_reference.ReferenceEvaluator):  # type: ignore[name-defined,misc]
+class Evaluator(reference.ReferenceEvaluator):  # type: ignore[name-defined,misc]
     """The package's, with these operators; it makes others of its class for functions and for graphs within."""
 
     def __init__(self, proto: Any, **options: Any) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import extras
 from sepconv.errors import UnsupportedError
+from sepconv.onnx.fallback_base import ops
 from sepconv.onnx.ir import Array
 
-_ops = extras.require("onnx.reference.ops._op_list", package="onnx", extra="onnx", purpose="running what has no kernel")
 _ACTIVATIONS = {"RNN": ["tanh"], "GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"]}
 
 
@@ -60,13 +59,13 @@ class _Recurrent:
         return tuple(np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts, strict=True), axes, strict=False))
 
 
-class LSTM(_Recurrent, _ops.LSTM):  # type: ignore[name-defined,misc]
+class LSTM(_Recurrent, ops.LSTM):  # type: ignore[name-defined,misc]
     pass
 
 
-class GRU(_Recurrent, _ops.GRU):  # type: ignore[name-defined,misc]
+class GRU(_Recurrent, ops.GRU):  # type: ignore[name-defined,misc]
     pass
 
 
-class RNN(_Recurrent, _ops.RNN_14):  # type: ignore[name-defined,misc]
+class RNN(_Recurrent, ops.RNN_14):  # type: ignore[name-defined,misc]
     pass

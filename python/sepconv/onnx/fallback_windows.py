@@ -6,14 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sepconv import extras
+from sepconv.onnx.fallback_base import op_run
 from sepconv.onnx.geometry import Windows, windows
 from sepconv.onnx.ir import Array, Node
 
-_op_run = extras.require("onnx.reference.op_run", package="onnx", extra="onnx", purpose="running what has no kernel")
 
-
-class _Pool(_op_run.OpRun):  # type: ignore[name-defined,misc]
+class _Pool(op_run.OpRun):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, **attributes: Any) -> tuple[Array, ...]:
         node = Node(self.onnx_node.op_type, [], [], {k: v for k, v in attributes.items() if v is not None})
         return self.pool(x, windows(node, x.shape[2:], attributes["kernel_shape"]), attributes)
@@ -62,7 +60,7 @@ class LpPool(_Pool):
         return (((np.abs(_cut(x, w, 0, 0)) ** p).sum(-1) ** (1 / p)).astype(x.dtype),)
 
 
-class LRN(_op_run.OpRun):  # type: ignore[name-defined,misc]
+class LRN(op_run.OpRun):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
         half = (size - 1) // 2
         before, after = min(half, x.shape[1]), min(size - 1 - half, x.shape[1])  # the file may say any size

@@ -38,7 +38,7 @@ def trace(root: Module, kept: type[Module]) -> Graph:
     before = _state(root)
     try:
         graph = _Tracer(root, kept).graph({})
-        _check_arguments(root, graph)
+        _check_arguments(graph)
         _check_writes(root, graph)
         with torch.set_grad_enabled(not torch.is_grad_enabled()):
             if _computed(_Tracer(root, kept).graph({}), {}) != _computed(graph, {}):
@@ -137,7 +137,7 @@ def _choices(forward: Callable[..., Any]) -> list[dict[str, Any]]:
     return [choice for choice in chosen if choice]
 
 
-def _check_arguments(root: Module, graph: Graph) -> None:
+def _check_arguments(graph: Graph) -> None:
     """TraceError where an argument is more than a tensor: what it holds may be None."""
     for node in graph.find_nodes(op="placeholder"):
         if node.target.startswith("*") and node.users:
