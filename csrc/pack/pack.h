@@ -1,4 +1,4 @@
-// Weights as the kernels read them: biases and weights of one tile side by side, BatchNorm folded in, denormals gone.
+// Weights as the kernels read them: biases and weights of one tile side by side, BatchNorm folded in, whose denormals are gone.
 #pragma once
 
 #include <algorithm>
@@ -50,8 +50,10 @@ class PackedGemm {
   const float* panel(int p) const { return data_ + p * panel_stride_; }
   int first_block(int panel) const { return panel * panel_vectors_; }
   std::size_t panel_bytes() const { return panel_stride_ * sizeof(float); }
-  // Of so many panels, the last among them.
-  std::size_t floats(int count) const { return bytes_ / sizeof(float) - (panels_ - count) * panel_stride_; }
+  // What pack() writes at most for so many panels: the last one can be longer than the others, or shorter.
+  std::size_t floats(int count) const {
+    return (count - 1) * panel_stride_ + std::max(panel_stride_, bytes_ / sizeof(float) - (panels_ - 1) * panel_stride_);
+  }
   std::size_t bytes() const { return bytes_; }
 
  private:

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "graph/graph.h"
+#include "guarded.h"
 #include "kernel_testing.h"
 
 namespace sepconv {
@@ -78,7 +80,6 @@ TEST_P(PackOnIsa, GemmPanels) {
       const int rest = blocks - packed.first_block(p);
       ASSERT_EQ(packed.vectors(p), p + 1 == packed.panels() ? rest : table.panel_vectors);
       ASSERT_LE(packed.vectors(p), table.gemm_vectors);
-      ASSERT_EQ(packed.floats(packed.panels() - p) * sizeof(float), packed.bytes() - p * packed.panel_bytes());
       const int width = packed.vectors(p) * v, first = packed.first_block(p) * v;
       const float* element = packed.panel(p);
       const auto expect = [&](int n, double value) {
@@ -93,6 +94,27 @@ TEST_P(PackOnIsa, GemmPanels) {
       floats += static_cast<std::size_t>(element - packed.panel(p));
     }
     EXPECT_EQ(packed.bytes(), floats * sizeof(float));
+  }
+}
+
+TEST_P(PackOnIsa, PanelsThatAreNeededLaterFitTheirMemoryWhereverTheyBegin) {
+  const KernelTable& table = kernels(GetParam());
+  const int v = table.vector, channels = 9;
+  Random random(8);
+  for (int blocks = 1; blocks <= 11; ++blocks) {
+    const Weights w({1, 1, channels, blocks * v - random.below(v)}, random);
+    const Affine affine = draw_affine(w.view.dims[3], random);
+    WeightStore store;
+    const PackedGemm at_once(w.view, affine, table, store), later(w.view, affine, table);
+    ASSERT_TRUE(later.later());
+    for (int count = 1; count <= later.panels(); ++count)
+      for (int first = 0; first + count <= later.panels(); ++first) {
+        GuardedBuffer<float> memory(later.floats(count), Flush::tail);
+        later.pack(first, count, memory.data());
+        const int vectors = at_once.first_block(first + count - 1) + at_once.vectors(first + count - 1) - at_once.first_block(first);
+        const std::size_t bytes = sizeof(float) * vectors * v * (channels + 1);
+        ASSERT_EQ(std::memcmp(memory.data(), at_once.panel(first), bytes), 0) << count << " panels from " << first << " on";
+      }
   }
 }
 
