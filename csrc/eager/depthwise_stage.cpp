@@ -13,11 +13,12 @@ class DepthwiseStage final : public Stage {
     // What the fast kernels take, as in ops/depthwise.cpp.
     const int k = w.kh, edge = k / 2;
     const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-    const bool fast = w.kh == w.kw && (k == 3 || k == 5) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
+    const bool fast = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
                       w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
     if (fast && out.c >= table.vector) {
-      fast_ = k == 3 ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
-                     : (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32);
+      fast_ = k == 3   ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
+              : k == 5 ? (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32)
+                       : (w.stride_w == 1 ? table.depthwise_pixels_7x7_s1_f32 : table.depthwise_pixels_7x7_s2_f32);
     }
     const std::string size = std::to_string(k) + "x" + std::to_string(k) + "_s" + std::to_string(w.stride_w);
     kernel = "depthwise_pixels_" + (fast_ ? size : std::string("any")) + "_f32__" + table.isa;

@@ -9,6 +9,9 @@ namespace {
 // L3 fewer are better.
 constexpr int kPanelsTogether = 4, kPanelsBesideOthers = 2;
 
+// Of pixels, while weights that stay in L2 pass through: half of an L1.
+constexpr std::size_t kPassedL1 = 16 << 10;
+
 class PointwiseStage final : public Stage {
  public:
   PointwiseStage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
@@ -54,8 +57,6 @@ class PointwiseStage final : public Stage {
     const int v = table_.vector;
     const Tiles tiles(pixels, tile_rows(highest_, from.pixel));
     const std::size_t panel_floats = packed_.panel_bytes() / sizeof(float);
-    // What was just packed is in L2 already.
-    const Prefetch prefetch = weight_prefetch(packs ? 0 : packed_.panel_bytes(), tiles.count(), in.c);
     const Segment segment{0, in.c};
     const float* const a = from.at(y);
     float* const c = to.at(y);
@@ -67,27 +68,29 @@ class PointwiseStage final : public Stage {
     g.residual_plane = g.c_plane = v;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    const auto tile = [&](int p, int i) {
-      const std::ptrdiff_t first = tiles.begin(i);
-      const int rows = tiles.height(i), vectors = packed_.vectors(p), channel = packed_.first_block(p) * v;
-      const int channels = std::min(vectors * v, out.c - channel);
-      g.a = a + first * from.pixel;
-      g.b = packed + (p - first_panel) * panel_floats;
-      g.c = c + first * to.pixel + channel;
-      g.residual = residual ? residual + first * addend.pixel + channel : nullptr;
-      g.last_lanes = channels % v;
-      prefetch.set(g, g.b + panel_floats, i);
-      table_.gemm_strided_f32[vectors - 1][rows - 1](g);
-      activate(g.c, to.pixel, rows, channels);
-      return !watch.leave(std::int64_t{1} * rows * channels * in.c, std::int64_t{1} * rows * channels);
-    };
     const bool resident = (end_panel - first_panel) * packed_.panel_bytes() <= kResidentWeights;
-    const int block = resident ? 1 : tiles_in(passed_block_bytes(), in.c, tiles.height(0));
+    const int block = tiles_in(resident ? kPassedL1 : passed_block_bytes(), in.c, tiles.height(0));
     for (int begin = 0; begin < tiles.count(); begin += block) {
       const int end = std::min(begin + block, tiles.count());
+      // What was just packed is in L2 already.
+      const Prefetch prefetch = weight_prefetch(packs ? 0 : packed_.panel_bytes(), end - begin, in.c);
       for (int p = first_panel; p < end_panel; ++p) {
-        for (int i = begin; i < end; ++i) {
-          if (!tile(p, i)) return false;
+        const int vectors = packed_.vectors(p), channel = packed_.first_block(p) * v;
+        const int channels = std::min(vectors * v, out.c - channel);
+        g.b = packed + (p - first_panel) * panel_floats;
+        g.last_lanes = channels % v;
+        for (int i = begin; i < end; i += g.tiles) {
+          const std::ptrdiff_t first = tiles.begin(i);
+          const int rows = tiles.height(i);
+          g.tiles = tiles.same_height(i, end) - i;
+          g.a = a + first * from.pixel;
+          g.c = c + first * to.pixel + channel;
+          g.residual = residual ? residual + first * addend.pixel + channel : nullptr;
+          prefetch.set(g, g.b + panel_floats, i - begin);
+          table_.gemm_strided_f32[vectors - 1][rows - 1](g);
+          const std::int64_t pixels_done = std::int64_t{1} * g.tiles * rows;
+          activate(g.c, to.pixel, pixels_done, channels);
+          if (watch.leave(pixels_done * channels * in.c, pixels_done * channels)) return false;
         }
       }
     }

@@ -123,25 +123,78 @@ void depthwise(const DepthwiseRows& d) {
   }
 }
 
-// Any window: one output at a time, columns outside read as zeros.
+template <auto Value>
+struct Constant {
+  static constexpr auto value = Value;
+};
+
+// Any window: the sums of Tile output columns from x on, each tap's weights loaded once for all; channels from c on. w: bias,
+// then taps. step(r): floats from one column of row r to the next. Edge: columns may lie outside, read as zeros.
+template <int Tile, bool Edge, class Rows, class Step, class Load>
+SEPCONV_INLINE void depthwise_any_window(const Rows& d, const float* const* rows, Step step, std::ptrdiff_t c, int x,
+                                         const float* w, vf (&acc)[Tile], Load load_input) {
+  const vf bias = load(w);
+#pragma GCC unroll 8
+  for (int i = 0; i < Tile; ++i) acc[i] = bias;
+  const int first = x * d.stride_w - d.pad_left, kh = d.kh, kw = d.kw, dilation = d.dilation_w;
+  for (int r = 0; r < kh; ++r) {
+    const std::ptrdiff_t next_column = step(r), next_output = d.stride_w * next_column, next_tap = dilation * next_column;
+    const float* p = rows[r] + first * next_column + c;
+    for (int s = 0; s < kw; ++s, p += next_tap) {
+      w += kLanes;
+      const vf tap = load(w);
+      const float* from = p;
+#pragma GCC unroll 8
+      for (int i = 0; i < Tile; ++i, from += next_output) {
+        const int column = first + i * d.stride_w + s * dilation;
+        const bool outside = Edge && (column < 0 || column >= d.in_w);
+        acc[i] = fmadd(load_input(outside ? d.zeros : from), tap, acc[i]);
+      }
+    }
+  }
+}
+
+// A row in tiles: as wide as registers allow, the columns that are left in narrower ones.
+template <int Tile, class Rows, class Compute>
+SEPCONV_INLINE void depthwise_any_tail(const Rows& d, int x, Compute compute) {
+  if constexpr (Tile > 0) {
+    if (x + Tile <= d.out_w) {
+      compute(Constant<Tile>(), Constant<true>(), x);
+      x += Tile;
+    }
+    depthwise_any_tail<Tile / 2>(d, x, compute);
+  }
+}
+
+template <class Rows, class Compute>
+SEPCONV_INLINE void depthwise_any_tiles(const Rows& d, Compute compute) {
+  constexpr int kTile = 8;
+  int x = 0;
+  for (; x + kTile <= d.out_w; x += kTile) {
+    const int first = x * d.stride_w - d.pad_left, last = first + (kTile - 1) * d.stride_w + (d.kw - 1) * d.dilation_w;
+    if (first >= 0 && last < d.in_w) {
+      compute(Constant<kTile>(), Constant<false>(), x);
+    } else {
+      compute(Constant<kTile>(), Constant<true>(), x);
+    }
+  }
+  depthwise_any_tail<kTile / 2>(d, x, compute);
+}
+
 SEPCONV_INLINE void depthwise_any(const DepthwiseRows& d) {
   const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
   for (int y = 0; y < d.out_rows; ++y) {
-    const float* const* rows = d.rows + static_cast<std::ptrdiff_t>(y) * d.row_step;
-    for (int x = 0; x < d.out_w; ++x) {
-      const float* w = d.w;
-      vf acc = load(w);
-      for (int r = 0; r < d.kh; ++r) {
-        for (int s = 0; s < d.kw; ++s) {
-          const int column = x * d.stride_w - d.pad_left + s * d.dilation_w;
-          const bool inside = column >= 0 && column < d.in_w;
-          w += kLanes;
-          acc = fmadd(load(inside ? rows[r] + static_cast<std::ptrdiff_t>(column) * kLanes : d.zeros), load(w), acc);
-        }
-      }
-      const vf v = d.hard_swish ? hard_swish(acc) : clamp(acc, lo, hi);
-      store(d.out + y * d.out_step + static_cast<std::ptrdiff_t>(x) * kLanes, v);
-    }
+    const float* const* const rows = d.rows + static_cast<std::ptrdiff_t>(y) * d.row_step;
+    float* const out = d.out + y * d.out_step;
+    depthwise_any_tiles(d, [&](auto tile, auto edge, int x) __attribute__((always_inline)) {
+      constexpr int kTile = tile.value;
+      vf acc[kTile];
+      depthwise_any_window<kTile, edge.value>(d, rows, [](int) { return std::ptrdiff_t{kLanes}; }, 0, x, d.w, acc,
+                                              [](const float* p) { return load(p); });
+      float* const to = out + static_cast<std::ptrdiff_t>(x) * kLanes;
+#pragma GCC unroll 8
+      for (int i = 0; i < kTile; ++i) store(to + i * kLanes, d.hard_swish ? hard_swish(acc[i]) : clamp(acc[i], lo, hi));
+    });
   }
 }
 

@@ -28,8 +28,8 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
 #pragma GCC unroll 7
       for (int i = 0; i < Tile; ++i) acc[o][i] = bias;
     }
-#pragma GCC unroll 7
-    for (int r = 0; r < kInRows; ++r) {
+    // Input row r, which meets the first output row, the second, or both.
+    const auto meet = [&](int r, bool meets_first, bool meets_second) __attribute__((always_inline)) {
       const std::ptrdiff_t step = d.steps[r];
       const float* p = d.rows[r] + first * step + c;
 #pragma GCC unroll 17
@@ -40,16 +40,26 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
         const vf v = load_once(from);
 #pragma GCC unroll 2
         for (int o = 0; o < Rows; ++o) {
-          const int tap_row = r - o * Stride;
-#pragma GCC unroll 5
+          if (!(o == 0 ? meets_first : meets_second)) continue;
+#pragma GCC unroll 7
           for (int s = 0; s < K; ++s) {
             const int column = i - s;
-            if (tap_row >= 0 && tap_row < K && column >= 0 && column % Stride == 0 && column / Stride < Tile) {
-              acc[o][column / Stride] = fmadd(v, load(w + (1 + tap_row * K + s) * kLanes), acc[o][column / Stride]);
+            if (column >= 0 && column % Stride == 0 && column / Stride < Tile) {
+              acc[o][column / Stride] =
+                  fmadd(v, load(w + (1 + (r - o * Stride) * K + s) * kLanes), acc[o][column / Stride]);
             }
           }
         }
       }
+    };
+    if constexpr (K < 7) {
+#pragma GCC unroll 7
+      for (int r = 0; r < kInRows; ++r) meet(r, r < K, r >= Stride);
+    } else {  // all at once would be much code
+      constexpr int kAlone = Rows == 2 ? Stride : K;
+      for (int r = 0; r < kAlone; ++r) meet(r, true, false);
+      for (int r = kAlone; r < K; ++r) meet(r, true, true);
+      for (int r = K; r < kInRows; ++r) meet(r, false, true);
     }
 #pragma GCC unroll 2
     for (int o = 0; o < Rows; ++o) {
@@ -94,55 +104,32 @@ void depthwise_pixels(const DepthwisePixels& d) {
   }
 }
 
-// Any window: Tile columns of one output row at a time, each tap's weights loaded once for all. Lanes: of the block, 0 for V.
-template <int Tile>
+// Any window: Tile columns of one output row. Lanes: of the block, 0 for V.
+template <int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_any_tile(const DepthwisePixels& d, int x, int block, int lanes, vf lo, vf hi) {
   const std::ptrdiff_t c = std::ptrdiff_t{1} * block * kLanes;
-  const float* w = d.w + c * (1 + d.kh * d.kw);
+  const float* const w = d.w + c * (1 + d.kh * d.kw);
+  float* to = d.out + x * d.out_pixel + c;
+  const auto step = [&](int r) { return d.steps[r]; };
   vf acc[Tile];
-  const vf bias = load(w);
-#pragma GCC unroll 4
-  for (int i = 0; i < Tile; ++i) acc[i] = bias;
-  for (int r = 0; r < d.kh; ++r) {
-    for (int s = 0; s < d.kw; ++s) {
-      w += kLanes;
-      const vf tap = load(w);
-#pragma GCC unroll 4
-      for (int i = 0; i < Tile; ++i) {
-        const int column = (x + i) * d.stride_w - d.pad_left + s * d.dilation_w;
-        const bool inside = column >= 0 && column < d.in_w;
-        const float* const p = inside ? d.rows[r] + column * d.steps[r] + c : d.zeros;
-        acc[i] = fmadd(lanes ? load_some(p, lanes) : load(p), tap, acc[i]);
-      }
-    }
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < Tile; ++i) {
-    float* const to = d.out + (x + i) * d.out_pixel + c;
-    const vf result = clamp(acc[i], lo, hi);
-    if (lanes) {
-      store_some(to, result, lanes);
-    } else {
-      store(to, result);
-    }
+  if (lanes == 0) {
+    depthwise_any_window<Tile, Edge>(d, d.rows, step, c, x, w, acc, [](const float* p) { return load(p); });
+#pragma GCC unroll 8
+    for (int i = 0; i < Tile; ++i, to += d.out_pixel) store(to, clamp(acc[i], lo, hi));
+  } else {
+    depthwise_any_window<Tile, Edge>(d, d.rows, step, c, x, w, acc, [&](const float* p) { return load_some(p, lanes); });
+#pragma GCC unroll 8
+    for (int i = 0; i < Tile; ++i, to += d.out_pixel) store_some(to, clamp(acc[i], lo, hi), lanes);
   }
 }
 
 SEPCONV_INLINE void depthwise_pixels_any(const DepthwisePixels& d) {
-  constexpr int kTile = 4;
   const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
-  for (int x = 0; x < d.out_w;) {
-    const bool whole = x + kTile <= d.out_w;
+  depthwise_any_tiles(d, [&](auto tile, auto edge, int x) __attribute__((always_inline)) {
     for (int b = 0; b < d.blocks; ++b) {
-      const int lanes = b + 1 == d.blocks ? d.last_lanes : 0;
-      if (whole) {
-        depthwise_pixels_any_tile<kTile>(d, x, b, lanes, lo, hi);
-      } else {
-        depthwise_pixels_any_tile<1>(d, x, b, lanes, lo, hi);
-      }
+      depthwise_pixels_any_tile<tile.value, edge.value>(d, x, b, b + 1 == d.blocks ? d.last_lanes : 0, lo, hi);
     }
-    x += whole ? kTile : 1;
-  }
+  });
 }
 
 }  // namespace sepconv::SEPCONV_ISA

@@ -47,6 +47,8 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.depthwise_pixels_3x3_s2_f32 = depthwise_pixels<3, 2>;
   t.depthwise_pixels_5x5_s1_f32 = depthwise_pixels<5, 1>;
   t.depthwise_pixels_5x5_s2_f32 = depthwise_pixels<5, 2>;
+  t.depthwise_pixels_7x7_s1_f32 = depthwise_pixels<7, 1>;
+  t.depthwise_pixels_7x7_s2_f32 = depthwise_pixels<7, 2>;
   t.depthwise_pixels_any_f32 = [](const DepthwisePixels& d) { depthwise_pixels_any(d); };
   t.average_pool_f32 = pool<false>;
   t.max_pool_f32 = pool<true>;

@@ -58,8 +58,10 @@ template <int Rows, int Vectors, int Step>
   constexpr bool kStrided = Step == 0;
   constexpr bool kTwice = kScalars > 1 && Vectors == 1;  // two loads a row in a step
   constexpr bool kWalking = kTwice && Step != kLanes;  // each row has a pointer, which its loads move on
-  // A base pointer for every seven rows of a run-time step: fewer multiples of it must stay in registers.
-  constexpr int kBaseRows = kWalking ? 1 : kStrided ? 7 : Rows;
+  // A base pointer for some rows of a run-time step: fewer multiples of it must stay in registers. With few registers for
+  // sums, what an address can add: none, once or twice.
+  constexpr bool kFewRegisters = kRegisters == 16;
+  constexpr int kBaseRows = kWalking ? 1 : !kStrided ? Rows : kFewRegisters ? 3 : 7;
   constexpr int kBases = (Rows + kBaseRows - 1) / kBaseRows;
   const std::ptrdiff_t step = kStrided ? t.a_step : Step;
   const float* const first_row = t.a + first * step;
@@ -131,9 +133,21 @@ template <int Rows, int Vectors, int Step>
         continue;
       }
     }
-    for (; k >= kTogether; k -= kTogether, advance(kTogether)) {
+    if constexpr (kStrided && kFewRegisters) {
+      for (; k >= 2; k -= 2) {
 #pragma GCC unroll 2
-      for (int i = 0; i < kTogether; i += kScalars) multiply(base, i);
+        for (int i = 0; i < 2; ++i) {
+          multiply(base, 0);
+          advance(1);
+#pragma GCC unroll 28
+          for (const float*& pointer : base) pointer = anchor(pointer);
+        }
+      }
+    } else {
+      for (; k >= kTogether; k -= kTogether, advance(kTogether)) {
+#pragma GCC unroll 2
+        for (int i = 0; i < kTogether; i += kScalars) multiply(base, i);
+      }
     }
     for (; k > 0; --k, advance(1)) {
       if constexpr (kScalars == 1) {
@@ -152,39 +166,45 @@ template <int Rows, int Vectors, int Step>
     }
   }
 
-  if (t.residual) {
+  const auto finish = [&](auto load_part, auto store_part) __attribute__((always_inline)) {
+    if (t.residual) {
+      const std::ptrdiff_t residual_step = kStrided ? t.residual_step.floats : kLanes, plane = t.residual_plane;
+      const float* from = t.residual + first * residual_step;
 #pragma GCC unroll 28
-    for (int i = 0; i < Rows; ++i) {
-      const float* const from = t.residual + (first + i) * (kStrided ? t.residual_step.floats : kLanes);
+      for (int i = 0; i < Rows; ++i, from += residual_step) {
 #pragma GCC unroll 3
-      for (int j = 0; j < Vectors; ++j) {
-        const float* const p = from + j * t.residual_plane;
-        acc[i][j] = add(acc[i][j], kStrided && j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p));
+        for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load_part(from + j * plane, j));
       }
     }
-  }
-  const auto put = [&](float* p, vf result, int j) __attribute__((always_inline)) {
-    if (kStrided && j + 1 == Vectors && t.last_lanes) {
-      store_some(p, result, t.last_lanes);
-    } else {
-      store(p, result);
+    const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes, plane = t.c_plane;
+    float* c = t.c + first * c_step;
+    if (t.hard_swish) {
+#pragma GCC unroll 28
+      for (int i = 0; i < Rows; ++i, c += c_step) {
+#pragma GCC unroll 3
+        for (int j = 0; j < Vectors; ++j) store_part(c + j * plane, hard_swish(acc[i][j]), j);
+      }
+      return;
+    }
+    const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
+#pragma GCC unroll 28
+    for (int i = 0; i < Rows; ++i, c += c_step) {
+#pragma GCC unroll 3
+      for (int j = 0; j < Vectors; ++j) store_part(c + j * plane, clamp(acc[i][j], lo, hi), j);
     }
   };
-  const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes;
-  float* const c = t.c + first * c_step;
-  if (t.hard_swish) {
-#pragma GCC unroll 28
-    for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 3
-      for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, hard_swish(acc[i][j]), j);
-    }
-    return ahead;
-  }
-  const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
-#pragma GCC unroll 28
-  for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 3
-    for (int j = 0; j < Vectors; ++j) put(c + j * t.c_plane + i * c_step, clamp(acc[i][j], lo, hi), j);
+  if (kStrided && t.last_lanes != 0) [[unlikely]] {
+    const int lanes = t.last_lanes;
+    finish([&](const float* p, int j) { return j + 1 == Vectors ? load_some(p, lanes) : load(p); },
+           [&](float* p, vf result, int j) {
+             if (j + 1 == Vectors) {
+               store_some(p, result, lanes);
+             } else {
+               store(p, result);
+             }
+           });
+  } else {
+    finish([](const float* p, int) { return load(p); }, [](float* p, vf result, int) { store(p, result); });
   }
   return ahead;
 }

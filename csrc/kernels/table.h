@@ -157,6 +157,7 @@ struct KernelTable {
   DepthwiseGradKernel depthwise_grad_3x3_f32, depthwise_grad_5x5_f32, depthwise_grad_any_f32;
   DepthwisePixelsKernel depthwise_pixels_3x3_s1_f32, depthwise_pixels_3x3_s2_f32;
   DepthwisePixelsKernel depthwise_pixels_5x5_s1_f32, depthwise_pixels_5x5_s2_f32;
+  DepthwisePixelsKernel depthwise_pixels_7x7_s1_f32, depthwise_pixels_7x7_s2_f32;
   DepthwisePixelsKernel depthwise_pixels_any_f32;
 
   PoolKernel average_pool_f32, max_pool_f32;

@@ -12,6 +12,8 @@ DepthwisePixelsKernel pixels_kernel(const KernelId& id) {
   if (id.kernel == "depthwise_pixels_3x3_s2_f32") return t.depthwise_pixels_3x3_s2_f32;
   if (id.kernel == "depthwise_pixels_5x5_s1_f32") return t.depthwise_pixels_5x5_s1_f32;
   if (id.kernel == "depthwise_pixels_5x5_s2_f32") return t.depthwise_pixels_5x5_s2_f32;
+  if (id.kernel == "depthwise_pixels_7x7_s1_f32") return t.depthwise_pixels_7x7_s1_f32;
+  if (id.kernel == "depthwise_pixels_7x7_s2_f32") return t.depthwise_pixels_7x7_s2_f32;
   return t.depthwise_pixels_any_f32;
 }
 
@@ -143,6 +145,7 @@ TEST_P(DepthwisePixelsTest, LetsSpecialValuesThrough) {
 INSTANTIATE_TEST_SUITE_P(Kernels, DepthwisePixelsTest,
                          ::testing::ValuesIn(on_each_isa({"depthwise_pixels_3x3_s1_f32", "depthwise_pixels_3x3_s2_f32",
                                                           "depthwise_pixels_5x5_s1_f32", "depthwise_pixels_5x5_s2_f32",
+                                                          "depthwise_pixels_7x7_s1_f32", "depthwise_pixels_7x7_s2_f32",
                                                           "depthwise_pixels_any_f32"})),
                          test_name);
 

@@ -104,6 +104,8 @@ class Sweep {
       pixels(t_.depthwise_pixels_3x3_s2_f32, 3, 2, width, (1 + width % 3) * v_);
       pixels(t_.depthwise_pixels_5x5_s1_f32, 5, 1, width, (1 + width % 3) * v_);
       pixels(t_.depthwise_pixels_5x5_s2_f32, 5, 2, width, (1 + width % 3) * v_);
+      pixels(t_.depthwise_pixels_7x7_s1_f32, 7, 1, width, (1 + width % 3) * v_);
+      pixels(t_.depthwise_pixels_7x7_s2_f32, 7, 2, width, (1 + width % 3) * v_);
       pixels(t_.depthwise_pixels_any_f32, 3, 1, width, 1 + width % 5);
       for (const int columns : {1, 2, 7}) pixels(t_.depthwise_pixels_any_f32, 3, 1, columns, width);
     }
