@@ -98,15 +98,45 @@ bool same_types(const py::handle& a, const py::handle& b) {
   return true;
 }
 
-// The result as a new array, in memory as x is; None where x is not what can be read in place, or the call's key equals
-// the one that was checked but is not of its types.
-py::object call(const EagerBlock& block, const py::handle& x, bool channels_first, int threads, const py::handle& key,
-                const py::handle& checked) {
+// The bytes that an image lies in, of the array that it was viewed from.
+std::pair<const char*, const char*> extent(const py::array& array) {
+  const char *first = static_cast<const char*>(array.data()), *last = first;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    (array.strides(i) < 0 ? first : last) += (array.shape(i) - 1) * array.strides(i);
+  }
+  return {first, last + array.itemsize()};
+}
+
+bool may_overlap(const py::handle& a, const py::handle& b) {
+  const auto [a_first, a_end] = extent(py::reinterpret_borrow<py::array>(a));
+  const auto [b_first, b_end] = extent(py::reinterpret_borrow<py::array>(b));
+  return a_first < b_end && b_first < a_end;
+}
+
+// Whether results can go to the array as they come: plain, writable, whole in C's order, apart from what is read.
+bool takes_results(const py::handle& out, const py::handle& x, const py::handle& addend) {
+  if (!py::isinstance<py::array>(out)) return false;
+  const py::array array = py::reinterpret_borrow<py::array>(out);
+  return array.writeable() && (array.flags() & py::array::c_style) != 0 && array.size() > 0 && !may_overlap(out, x) &&
+         (addend.is_none() || !may_overlap(out, addend));
+}
+
+// The result in `out`, or a new array, in memory as x is; None where an array is not what can be read or written in place,
+// or the call's key equals the one that was checked but is not of its types.
+py::object call(const EagerBlock& block, const py::handle& x, const py::handle& addend, const py::handle& out,
+                bool channels_first, int threads, const py::handle& key, const py::handle& checked) {
   if (!same_types(key, checked)) return py::none();
-  ConstPixels in;
+  ConstPixels in, added;
+  Pixels to;
   py::ssize_t images = -1;
   if (!view(x, block.in(), channels_first, &in, &images)) return py::none();
   const Shape s = block.out();
+  if (!addend.is_none() && !view(addend, s, channels_first, &added, &images)) return py::none();
+  if (!out.is_none()) {
+    if (!view(out, s, channels_first, &to, &images) || !takes_results(out, x, addend)) return py::none();
+    run(block, in, added, to, images, threads);
+    return py::reinterpret_borrow<py::object>(out);
+  }
   const bool planes = channels_first && !(in.channel == 1 && block.in().c > 1 && (in.pixel != 1 || block.in().w == 1));
   std::vector<py::ssize_t> shape{images, s.h, s.w, s.c}, strides;
   if (channels_first) shape = {images, s.c, s.h, s.w};
@@ -115,9 +145,8 @@ py::object call(const EagerBlock& block, const py::handle& x, bool channels_firs
     strides = {kFloat * s.h * s.w * s.c, kFloat, kFloat * s.w * s.c, kFloat * s.c};
   }
   FloatArray result = strides.empty() ? FloatArray(shape) : FloatArray(shape, strides);
-  Pixels out;
-  view(result, s, channels_first, &out, &images);
-  run(block, in, {}, out, images, threads);
+  view(result, s, channels_first, &to, &images);
+  run(block, in, added, to, images, threads);
   return result;
 }
 
@@ -153,7 +182,7 @@ void add_eager(py::module_& module) {
              return std::make_unique<EagerBlock>(to_shape(shape), specs, isa ? kernels(*isa) : kernels());
            }),
            NewStyle(), arg("shape"), arg("stages"), arg("isa") = py::none())
-      .def("call", &call, arg("x"), arg("channels_first"), arg("threads"), arg("key"), arg("checked"))
+      .def("call", &call, arg("x"), arg("addend"), arg("out"), arg("channels_first"), arg("threads"), arg("key"), arg("checked"))
       .def("call_into", &call_into, arg("x"), arg("addend"), arg("out"), arg("threads"))
       .def_property_readonly("kernels", &EagerBlock::kernels);
 }

@@ -290,3 +290,41 @@ def test_memory_that_is_gone_is_named() -> None:
     memory.release()
     with pytest.raises(ValueError, match=r"^x was a memoryview that gives no memory: "):
         sepconv.depthwise_conv2d(memory, WEIGHT)
+
+
+def test_calls_that_were_checked_look_at_where_results_go_all_the_same() -> None:
+    source = np.random.default_rng(5)
+    memory = source.random((2, 6, 6, 8), dtype=np.float32)
+    x, weight = memory[:1].copy(), sepconv.prepare(source.random((1, 1, 8, 8), dtype=np.float32), "pointwise")
+    residual = source.random(x.shape, dtype=np.float32)
+    want, added = sepconv.pointwise_conv2d(x, weight), sepconv.pointwise_conv2d(x, weight, residual=residual)
+    for _ in range(2):
+        out = np.empty_like(want)
+        assert sepconv.pointwise_conv2d(x, weight, out=out) is out and np.array_equal(out, want)
+        assert sepconv.pointwise_conv2d(x, weight, residual=residual, out=out) is out and np.array_equal(out, added)
+        same = x.copy()
+        assert np.array_equal(sepconv.pointwise_conv2d(same, weight, out=same), want)
+        last = sepconv.last_call()
+        assert last is not None and "out" in last.copied
+        same = residual.copy()
+        assert np.array_equal(sepconv.pointwise_conv2d(x, weight, residual=same, out=same), added)
+        shifted = np.empty(x.size + 8, np.float32)
+        shifted[: x.size] = x.ravel()
+        overlapping = shifted[8:].reshape(x.shape)
+        assert np.array_equal(sepconv.pointwise_conv2d(shifted[:-8].reshape(x.shape), weight, out=overlapping), want)
+        for out in (
+            np.zeros((1, 6, 6, 16), np.float32)[..., ::2],
+            np.zeros(want.shape),
+            np.zeros((1, 6, 8, 6), "f4").swapaxes(2, 3),
+        ):
+            assert sepconv.pointwise_conv2d(x, weight, out=out) is out
+            assert np.array_equal(out.astype(np.float32), want)
+        for out, match in (
+            (np.broadcast_to(np.zeros(8, np.float32), want.shape), "read-only"),
+            (np.zeros((2, 6, 6, 8), np.float32), "out had shape"),
+            (np.zeros(want.shape, np.int32), "out had dtype"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=match):
+                sepconv.pointwise_conv2d(x, weight, out=out)
+        with pytest.raises(ValueError, match="residual had shape"):
+            sepconv.pointwise_conv2d(x, weight, residual=residual[:, :5])

@@ -69,7 +69,14 @@ def same_types(a: object, b: object) -> bool: ...
 class Block:
     def __init__(self, shape: _Shape, stages: Sequence[_Stage], isa: str | None = None) -> None: ...
     def call(
-        self, x: object, channels_first: bool, threads: int, key: tuple[Any, ...], checked: tuple[Any, ...]
+        self,
+        x: object,
+        addend: object,
+        out: object,
+        channels_first: bool,
+        threads: int,
+        key: tuple[Any, ...],
+        checked: tuple[Any, ...],
     ) -> _Float32 | None: ...
     def call_into(self, x: _Float32, addend: _Float32 | None, out: _Float32, threads: int) -> None: ...
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import Layout, PaddingLike, PairLike, check_layout
-from .engine import Call, check_activations, recall
+from .engine import Call, check_activations, plain, recall
 from .prepared import Prepared, prepared
 
 
@@ -56,10 +56,11 @@ def separable_conv2d(
         As :func:`depthwise_conv2d`, with N channels.
     """
     key = None
-    plain = depthwise_bias is None and pointwise_bias is None and residual is None and out is None
-    if plain and type(x) is np.ndarray and type(pointwise_weight) is Prepared and type(depthwise_weight) is Prepared:
+    ready = type(depthwise_weight) is Prepared and type(pointwise_weight) is Prepared
+    unbiased = depthwise_bias is None and pointwise_bias is None
+    if ready and unbiased and type(x) is np.ndarray and plain(residual, out):
         key = (depthwise_weight, x.shape, stride, padding, dilation, middle_activation, activation, layout)
-        result = recall(pointwise_weight, key, x, threads)
+        result = recall(pointwise_weight, key, x, residual, out, threads)
         if result is not None:
             return result
     check_layout(layout)
@@ -124,6 +125,16 @@ def inverted_residual(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
+    key = None
+    ready = type(depthwise_weight) is Prepared and type(project_weight) is Prepared
+    ready = ready and (expand_weight is None or type(expand_weight) is Prepared)
+    unbiased = expand_bias is None and depthwise_bias is None and project_bias is None
+    if ready and unbiased and type(x) is np.ndarray and plain(residual, out):
+        settings = (stride, padding, dilation, activation, project_activation, layout)
+        key = (expand_weight, depthwise_weight, x.shape, *settings)
+        result = recall(project_weight, key, x, residual, out, threads)
+        if result is not None:
+            return result
     check_layout(layout)
     check_activations(activation=activation, project_activation=project_activation)
     call = Call("inverted_residual", x, layout)
@@ -136,4 +147,4 @@ def inverted_residual(
     last = prepared("project_weight", project_weight, "pointwise", "project_bias", project_bias, layout)
     call.depthwise("depthwise_weight", middle, depthwise_weight, stride, padding, dilation, activation)
     call.pointwise("project_weight", last, project_weight, project_activation)
-    return call.run(residual, out, threads)
+    return call.run(residual, out, threads, key)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import Layout, PaddingLike, PairLike, check_layout
-from .engine import Call, check_activations, recall
+from .engine import Call, check_activations, plain, recall
 from .prepared import Prepared, prepared
 
 
@@ -62,9 +62,9 @@ def depthwise_conv2d(
         KeyboardInterrupt: Ctrl-C during the run.
     """
     key = None
-    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and out is None:
+    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and plain(out):
         key = (x.shape, stride, padding, dilation, activation, layout)
-        result = recall(weight, key, x, threads)
+        result = recall(weight, key, x, None, out, threads)
         if result is not None:
             return result
     check_layout(layout)
@@ -107,9 +107,9 @@ def pointwise_conv2d(
         As :func:`depthwise_conv2d`, with N channels.
     """
     key = None
-    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and residual is None and out is None:
+    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and plain(residual, out):
         key = ("pointwise_conv2d", x.shape, activation, layout)
-        result = recall(weight, key, x, threads)
+        result = recall(weight, key, x, residual, out, threads)
         if result is not None:
             return result
     check_layout(layout)
@@ -155,9 +155,15 @@ def conv2d(
     Returns, raises:
         As :func:`depthwise_conv2d`, with N channels.
     """
+    key = None
+    if type(x) is np.ndarray and type(weight) is Prepared and bias is None and plain(out):
+        key = (x.shape, stride, padding, dilation, groups, activation, layout)
+        result = recall(weight, key, x, None, out, threads)
+        if result is not None:
+            return result
     check_layout(layout)
     check_activations(activation=activation)
     call = Call("conv2d", x, layout)
     weights = prepared("weight", weight, "conv", "bias", bias, layout, groups)
     call.dense("weight", weights, weight, stride, padding, dilation, activation)
-    return call.run(None, out, threads)
+    return call.run(None, out, threads, key)

@@ -44,8 +44,8 @@ _thread = threading.local()
 Key = tuple[Any, ...]
 
 
-def recall(weights: Any, key: Key, x: Any, threads: int | None) -> NDArray[np.float32] | None:
-    """The result where an earlier call with this key was checked, and x is a plain array; None: go the long way."""
+def recall(weights: Any, key: Key, x: Any, residual: Any, out: Any, threads: int | None) -> Any:
+    """The result where an earlier call with this key was checked, and the arrays are plain; None: go the long way."""
     try:
         kept = weights.calls.get(key)
     except TypeError:  # a list somewhere
@@ -54,10 +54,15 @@ def recall(weights: Any, key: Key, x: Any, threads: int | None) -> NDArray[np.fl
         return None
     block, channels_first, record, checked = kept
     count = 0 if threads is None else thread_count(threads)
-    result: NDArray[np.float32] | None = block.call(x, channels_first, count, key, checked)
+    result = block.call(x, residual, out, channels_first, count, key, checked)
     if result is not None:
         _thread.last_call = record
     return result
+
+
+def plain(*arrays: Any) -> bool:
+    """Whether each is a numpy array, not of a subclass, or None."""
+    return all(array is None or type(array) is np.ndarray for array in arrays)
 
 
 def last_call() -> LastCall | None:
