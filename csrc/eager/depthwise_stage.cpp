@@ -1,4 +1,4 @@
-// Depthwise rows, two at a time where a fast kernel does; the channels past the last full vector by the kernel for any window.
+// Depthwise rows, two at a time where a fast kernel does. Of channels that fill no vector the last V are computed once more.
 #include "eager/stages.h"
 
 namespace sepconv {
@@ -13,15 +13,17 @@ class DepthwiseStage final : public Stage {
     // What the fast kernels take, as in ops/depthwise.cpp.
     const int k = w.kh, edge = k / 2;
     const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-    const bool fast = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
-                      w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+    const bool square = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.dilation_h == 1 && w.dilation_w == 1;
+    const bool fast = square && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) && w.padding.left <= edge &&
+                      last <= in.w - 1 + edge;
     if (fast && out.c >= table.vector) {
-      fast_ = k == 3   ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
-              : k == 5 ? (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32)
-                       : (w.stride_w == 1 ? table.depthwise_pixels_7x7_s1_f32 : table.depthwise_pixels_7x7_s2_f32);
+      rows_a_call_ = 2;
+      kernel_ = k == 3   ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
+                : k == 5 ? (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32)
+                         : (w.stride_w == 1 ? table.depthwise_pixels_7x7_s1_f32 : table.depthwise_pixels_7x7_s2_f32);
     }
     const std::string size = std::to_string(k) + "x" + std::to_string(k) + "_s" + std::to_string(w.stride_w);
-    kernel = "depthwise_pixels_" + (fast_ ? size : std::string("any")) + "_f32__" + table.isa;
+    kernel = "depthwise_pixels_" + (rows_a_call_ == 2 ? size : std::string("any")) + "_f32__" + table.isa;
     weight_bytes = weights_->depthwise->bytes();
     pointers_ = static_cast<std::size_t>(w.kh) + 2;  // two output rows at stride 2
     scratch_floats = (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float) * pointers_ + zeros();
@@ -49,7 +51,7 @@ class DepthwiseStage final : public Stage {
     d.stride_w = window.stride_w;
     d.dilation_w = window.dilation_w;
     for (int y = y0; y < y1; y += d.out_rows) {
-      d.out_rows = fast_ && y + 1 < y1 ? 2 : 1;
+      d.out_rows = std::min(rows_a_call_, y1 - y);
       d.out = to.at(y);
       d.out_row = d.out_rows == 2 ? to.at(y + 1) - d.out : 0;
       const int count = (d.out_rows - 1) * window.stride_h + window.kh;
@@ -60,10 +62,10 @@ class DepthwiseStage final : public Stage {
         steps[i] = inside ? from.pixel : 0;
       }
       d.w = weights_->depthwise->block(0);
-      d.blocks = fast_ ? full : full + (rest != 0);
-      d.last_lanes = rest;
-      if (!columns(fast_ ? fast_ : table_.depthwise_pixels_any_f32, d, watch)) return;
-      if (fast_ && rest && !tail(d, full, count, watch)) return;
+      d.blocks = std::max(full, 1);
+      d.last_lanes = full == 0 ? rest : 0;
+      if (!columns(d, watch)) return;
+      if (full > 0 && rest > 0 && !columns(last_channels(d, rows, count), watch)) return;
       for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
     }
   }
@@ -71,8 +73,8 @@ class DepthwiseStage final : public Stage {
  private:
   std::size_t zeros() const { return static_cast<std::size_t>(blocks_of(out.c, table_)) * table_.vector; }
 
-  // Runs a kernel over all columns, a part after the other where they are many; false where it left off.
-  bool columns(DepthwisePixelsKernel pixels, const DepthwisePixels& d, Watch& watch) const noexcept {
+  // Runs the kernel over all columns, a part after the other where they are many; false where it left off.
+  bool columns(const DepthwisePixels& d, Watch& watch) const noexcept {
     constexpr int kTiles = 28;  // whole tiles of every kernel
     constexpr std::int64_t kMacs = 8 << 20;
     const std::int64_t written = std::int64_t{1} * d.out_rows * d.blocks * table_.vector, macs = written * d.kh * d.kw;
@@ -82,30 +84,25 @@ class DepthwiseStage final : public Stage {
       part.out_w = std::min(most, d.out_w - x);
       part.out = d.out + x * d.out_pixel;
       part.pad_left = d.pad_left - x * d.stride_w;
-      pixels(part);
+      kernel_(part);
       if (watch.leave(macs * part.out_w, written * part.out_w)) return false;
     }
     return true;
   }
 
-  // The last block of a fast kernel's rows.
-  bool tail(const DepthwisePixels& whole, int block, int count, Watch& watch) const noexcept {
-    const int c = block * table_.vector;
+  // The same rows, `count` of input, of the last V channels.
+  DepthwisePixels last_channels(const DepthwisePixels& whole, const float** rows, int count) const noexcept {
+    const int c = out.c - table_.vector;
     DepthwisePixels d = whole;
-    for (int i = 0; i < count; ++i) const_cast<const float**>(d.rows)[i] += c;
-    d.w = weights_->depthwise->block(block);
+    for (int i = 0; i < count; ++i) rows[i] += c;
+    d.w = weights_->depthwise->block(whole.blocks);
+    d.out += c;
     d.blocks = 1;
-    d.out_rows = 1;
-    for (int o = 0; o < whole.out_rows; ++o) {
-      d.rows = whole.rows + o * window.stride_h;
-      d.steps = whole.steps + o * window.stride_h;
-      d.out = whole.out + o * whole.out_row + c;
-      if (!columns(table_.depthwise_pixels_any_f32, d, watch)) return false;
-    }
-    return true;
+    return d;
   }
 
-  DepthwisePixelsKernel fast_ = nullptr;
+  DepthwisePixelsKernel kernel_ = table_.depthwise_pixels_any_f32;
+  int rows_a_call_ = 1;
   std::size_t pointers_;
 };
 

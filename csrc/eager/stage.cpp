@@ -53,7 +53,7 @@ EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias,
     return;
   }
   if (kind == WeightKind::depthwise) {
-    depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_);
+    depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_, true);
     return;
   }
   const int each = outputs / groups;

@@ -133,7 +133,8 @@ void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel
   }
 }
 
-PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store) {
+PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store,
+                                 bool overlapping) {
   const int v = table.vector;
   const auto [kh, kw, channels, multiplier] = w.dims;
   const int outputs = channels * multiplier;
@@ -145,25 +146,26 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
 
   float* out = data_;
   for (int b = 0; b < blocks; ++b) {
+    const int first = overlapping && outputs >= v ? std::min(b * v, outputs - v) : b * v;
     for (int i = 0; i < v; ++i, ++out) {
-      const int n = b * v + i;
+      const int n = first + i;
       *out = n < outputs ? packed_bias(affine.shift[n]) : 0.0f;
     }
-    const bool whole = multiplier == 1 && (b + 1) * v <= outputs;
+    const bool whole = multiplier == 1 && first + v <= outputs;
     if (whole && plain(w, affine, 1) && w.strides[0] == kw * w.strides[1] && w.strides[2] % w.strides[1] == 0) {
-      table.transpose_f32(as_floats(w.address(0, 0, b * v, 0)), w.strides[2] / w.strides[1], out, v, v, kh * kw);
+      table.transpose_f32(as_floats(w.address(0, 0, first, 0)), w.strides[2] / w.strides[1], out, v, v, kh * kw);
       out += taps * v;
       continue;
     }
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
         if (whole && plain(w, affine, 2)) {
-          std::memcpy(out, w.address(r, s, b * v, 0), sizeof(float) * v);
+          std::memcpy(out, w.address(r, s, first, 0), sizeof(float) * v);
           out += v;
           continue;
         }
         for (int i = 0; i < v; ++i, ++out) {
-          const int n = b * v + i;
+          const int n = first + i;
           *out = n < outputs ? fold(w.address(r, s, n / multiplier, n % multiplier), scale_of(affine, n)) : 0.0f;
         }
       }

@@ -68,11 +68,13 @@ class PackedGemm {
   Affine affine_;
 };
 
-// One block of V output channels after the other: bias[V], then [kh][kw][V].
+// One block of V output channels after the other: bias[V], then [kh][kw][V]. The last begins where the one before ends, or
+// (`overlapping`, where there are V channels) V before the end.
 class PackedDepthwise {
  public:
   // Throws std::bad_alloc.
-  PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store);
+  PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store,
+                  bool overlapping = false);
 
   const float* block(int b) const { return data_ + b * block_stride_; }
   std::size_t bytes() const { return bytes_; }

@@ -129,19 +129,21 @@ TEST_P(PackOnIsa, DepthwiseBlocks) {
     const int outputs = channels * multiplier;
     const Weights w({kh, kw, channels, multiplier}, random);
     const Affine affine = draw_affine(outputs, random);
-    const PackedDepthwise packed(w.view, affine, table, store);
+    const bool overlapping = round % 2 == 1;
+    const PackedDepthwise packed(w.view, affine, table, store, overlapping);
 
     const int blocks = (outputs + v - 1) / v;
     for (int b = 0; b < blocks; ++b) {
       const float* element = packed.block(b);
+      const int first = overlapping && b > 0 ? std::min(b * v, outputs - v) : b * v;
       for (int lane = 0; lane < v; ++lane) {
-        const int n = b * v + lane;
+        const int n = first + lane;
         ASSERT_TRUE(same_bits(*element++, n < outputs ? static_cast<float>(affine.shift[n]) : 0.0f));
       }
       for (int r = 0; r < kh; ++r)
         for (int s = 0; s < kw; ++s)
           for (int lane = 0; lane < v; ++lane) {
-            const int n = b * v + lane;
+            const int n = first + lane;
             const double value = n < outputs ? w.at(r, s, n / multiplier, n % multiplier) * affine.scale[n] : 0.0;
             ASSERT_TRUE(same_bits(*element++, static_cast<float>(value))) << "output " << n << " of " << outputs;
           }
