@@ -8,6 +8,9 @@
 namespace sepconv {
 namespace {
 
+// Of tiles that go together, for each output channel: some milliseconds for a panel, after which Ctrl-C is looked for.
+constexpr std::int64_t kMostMacs = 1 << 20;
+
 class DenseStage final : public Stage {
  public:
   DenseStage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
@@ -33,22 +36,29 @@ class DenseStage final : public Stage {
     float* const patch = scratch + segments_ * (sizeof(Segment) / sizeof(float));
     const Tiles tiles(out.w, highest_);
     for (int y = y0; y < y1; ++y) {
-      for (int i = 0; i < tiles.count(); ++i) {
-        if (!tile(from, to, y, tiles.begin(i), tiles.height(i), segments, patch, watch)) return;
+      for (int i = 0; i < tiles.count();) {
+        const int done = multiply_tiles(from, to, y, tiles, i, segments, patch, watch);
+        if (done == 0) return;
+        i += done;
       }
     }
   }
 
  private:
-  // False where it left off.
-  bool tile(const ConstRows& from, const Rows& to, int y, int first, int rows, Segment* segments, float* patch,
-            Watch& watch) const noexcept {
+  // Tile i of row y and those after it that can go with it. Returns how many, 0 where it left off.
+  int multiply_tiles(const ConstRows& from, const Rows& to, int y, const Tiles& tiles, int i, Segment* segments, float* patch,
+                     Watch& watch) const noexcept {
+    const int first = tiles.begin(i), rows = tiles.height(i);
     const int top = y * window.stride_h - window.padding.top, left = first * window.stride_w - window.padding.left;
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
+    const int further = inside ? (in.w - left - columns) / (rows * window.stride_w) : 0;
     const bool gathered = !inside && gathers_;
-    if (gathered) gather(from, top, left, rows, patch);
-    else if (!inside) copy_patch(from, top, left, columns, patch);
+    if (gathered) {
+      gather(from, top, left, rows, patch);
+    } else if (!inside) {
+      copy_patch(window, in, [&](int row) { return from.at(row); }, from.pixel, top, left, columns, patch, patch_row_);
+    }
     const float* const a = inside ? from.at(top) + left * from.pixel : patch;
     const std::ptrdiff_t pixel = inside ? from.pixel : in.c;
     const int count = gathered ? gathered_segments(segments) : find_segments(from, top, inside, pixel, segments);
@@ -62,6 +72,10 @@ class DenseStage final : public Stage {
     g.hi = epilogue_.hi;
     g.prefetch = a;
     g.prefetch_step = 0;
+    const std::int64_t tile_macs = std::int64_t{1} * rows * static_cast<std::int64_t>(segments_) * in.c;  // an output channel
+    g.tiles = std::min(1 + further, tiles.same_height(i, tiles.count()) - i);
+    g.tiles = static_cast<int>(std::clamp<std::int64_t>(kMostMacs / tile_macs, 1, g.tiles));
+    const int pixels = g.tiles * rows;
     float* const c = to.at(y) + first * to.pixel;
     const int outputs = out.c / weights_->groups;
     for (int group = 0; group < weights_->groups; ++group) {
@@ -74,12 +88,12 @@ class DenseStage final : public Stage {
         g.c = c + group * outputs + channel;
         g.last_lanes = channels % table_.vector;
         table_.gemm_strided_f32[packed.vectors(p) - 1][rows - 1](g);
-        const std::int64_t written = std::int64_t{1} * rows * channels;
-        if (watch.leave(written * static_cast<std::int64_t>(segments_) * group_, written)) return false;
+        const std::int64_t written = std::int64_t{1} * pixels * channels;
+        if (watch.leave(written * static_cast<std::int64_t>(segments_) * group_, written)) return 0;
       }
     }
-    activate(c, to.pixel, rows, out.c);
-    return true;
+    activate(c, to.pixel, pixels, out.c);
+    return g.tiles;
   }
 
   // The runs of k of one output pixel: a tap each, or a row of taps where nothing lies between their channels.
@@ -111,19 +125,6 @@ class DenseStage final : public Stage {
           if (there) std::memcpy(to, from.at(row) + column * from.pixel, sizeof(float) * in.c);
           else std::memset(to, 0, sizeof(float) * in.c);
         }
-      }
-    }
-  }
-
-  void copy_patch(const ConstRows& from, int top, int left, int columns, float* patch) const noexcept {
-    const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
-    for (int r = 0; r < window.kh; ++r) {
-      const int row = top + r * window.dilation_h;
-      float* const to = patch + r * patch_row_;
-      std::memset(to, 0, sizeof(float) * columns * in.c);
-      if (row < 0 || row >= in.h) continue;
-      for (int x = begin; x < end; ++x) {
-        std::memcpy(to + std::ptrdiff_t{1} * x * in.c, from.at(row) + (left + x) * from.pixel, sizeof(float) * in.c);
       }
     }
   }

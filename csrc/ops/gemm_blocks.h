@@ -87,6 +87,29 @@ inline int gathered_rows(int most, double gathered) {
   return static_cast<int>(std::clamp(kGathered / gathered, 1.0, double{1} * most));
 }
 
+// What the window meets of an image whose channels lie together, with zeros outside, as rows of `to` that lie to_row floats
+// apart: from row `top` on `columns` pixels from `left` on. row(y): the image's row y, whose pixels lie `pixel` floats apart.
+template <class Row>
+void copy_patch(const Window& w, const Shape& in, Row row, std::ptrdiff_t pixel, int top, int left, int columns, float* to,
+                std::ptrdiff_t to_row) {
+  const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
+  for (int r = 0; r < w.kh; ++r, to += to_row) {
+    const int y = top + r * w.dilation_h;
+    const bool inside = y >= 0 && y < in.h && begin < end;
+    const int first = inside ? begin : columns, last = inside ? end : columns;
+    float* const pixels = to + std::ptrdiff_t{1} * first * in.c;
+    std::fill(to, pixels, 0.0f);
+    std::fill(to + std::ptrdiff_t{1} * last * in.c, to + std::ptrdiff_t{1} * columns * in.c, 0.0f);
+    if (!inside) continue;
+    const float* const from = row(y) + (std::ptrdiff_t{1} * left + first) * pixel;
+    if (pixel == in.c) {
+      std::copy(from, from + std::ptrdiff_t{1} * (last - first) * in.c, pixels);
+    } else {
+      for (int i = 0; i < last - first; ++i) std::copy(from + i * pixel, from + i * pixel + in.c, pixels + std::ptrdiff_t{1} * i * in.c);
+    }
+  }
+}
+
 // Packed weights, the epilogue, and the tiles that both work on.
 class GemmOp : public RowOp {
  protected:

@@ -1,7 +1,6 @@
 // Dense convolution of an NHWC image, as a network's first layer: an implicit GEMM that reads the image where it lies. Of
 // the pixels of a tile each row of the window is one run of k (several where dilation parts the columns). A tile whose
 // window leaves the image runs on a small zero-padded copy of what it sees.
-#include <cstring>
 #include <vector>
 
 #include "ops/gemm_blocks.h"
@@ -51,7 +50,9 @@ class ImageConv final : public GemmOp {
     const int columns = (rows - 1) * window.stride_w + (window.kw - 1) * window.dilation_w + 1;
     const bool inside = top >= 0 && top + (window.kh - 1) * window.dilation_h < in.h && left >= 0 && left + columns <= in.w;
     const int further = inside ? (in.w - left - columns) / (rows * window.stride_w) : 0;
-    if (!inside) copy_patch(task, top, left, columns);
+    if (!inside) {
+      copy_patch(window, in, [&](int row) { return task.in.at(0, row); }, in.c, top, left, columns, task.scratch, patch_row_);
+    }
     const std::vector<Segment>& segments = inside ? in_image_ : in_patch_;
     const std::ptrdiff_t a_step = std::ptrdiff_t{1} * window.stride_w * in.c;
     GemmTile g = tile_of(task, segments.data(), static_cast<int>(segments.size()), a_step);
@@ -63,25 +64,6 @@ class ImageConv final : public GemmOp {
     const float* const residual = task.other.data ? task.other.at(0, y) + to : nullptr;
     for (int p = task.part0; p < task.part1; ++p) multiply(g, task, p, rows, c, residual);
     return g.tiles;
-  }
-
-  void copy_patch(const RowTask& task, int top, int left, int columns) const noexcept {
-    const int begin = std::clamp(-left, 0, columns), end = std::clamp(in.w - left, begin, columns);
-    const auto zero = [&](float* row, int first, int last) {
-      std::fill(row + std::ptrdiff_t{1} * first * in.c, row + std::ptrdiff_t{1} * last * in.c, 0.0f);
-    };
-    for (int r = 0; r < window.kh; ++r) {
-      const int row = top + r * window.dilation_h;
-      float* const to = task.scratch + r * patch_row_;
-      if (row < 0 || row >= in.h || begin == end) {
-        zero(to, 0, columns);
-        continue;
-      }
-      zero(to, 0, begin);
-      std::memcpy(to + std::ptrdiff_t{1} * begin * in.c, task.in.at(0, row) + std::ptrdiff_t{1} * (left + begin) * in.c,
-                  sizeof(float) * (end - begin) * in.c);
-      zero(to, end, columns);
-    }
   }
 
   std::vector<Segment> in_image_, in_patch_;
