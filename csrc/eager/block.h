@@ -5,7 +5,7 @@
 // Threads have rows of their own. Where the last stage packs weights during the run they have output channels of their own
 // instead, so that none packs what another does, and each computes all of the stage before.
 // The first stage reads the caller's memory and the last writes it wherever channels lie together there; other memory
-// (NCHW) is transposed a strip at a time on its way in or out.
+// (NCHW) is transposed a strip at a time on its way in or out, and pixels that would share sets of L1 are copied on the way in.
 #pragma once
 
 #include <memory>
@@ -49,6 +49,7 @@ class EagerBlock {
 
   const KernelTable& table_;
   std::vector<std::unique_ptr<Stage>> stages_;
+  bool reads_windows_;  // whether the first stage is depthwise
   int windowed_ = -1;  // which stage has a window
   int repeat_ = 1;     // how often each input channel must come
 };

@@ -26,6 +26,11 @@ void load_rows(const ConstPixels& image, const Rows& to, int y0, int y1, const S
         table.transpose_f32(from + c * image.channel, image.channel, rows + c, to.pixel, channels, pixels);
         if (watch.leave(channels * kPage, channels * pixels)) return;
       }
+    } else if (image.channel == 1 && repeat == 1) {
+      for (std::int64_t x = 0; x < pixels; ++x) {
+        std::copy_n(from + x * image.pixel, in.c, rows + x * to.pixel);
+        if (watch.leave(0, in.c)) return;
+      }
     } else {
       for (std::int64_t x = 0; x < pixels; ++x) {
         float* out = rows + x * to.pixel;
