@@ -176,13 +176,14 @@ template <int Rows, int Vectors, int Step>
         for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load_part(from + j * plane, j));
       }
     }
-    const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes, plane = t.c_plane;
+    // c_plane is read anew for each row: so stores stay among the clamps, beside which they cost nothing.
+    const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes;
     float* c = t.c + first * c_step;
     if (t.hard_swish) {
 #pragma GCC unroll 28
       for (int i = 0; i < Rows; ++i, c += c_step) {
 #pragma GCC unroll 3
-        for (int j = 0; j < Vectors; ++j) store_part(c + j * plane, hard_swish(acc[i][j]), j);
+        for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, hard_swish(acc[i][j]), j);
       }
       return;
     }
@@ -190,7 +191,7 @@ template <int Rows, int Vectors, int Step>
 #pragma GCC unroll 28
     for (int i = 0; i < Rows; ++i, c += c_step) {
 #pragma GCC unroll 3
-      for (int j = 0; j < Vectors; ++j) store_part(c + j * plane, clamp(acc[i][j], lo, hi), j);
+      for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, clamp(acc[i][j], lo, hi), j);
     }
   };
   if (kStrided && t.last_lanes != 0) [[unlikely]] {
