@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.graph import Activation, Add, DepthwiseConv2d, Mul
+from sepconv.graph import Activation, ActivationName, Add, DepthwiseConv2d, Mul
 from sepconv.io._tflite_network import Network, Value
 from sepconv.io._tflite_options import Operator, fused_activation
 from sepconv.io._tflite_schema import Options
@@ -15,11 +15,11 @@ _FLOATS = ("FLOAT32", "FLOAT16")
 
 
 def add(network: Network, operator: Operator) -> None:
-    activation = fused_activation(operator.optional_options(Options.ADD), 0)
+    activation = fused_activation(network, operator, operator.optional_options(Options.ADD), 0)
     constant = _constant_operand(network, operator)
     if constant is not None:
         source, values = constant
-        layer = _each_channel(network, operator, source, None, values)
+        layer = _each_channel(network, operator, source, None, values, activation)
         if activation == "relu6" and bool(np.all(values == 3.0)):
             network.shifted[layer.name] = source
         return
@@ -31,7 +31,7 @@ def add(network: Network, operator: Operator) -> None:
 
 
 def mul(network: Network, operator: Operator) -> None:
-    activation = fused_activation(operator.optional_options(Options.MUL), 0)
+    activation = fused_activation(network, operator, operator.optional_options(Options.MUL), 0)
     constant = _constant_operand(network, operator)
     if constant is not None:
         source, values = constant
@@ -42,7 +42,7 @@ def mul(network: Network, operator: Operator) -> None:
                 Activation(name=name, inputs=(inner.layer,), activation="hard_sigmoid"), operator.output, source.shape
             )
         else:
-            _each_channel(network, operator, source, values, None)
+            _each_channel(network, operator, source, values, None, activation)
         return
     image, factor = (network.value(operator.input(position, "a factor")) for position in (0, 1))
     if len(image.shape) == 4 and image.shape[1:3] == (1, 1):
@@ -85,17 +85,17 @@ def _each_channel(
     source: Value,
     factors: NDArray[np.float32] | None,
     terms: NDArray[np.float32] | None,
+    activation: ActivationName,
 ) -> DepthwiseConv2d:
     """factor * x + term for each channel, as a depthwise convolution of one pixel."""
     channels = source.shape[-1]
-    options = operator.optional_options(Options.ADD if factors is None else Options.MUL)
     ones = np.broadcast_to(np.float32(1), (channels,))
     layer = DepthwiseConv2d(
         name=network.unique_name(operator.output),
         inputs=(source.layer,),
         weight=(ones if factors is None else factors)[None, None, :, None],
         bias=terms,
-        activation=fused_activation(options, 0),
+        activation=activation,
     )
     network.add(layer, operator.output, source.shape)
     return layer

@@ -7,7 +7,7 @@ import numpy as np
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.graph import ChannelShuffle, ChannelSlice, Concat, Upsample
 from sepconv.io._tflite_network import Matrix, Network, Value
-from sepconv.io._tflite_options import Operator, fused_activation, image_input, small_integers
+from sepconv.io._tflite_options import Operator, image_input, named_activation, small_integers
 from sepconv.io._tflite_schema import Options
 from sepconv.io._tflite_tensors import MAX_RANK
 
@@ -16,7 +16,7 @@ MAX_RESIZED = 4096  # rows or columns
 
 def concatenation(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.CONCATENATION)
-    if fused_activation(options, 1) != "none":
+    if named_activation(options, 1) != "none":
         raise UnsupportedError("a concatenation with a fused activation is not supported")
     if not operator.inputs:
         raise ModelFormatError("there is no input")

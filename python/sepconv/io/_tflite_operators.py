@@ -30,6 +30,7 @@ from sepconv.io._tflite_options import (
     Operator,
     fused_activation,
     image_input,
+    named_activation,
     padded_extents,
     pair,
     place_windows,
@@ -73,7 +74,7 @@ def _conv_2d(network: Network, operator: Operator) -> None:
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
-        activation=fused_activation(options, 3),
+        activation=fused_activation(network, operator, options, 3),
     )
     network.add(layer, operator.output, (source.shape[0], *window.extent, count))
 
@@ -104,7 +105,7 @@ def _depthwise_conv_2d(network: Network, operator: Operator) -> None:
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
-        activation=fused_activation(options, 4),
+        activation=fused_activation(network, operator, options, 4),
     )
     network.add(layer, operator.output, (source.shape[0], *window.extent, count))
 
@@ -129,7 +130,7 @@ def _fully_connected(network: Network, operator: Operator) -> None:
         inputs=(source.layer,),
         weight=weight.arranged(weight.stored.T, (count,)),
         bias=_bias(network, operator, count),
-        activation=fused_activation(options, 0),
+        activation=fused_activation(network, operator, options, 0),
     )
     keep_dimensions = bool(options.integer(2, "B"))
     batch = source.shape[:-1] if keep_dimensions else (network.batch,)
@@ -148,7 +149,7 @@ def _pool(network: Network, operator: Operator, kind: type[AveragePool2d] | type
         kernel=kernel,
         stride=stride,
         padding=window.padding,
-        activation=fused_activation(options, 5),
+        activation=named_activation(options, 5),  # the output's range is the input's
     )
     network.add(layer, operator.output, (source.shape[0], *window.extent, source.shape[3]))
 
@@ -245,7 +246,12 @@ def _activation(network: Network, operator: Operator, name: ActivationName) -> N
 
 
 def _quantize(network: Network, operator: Operator) -> None:
-    network.add_alias(operator.output, network.value(operator.input(0, "the activation")))
+    source, target = (network.tensors.get(index) for index in (operator.input(0, "the activation"), operator.output))
+    activation = target.implied_activation()
+    if activation in ("none", source.implied_activation()):
+        network.add_alias(operator.output, network.value(operator.inputs[0]))
+    else:
+        _activation(network, operator, activation)
 
 
 def _dequantize(network: Network, operator: Operator) -> None:

@@ -112,7 +112,13 @@ def padded_extents(source: Value, padding: Padding) -> tuple[int, int, int]:
     return height + sum(padding[0]), width + sum(padding[1]), channels
 
 
-def fused_activation(options: Table | None, field: int) -> ActivationName:
+def fused_activation(network: Network, operator: Operator, options: Table | None, field: int) -> ActivationName:
+    """What the options name; where they name none, what the output's quantised range does to values."""
+    named = named_activation(options, field)
+    return network.tensors.get(operator.output).implied_activation() if named == "none" else named
+
+
+def named_activation(options: Table | None, field: int) -> ActivationName:
     name = "NONE" if options is None else schema.name_of(schema.FUSED_ACTIVATIONS, options.integer(field, "b"))
     if name not in schema.SUPPORTED_ACTIVATIONS:
         raise UnsupportedError(

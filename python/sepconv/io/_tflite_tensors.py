@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.graph import ActivationName
 from sepconv.io import _tflite_schema as schema
 from sepconv.io.arrays import Array, LazyFloat32, MemoryBudget
 from sepconv.io.flatbuffer import Table, TableVector
@@ -66,6 +67,17 @@ class Tensor:
         if not scale[0] > 0:
             raise ModelFormatError(f"{what} has the quantisation scale {scale[0]}; it must be positive")
         return float(scale[0]), int(zero_point[0])
+
+    def implied_activation(self) -> ActivationName:
+        """What saturation does to an activation whose quantised range begins at 0, and perhaps ends at 6."""
+        if self.quantization is None or self.type_name not in ("UINT8", "INT8"):
+            return "none"
+        scale = self.quantization.array(schema.Quantization.SCALE, "<f4")
+        zero_point = self.quantization.array(schema.Quantization.ZERO_POINT, "<i8")
+        lowest = np.iinfo(self.type_name.lower()).min
+        if len(scale) != 1 or (zero_point.tolist() or [0]) != [lowest]:
+            return "none"
+        return "relu6" if abs(255 * float(scale[0]) - 6) <= scale[0] / 2 else "relu"
 
     def _quantization_of(self, what: str, axis_length: int, axis: int = 0) -> tuple[Array, Array]:
         """Scales (float32) and zero points (float64), one in all or one for each of ``axis_length`` channels."""

@@ -41,7 +41,9 @@ def read_tflite_network(source: Source) -> TfliteNetwork:
     Each layer is named after its output tensor, up to the first ";" (converters join the names of what they fused).
     float32 weights are views of the file; quantised and float16 ones are computed whenever they are asked for. SAME
     padding becomes explicit, for the input size that the file declares. Activations are real numbers: QUANTIZE and
-    DEQUANTIZE between layers vanish, and so does the rounding that they stand for.
+    DEQUANTIZE between layers vanish, and so does the rounding that they stand for. Of saturation this much is kept: a
+    quantised range that begins at 0 is a relu where the operator names no activation, and a relu6 if it ends at 6.
+    What any other range cuts off goes on as it is.
 
     Raises:
         ModelFormatError: the bytes are not a valid TFLite file.
