@@ -66,6 +66,13 @@ def vectors(layers: Sequence[Layer]) -> set[str]:
     return found
 
 
+def float32_repeats(before: int, after: int, step: float | None = None) -> bool:
+    """Whether Upsample's pixels are found in float32 too, as other runtimes do, by ``step`` (None: before / after)."""
+    steps = np.float32(before) / np.float32(after) if step is None else np.float32(step)
+    theirs = np.minimum((np.arange(after, dtype=np.float32) * steps).astype(np.int64), before - 1)
+    return np.array_equal(theirs, np.arange(after, dtype=np.int64) * before // after)
+
+
 def _folded_layer(layer: Layer) -> Layer:
     if isinstance(layer, Convolution):
         weight, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in folded(layer))

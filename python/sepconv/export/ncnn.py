@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import folded_channels_first, fully_connected
-from sepconv.export.shared import ends
+from sepconv.export.shared import check_upsample, ends
 from sepconv.graph import (
     Activation,
     Add,
@@ -131,15 +131,17 @@ class _Network:
                 window = f"0={int(average)} 1={kw} 11={kh} 2={sw} 12={sh} {pads} 5=1 6={include}"
                 self._fused_after("Pooling", layer, window, layer.activation)
             case GlobalAveragePool():
-                self._line("Pooling", name, self._inputs(layer), "0=1 4=1")
+                same = (
+                    layer.inputs[0] in self.vectors
+                )  # the mean of one pixel, which ncnn would take for an image's row
+                self._line("Noop" if same else "Pooling", name, self._inputs(layer), "" if same else "0=1 4=1")
             case Activation():
                 self._activation(name, self._inputs(layer), layer.activation)
             case Softmax():
                 inputs = self._inputs(layer)
                 if layer.beta != 1.0:
-                    inputs = [
-                        self._between("BinaryOp", f"{name}/scaled", inputs, f"0={_MULTIPLY} 1=1 2={layer.beta!r}")
-                    ]
+                    scaling = f"0={_MULTIPLY} 1=1 2={float(layer.beta)!r}"
+                    inputs = [self._between("BinaryOp", f"{name}/scaled", inputs, scaling)]
                 self._line("Softmax", name, inputs, "0=0 1=1")
             case Reshape():
                 x = self.shapes[layer.inputs[0]]
@@ -157,6 +159,7 @@ class _Network:
             case ChannelShuffle():
                 self._shuffle(layer)
             case Upsample():
+                check_upsample(layer, self.shapes[layer.inputs[0]], "ncnn")
                 self._line("Interp", name, self._inputs(layer), f"0=1 3={layer.size[0]} 4={layer.size[1]}")
 
     def _convolution(self, layer: Convolution) -> None:

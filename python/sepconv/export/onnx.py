@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sepconv import extras
 from sepconv._version import __version__
-from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
 from sepconv.export.shared import check_batch, ends
 from sepconv.graph import (
@@ -251,21 +250,19 @@ class _Graph:
         self._node("Reshape", [value, self._integers(name, ".shape", [0, c, *([] if flat else [h, w])])], name)
 
     def _upsample(self, layer: Upsample) -> None:
-        h, w, c = self.shapes[layer.inputs[0]]
+        """By no whole multiple, Resize finds pixels in floats, each runtime in its own: they are given by number."""
+        h, w, _ = self.shapes[layer.inputs[0]]
         height, width = (int(n) for n in layer.size)
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        x = self._image(layer.inputs[0])
+        x, name = self._image(layer.inputs[0]), layer.name
         if height % h == 0 and width % w == 0:
-            scales = self._constant(layer.name, ".scales", np.array([1, 1, height // h, width // w], np.float32))
-            self._node("Resize", [x, "", scales], layer.name, **how)
-        elif isinstance(self.batch, int):
-            sizes = self._integers(layer.name, ".sizes", [self.batch, c, height, width])
-            self._node("Resize", [x, "", "", sizes], layer.name, **how)
+            how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            scales = self._constant(name, ".scales", np.array([1, 1, height // h, width // w], np.float32))
+            self._node("Resize", [x, "", scales], name, **how)
         else:
-            raise UnsupportedError(
-                f"layer {layer.name!r} (Upsample) goes from {(h, w)} to {(height, width)}, no whole multiple, "
-                "which ONNX can say for a fixed batch only"
-            )
+            rows = self._constant(name, ".rows", np.arange(height, dtype=np.int64) * h // height)
+            columns = self._constant(name, ".columns", np.arange(width, dtype=np.int64) * w // width)
+            x = self._node("Gather", [x, rows], self._name(name, "/rows"), axis=2)
+            self._node("Gather", [x, columns], name, axis=3)
 
     def _before(self, name: str, activation: str) -> str:
         """What the value is called that the layer's activation reads."""

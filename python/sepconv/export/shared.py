@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sepconv.graph import Layer, chosen_outputs, needed_layers
+from sepconv.errors import UnsupportedError
+from sepconv.graph import Layer, Shape, Upsample, chosen_outputs, needed_layers
 from sepconv.graph.base import MAX_ELEMENTS, are_integers
+from sepconv.lowering import float32_repeats
 
 
 def check_batch(batch: int) -> None:
@@ -21,3 +23,12 @@ def ends(layers: Sequence[Layer], outputs: Sequence[str] | None) -> tuple[list[L
     if twice:
         raise ValueError(f"outputs has {twice[0]!r} twice, must name each layer once")
     return needed_layers(layers, names), names
+
+
+def check_upsample(layer: Upsample, x: Shape, runtime: str) -> None:
+    """Raise UnsupportedError where the runtime, which finds pixels in float32, repeats others than the layer does."""
+    if not all(map(float32_repeats, x, layer.size)):
+        raise UnsupportedError(
+            f"layer {layer.name!r} (Upsample) goes from {x[:2]} to {tuple(layer.size)}, where {runtime} repeats other "
+            "pixels"
+        )

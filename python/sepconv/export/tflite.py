@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import float32
-from sepconv.export.shared import check_batch, ends
+from sepconv.export.shared import check_batch, check_upsample, ends
 from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.graph import (
     NO_PADDING,
@@ -109,7 +109,9 @@ class _Network:
             case Activation():
                 self._activate(name, self.values[layer.inputs[0]], layer.activation)
             case Softmax():
-                self._operator(layer, "SOFTMAX", [self.values[layer.inputs[0]]], "SoftmaxOptions", Beta=layer.beta)
+                self._operator(
+                    layer, "SOFTMAX", [self.values[layer.inputs[0]]], "SoftmaxOptions", Beta=float(layer.beta)
+                )
             case Reshape():
                 self.values[name] = self._reshaped(self.values[layer.inputs[0]], name, self._shape(name))
             case Pad():
@@ -125,6 +127,7 @@ class _Network:
             case ChannelShuffle():
                 self._shuffle(layer)
             case Upsample():
+                check_upsample(layer, self.shapes[layer.inputs[0]], "TFLite")
                 inputs = [self._image(layer.inputs[0]), self._integers(f"{name}.size", layer.size)]
                 self._operator(layer, "RESIZE_NEAREST_NEIGHBOR", inputs, "ResizeNearestNeighborOptions")
 
@@ -216,8 +219,8 @@ class _Network:
 
     def _activate(self, name: str, x: int, activation: str) -> None:
         shape = self._shape(name)
-        if activation == "none":
-            self.values[name] = x
+        if activation == "none":  # an operator all the same: a file cannot well give its input as an output
+            self.values[name] = self._reshaped(x, name, shape)
         elif activation in _UNARY:
             self.values[name] = self.builder.operator(_UNARY[activation], [x], self.builder.tensor(name, shape))
         elif activation == "silu":

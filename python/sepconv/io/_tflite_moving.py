@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.graph import ChannelShuffle, ChannelSlice, Concat, Upsample
 from sepconv.io._tflite_network import Matrix, Network, Value
 from sepconv.io._tflite_options import Operator, image_input, named_activation, small_integers
 from sepconv.io._tflite_schema import Options
 from sepconv.io._tflite_tensors import MAX_RANK
+from sepconv.lowering import float32_repeats
 
 MAX_RESIZED = 4096  # rows or columns
 
@@ -64,10 +63,7 @@ def resize_nearest_neighbor(network: Network, operator: Operator) -> None:
     if max(sizes) > MAX_RESIZED:
         raise UnsupportedError(f"the size is {sizes}; it can be at most {MAX_RESIZED}")
     for before, after in zip(source.shape[1:3], sizes, strict=True):
-        # TFLite finds the pixel to repeat in float32, which is off by one at some sizes.
-        steps = np.arange(after, dtype=np.float32) * (np.float32(before) / np.float32(after))
-        exact = np.arange(after, dtype=np.int64) * before // after
-        if after < before or not np.array_equal(np.minimum(steps.astype(np.int64), before - 1), exact):
+        if after < before or not float32_repeats(before, after):
             raise UnsupportedError(f"{before} rows or columns become {after}; only some enlargements are supported")
     layer = Upsample(name=network.unique_name(operator.output), inputs=(source.layer,), size=(sizes[0], sizes[1]))
     network.add(layer, operator.output, (source.shape[0], *sizes, source.shape[3]))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.fx import Node
 from torch.nn import functional
 
 from sepconv import graph
+from sepconv.lowering import float32_repeats
 from sepconv.torch import rewrite
 from sepconv.torch.arguments import Arguments, Maker, only, pair
 from sepconv.torch.operators import Builder, Operator, Unsupported, Value, as_image, check
@@ -91,10 +91,8 @@ class Enlarge(Operator):
         factors = (None, None) if self.factors is None or self.exact else self.factors
         for before, after, factor in zip(shape[:2], size, factors, strict=True):
             check(after >= before, f"it makes {after} rows or columns of {before}")
-            # torch finds the pixel to repeat in float32, which is off by one at some sizes.
-            step = np.float32(1 / factor if factor else np.float32(before) / np.float32(after))
-            theirs = np.minimum((np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
-            check(np.array_equal(theirs, np.arange(after) * before // after), f"it makes {after} of {before} pixels")
+            agrees = float32_repeats(before, after, 1 / factor if factor else None)
+            check(agrees, f"it makes {after} of {before} pixels")
         layer = graph.Upsample(name=node.name, inputs=(x[0].layer,), size=(size[0], size[1]))
         return to.add(layer, x[0])
 
