@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,7 @@ from .graph import (
     WeightedLayer,
 )
 from .graph.base import reject_masked
+from .lowering import folded
 from .mapping import release_pages
 
 FLOAT_BYTES = 4
@@ -64,28 +66,39 @@ def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | No
     return graph
 
 
-def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
+def _numbers(layer: Layer, argument: str, array: ArrayLike) -> NDArray[Any]:
     reject_masked(f"layer {layer.name!r}: {argument}", array)
     values = np.asarray(array)
     # ml_dtypes' bfloat16 and its like are void to NumPy, and become float32 without loss.
     is_number = values.dtype.kind in "fiub" or (values.dtype.kind == "V" and np.can_cast(values.dtype, np.float32))
     if not is_number:
         raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")
-    return values.astype(np.float32, copy=False)
+    return values
+
+
+def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
+    return _numbers(layer, argument, array).astype(np.float32, copy=False)
 
 
 def _bias(layer: WeightedLayer) -> Float32 | None:
     return None if layer.bias is None else _float32(layer, "bias", layer.bias)
 
 
-def _batch_norm(layer: Convolution) -> BatchNormArrays | None:
-    norm = layer.batch_norm
+def _convolution(layer: Convolution) -> tuple[Float32, Float32 | None, BatchNormArrays | None]:
+    """Weight, bias and batch norm, which the core folds in float64; what float32 would round is folded here."""
+    norm, bias = layer.batch_norm, layer.bias
+    weight = _numbers(layer, "weight", layer.weight)
     if norm is None:
-        return None
-    gamma, beta, mean, variance = (
-        _float32(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
-    )
-    return gamma, beta, mean, variance, norm.epsilon
+        return weight.astype(np.float32, copy=False), _bias(layer), None
+    parts = [
+        _numbers(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
+    ]
+    given = [weight, *parts, *([] if bias is None else [_numbers(layer, "bias", bias)])]
+    if not all(np.can_cast(array.dtype, np.float32) for array in given):
+        weight, shift = folded(layer)
+        return weight.astype(np.float32), shift.astype(np.float32), None
+    gamma, beta, mean, variance = (array.astype(np.float32, copy=False) for array in parts)
+    return weight.astype(np.float32, copy=False), _bias(layer), (gamma, beta, mean, variance, norm.epsilon)
 
 
 def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
@@ -98,9 +111,7 @@ def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
             return add(
                 name,
                 inputs[0],
-                _float32(layer, "weight", layer.weight),
-                _bias(layer),
-                _batch_norm(layer),
+                *_convolution(layer),
                 layer.stride,
                 layer.padding,
                 layer.dilation,

@@ -44,7 +44,7 @@ def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]
     gamma, beta, mean, variance = (
         np.asarray(array, dtype=np.float64) for array in (norm.gamma, norm.beta, norm.mean, norm.variance)
     )
-    scale = gamma / np.sqrt(variance + norm.epsilon)
+    scale = gamma / np.sqrt(variance + float(norm.epsilon))
     return weight * (scale if dense else scale.reshape(shape[2:])), (bias - mean) * scale + beta
 
 
