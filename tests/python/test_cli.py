@@ -35,6 +35,7 @@ needs_engine = pytest.mark.skipif(
 class FakePort:
     shape: Sequence[int | None] = (None, 32, 48, 3)
     dtype: str = "float32"
+    name: str = "x"
 
 
 @dataclass
@@ -44,7 +45,8 @@ class FakeModel:
     name: str = "fake"
     convention: Convention | None = conventions.EFFICIENTNET_LITE
     inputs: Sequence[FakePort] = (FakePort(),)
-    layers: Sequence[graph.Layer] = ()
+    outputs: Sequence[FakePort] = (FakePort((None, 1000)),)
+    layers: Sequence[graph.Layer] = (graph.Input(name="x", shape=(32, 48, 3)),)
     classes: int = 1000
     likely: tuple[int, ...] = (7, 0, 999)
     calls: list[tuple[InputArray, int | None]] = field(default_factory=list)
@@ -144,21 +146,6 @@ def test_top_beyond_the_number_of_classes(
 ) -> None:
     assert run("classify", photograph, "--json", "--top", "2000") == 0
     assert len(json.loads(capsys.readouterr().out)["top"]) == 1000
-
-
-def test_probabilities() -> None:
-    scores = np.array([[1000.0, 999.0, -1000.0]], np.float32)
-    expected = [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0]
-    np.testing.assert_allclose(classify.to_probabilities(scores, ()), expected, atol=1e-12)
-    softmax = graph.Softmax(name="p", inputs=("x",))
-    flatten = graph.Reshape(name="r", inputs=("p",), shape=(1, 1, 3))
-    given = np.array([[0.5, 0.25, 0.25]], np.float32)
-    np.testing.assert_array_equal(classify.to_probabilities(given, (softmax,)), given[0])
-    np.testing.assert_array_equal(classify.to_probabilities(given, (softmax, flatten)), given[0])
-    assert classify.to_probabilities(given, (flatten,))[0] < 0.5
-    for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="output is not finite"):
-            classify.to_probabilities(np.array([[0, bad]], np.float32), ())
 
 
 @pytest.mark.parametrize("inputs", [(FakePort((None, 8, 8, 1)),), (FakePort((None, 10)),), (FakePort(), FakePort())])

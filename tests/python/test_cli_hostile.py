@@ -15,8 +15,9 @@ from test_paths import names
 pytest.importorskip("sepconv._core", reason="needs the built engine")
 
 import sepconv
-from sepconv import cli
+from sepconv import cli, graph
 from sepconv.bench import method, peaks
+from sepconv.cli.classify import to_probabilities
 from sepconv.export import export_model, to_onnx, to_tflite
 from sepconv.models.catalog import named_layers
 
@@ -246,7 +247,28 @@ def test_a_network_of_two_results_is_no_classifier(
     layers: Any = sepconv.models.ssdlite_layers(alpha=0.25, resolution=96, classes=5)
     export_model(layers, tmp_path / "ssd.tflite")
     message = error(capsys, "classify", photograph, "--model", tmp_path / "ssd.tflite")
-    assert "model ssd gives 12 results, must give one" in message
+    assert "model ssd gives [[None, 6, 6, 12], [None, " in message
+    assert "must give one result: the classes' scores, [n, classes]" in message
+    pixels: Any = [layers[0], graph.Activation(name="relu", inputs=(layers[0].name,), activation="relu")]
+    export_model(pixels, tmp_path / "pixels.tflite")
+    message = error(capsys, "classify", photograph, "--model", tmp_path / "pixels.tflite")
+    assert "model pixels gives [[None, 96, 96, 3]], must give one result" in message
+
+
+def test_probabilities() -> None:
+    """The softmax of scores, but not of what the output's layer, whatever comes last, gives as probabilities."""
+    scores, shares = np.array([[1000, 999, -1000]], np.float32), np.array([[0.5, 0.25, 0.25]], np.float32)
+    softmax = graph.Softmax(name="p", inputs=("x",))
+    flatten = graph.Reshape(name="r", inputs=("p",), shape=(1, 1, 3))
+    gate = graph.FullyConnected(name="s", inputs=("x",), weight=np.eye(3), activation="sigmoid")
+    layers = [graph.Input(name="x", shape=(1, 1, 3)), gate, softmax, flatten]
+    expected = [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0]
+    np.testing.assert_allclose(to_probabilities(scores, layers, "x"), expected, atol=1e-12)
+    for output in ("p", "r", "s"):
+        np.testing.assert_array_equal(to_probabilities(shares, layers, output), shares[0])
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="output is not finite"):
+            to_probabilities(np.array([[0, bad]], np.float32), layers, "x")
 
 
 @pytest.mark.parametrize("command", ["export", "classify"])

