@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -152,6 +153,76 @@ def test_refuses_other_bytes_than_are_pinned(hub: Hub, tmp_path: Path, monkeypat
         load_pretrained(NAME, cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "pins, message",
+    [
+        ({}, rf"pins\.json has no {REPOSITORY}, must pin it"),
+        ({NAME: {}}, rf"pins\.json has no {REPOSITORY}"),
+        ({REPOSITORY: 5}, "revision is None, must be a commit"),
+        ({REPOSITORY: {"revision": 5}}, "revision is 5, must be a commit"),
+        ({REPOSITORY: {"files": {"model.safetensors": "0" * 64}}}, "revision is None"),
+        ({REPOSITORY: {"revision": "0" * 40}}, r"files is None, must hold .* that of model\.safetensors"),
+        ({REPOSITORY: {"revision": "0" * 40, "files": [1]}}, r"files is \[1\]"),
+        ({REPOSITORY: {"revision": "0" * 40, "files": {"model.safetensor": "0" * 64}}}, "files is .*safetensor'"),
+        ({REPOSITORY: {"revision": "0" * 40, "files": {"model.safetensors": 5}}}, "files is "),
+    ],
+)
+def test_pins_that_do_not_pin(pins: Any, message: str, hub: Hub, tmp_path: Path) -> None:
+    path = tmp_path / "pins.json"
+    path.write_text(json.dumps(pins))
+    with pytest.raises(ModelFormatError, match=message):
+        load_pretrained(NAME, cache_dir=tmp_path, pins=path)
+    assert not hub.requests
+
+
+def test_pins_only_what_loads(hub: Hub, tmp_path: Path) -> None:
+    right, hub.files["config.json"] = hub.files["config.json"], b'{"pretrained_cfg": {}}'
+    with pytest.raises(ModelFormatError, match="do not fit this model"):
+        load_pretrained(NAME, cache_dir=tmp_path)
+    hub.files["config.json"], hub.commit = right, "f" * 40
+    load_pretrained(NAME, cache_dir=tmp_path)
+
+
+def test_keeps_the_pins_that_others_made_meanwhile(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, other = models.hub._build, {"revision": "1" * 40, "files": {"model.safetensors": "2" * 64}}
+
+    def slow_build(*arguments: Any) -> Any:
+        (tmp_path / PINS).write_text(json.dumps({"timm/other": other}))
+        return build(*arguments)
+
+    monkeypatch.setattr(models.hub, "_build", slow_build)
+    load_pretrained(NAME, cache_dir=tmp_path)
+    pins = json.loads((tmp_path / PINS).read_text())
+    assert pins["timm/other"] == other
+    assert pins[REPOSITORY]["revision"] == hub.commit
+
+
+def test_refuses_what_nothing_vouches_for(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hub.etag("model.safetensors")
+    monkeypatch.setattr(hub, "etag", lambda name: f"d41d8cd98f00b204-{len(name)}")
+    with pytest.raises(
+        DownloadError, match=r"config\.json of .* has the ETag 'd41d8cd98f00b204-11', must have a digest"
+    ):
+        load_pretrained(NAME, cache_dir=tmp_path)
+    config = hashlib.sha256(hub.files["config.json"]).hexdigest()
+    pin = {"revision": hub.commit, "files": {"model.safetensors": digest, "config.json": config}}
+    (tmp_path / "pins.json").write_text(json.dumps({REPOSITORY: pin}))
+    load_pretrained(NAME, cache_dir=tmp_path, pins=tmp_path / "pins.json")
+
+
+@pytest.mark.parametrize("commit", ["main", "../../../../evil"])
+def test_refuses_commits_that_are_none(commit: str, hub: Hub, tmp_path: Path) -> None:
+    hub.commit = commit
+    with pytest.raises(DownloadError, match=r"must be of one named by 40|could not be fetched"):
+        load_pretrained(NAME, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("revision", [5, ""])
+def test_refuses_revisions_that_are_none(revision: Any) -> None:
+    with pytest.raises(ValueError, match=f"revision was {revision!r}, must be the name of a commit"):
+        load_pretrained(NAME, revision=revision)
+
+
 def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"the hub has no config\.json of .* at nowhere"):
         load_pretrained(NAME, revision="nowhere", cache_dir=tmp_path)
@@ -174,10 +245,13 @@ def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
         ({"std": [0.2, 0.2]}, "pretrained_cfg"),
         ({"interpolation": "lanczos"}, "interpolation is 'lanczos'"),
         ({"num_classes": 11}, "do not fit this model"),
+        ({"mean": [10**400, 0, 0]}, "pretrained_cfg: int too large"),
+        (None, r"config\.json is no JSON that can be read: maximum recursion depth"),
     ],
 )
-def test_a_config_that_does_not_fit(changes: dict[str, Any], message: str, hub: Hub, tmp_path: Path) -> None:
-    hub.files["config.json"] = json.dumps({"pretrained_cfg": {**CONFIG["pretrained_cfg"], **changes}}).encode()
+def test_a_config_that_does_not_fit(changes: Any, message: str, hub: Hub, tmp_path: Path) -> None:
+    changed = {"pretrained_cfg": {**CONFIG["pretrained_cfg"], **(changes or {})}}
+    hub.files["config.json"] = b"[" * 200_000 if changes is None else json.dumps(changed).encode()
     with pytest.raises(ModelFormatError, match=message):
         load_pretrained(NAME, cache_dir=tmp_path)
 

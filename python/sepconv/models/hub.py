@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sepconv import extras
 from sepconv.conventions import TIMM, Convention
 from sepconv.errors import ModelFormatError, SepconvError
-from sepconv.graph.base import is_choice
+from sepconv.graph.base import is_choice, is_name
 from sepconv.models.catalog import FAMILIES
 from sepconv.paths import write_files
 
@@ -101,32 +102,38 @@ def load_pretrained(
     cache_dir: where files are kept; None for huggingface_hub's cache.
 
     Raises:
-        ValueError: an unknown name, listing those that are known.
+        ValueError: an unknown name, listing those that are known; a revision that is no name of one.
         MissingExtraError: the package huggingface_hub is not installed.
-        DownloadError: no network and nothing in the cache, no such repository or revision, or a file that has not the
-            digest that it must have.
-        ModelFormatError: the fetched files hold no such network.
+        DownloadError: no network and nothing in the cache, no such repository or revision, a file that has not the
+            digest that it must have, or one of which neither the hub nor a pin states it.
+        ModelFormatError: the fetched files hold no such network; ``pins`` lacks the repository, or what a pin has.
     """
     if not is_choice(name, pretrained_names()):
         raise ValueError(f"name was {name!r}, must be one of {', '.join(pretrained_names())}")
+    if revision is not None and not is_name(revision):
+        raise ValueError(f"revision was {revision!r}, must be the name of a commit, branch or tag, or None")
     full = ALIASES.get(name, name)
     entry = PRETRAINED[full]
     hub = _Hub()
     cache = Path(cache_dir) if cache_dir is not None else Path(hub.constants.HF_HUB_CACHE)
     given = pins if pins is not None else os.environ.get("SEPCONV_PINS")
-    book = _PinBook(Path(given) if given else cache / PINS, writable=not given)
-    pinned = book.of(entry.repository)
-    wanted = revision or pinned.get("revision") or "main"
-    files, commit = {}, wanted
+    book = Path(given) if given else cache / PINS
+    pinned, required = _pin(_read_pins(book) if given or book.exists() else {}, entry.repository, book)
+    if given and pinned is None and revision is None:
+        raise ModelFormatError(f"{book} has no {entry.repository}, must pin it")
+    if revision not in (None, pinned):
+        required = {}
+    commit = revision or pinned or "main"
+    paths, digests = {}, {}
     for file in (CONFIG, WEIGHTS):
-        path = hub.fetch(entry.repository, file, wanted, cache)
-        commit = _commit_of(path) or wanted
-        wanted = commit  # both files from one commit, whatever is pushed in between
-        required = pinned.get("files", {}).get(file) if revision in (None, pinned.get("revision")) else None
-        files[file] = path, _checked_digest(path, entry.repository, file, required)
-    if revision is None:
-        book.record(entry.repository, commit, {file: digest for file, (_, digest) in files.items()})
-    return _build(full, entry, files[WEIGHTS][0], _read_config(files[CONFIG][0]))
+        paths[file] = hub.fetch(entry.repository, file, commit, cache)
+        commit = _commit_of(paths[file])  # both files from one commit, whatever is pushed in between
+        digests[file] = _checked_digest(paths[file], entry.repository, file, required.get(file))
+    model = _build(full, entry, paths[WEIGHTS], _read_config(paths[CONFIG]))
+    if not given and revision is None and pinned is None:
+        with hub.lock(book):
+            _record(book, entry.repository, {"revision": commit, "files": digests})
+    return model
 
 
 class _Hub:
@@ -139,6 +146,12 @@ class _Hub:
         self._package = module("huggingface_hub")
         self._errors = module("huggingface_hub.errors")
         self.constants = module("huggingface_hub.constants")
+        self._filelock = module("filelock")  # which comes with it
+
+    def lock(self, path: Path) -> AbstractContextManager[Any]:
+        """Held by one process at a time, by a file beside ``path``."""
+        lock: AbstractContextManager[Any] = self._filelock.FileLock(f"{path}.lock")
+        return lock
 
     def fetch(self, repository: str, file: str, revision: str, cache: Path) -> Path:
         """The file in the cache, fetched if it is not there. Raises DownloadError."""
@@ -156,20 +169,22 @@ class _Hub:
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
             raise DownloadError(f"the hub has no {where}: {error}") from error
         except Exception as error:
-            if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _CLIENTS:
+            if not isinstance(error, OSError | ValueError) and type(error).__module__.split(".")[0] not in _CLIENTS:
                 raise
             raise DownloadError(f"{where} could not be fetched: {error}") from error
         return Path(path)
 
 
-def _commit_of(path: Path) -> str | None:
+def _commit_of(path: Path) -> str:
     """The commit that a file of the cache is of: .../snapshots/<commit>/<file>."""
     name = path.parent.name
-    return name if _COMMIT.fullmatch(name) else None
+    if not _COMMIT.fullmatch(name):
+        raise DownloadError(f"{path} is of the commit {name!r}, must be of one named by 40 hexadecimal digits")
+    return name
 
 
 def _checked_digest(path: Path, repository: str, file: str, required: str | None) -> str:
-    """The file's SHA-256, once it is what the hub stated and what is pinned."""
+    """The file's SHA-256, once it is what the hub stated and what is pinned; one of them must be there."""
     digest, size = hashlib.sha256(), path.stat().st_size
     git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as stream:
@@ -185,46 +200,61 @@ def _checked_digest(path: Path, repository: str, file: str, required: str | None
         raise DownloadError(
             f"{file} of {repository} has the digest {wrong[0]}, must have the hub's {stated}: delete {path}"
         )
+    if required is None and not any(pattern.fullmatch(stated) for pattern in expected):
+        raise DownloadError(f"{file} of {repository} has the ETag {stated!r}, must have a digest, or be pinned: {path}")
     if required is not None and found != required:
         raise DownloadError(f"{file} of {repository} has the SHA-256 {found}, must have the pinned {required}")
     return found
 
 
-class _PinBook:
-    """Commits and digests by repository: {repository: {"revision": commit, "files": {name: sha256}}}."""
+# --- Pins: {repository: {"revision": commit, "files": {name: sha256}}}
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
-        self._path, self._writable = path, writable
-        self._pins: dict[str, Any] = {}
-        if path.exists() or not writable:
-            try:
-                pins: object = json.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise DownloadError(f"pins: {error}") from error
-            except ValueError as error:
-                raise ModelFormatError(f"{path} is no JSON: {error}") from error
-            if not isinstance(pins, dict) or not all(isinstance(pin, dict) for pin in pins.values()):
-                raise ModelFormatError(f"{path} must hold an object for each repository")
-            self._pins = pins
 
-    def of(self, repository: str) -> dict[str, Any]:
-        pin: dict[str, Any] = self._pins.get(repository, {})
-        return pin
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{path} is no JSON that can be read: {error}") from error
 
-    def record(self, repository: str, commit: str, digests: Mapping[str, str]) -> None:
-        """Pin what has no pin yet. The file changes as a whole, so that no reader sees half of it."""
-        if not self._writable or repository in self._pins:
-            return
-        self._pins[repository] = {"revision": commit, "files": dict(digests)}
-        write_files({self._path: json.dumps(self._pins, indent=2, sort_keys=True).encode()})
+
+def _read_pins(path: Path) -> dict[str, Any]:
+    try:
+        pins = _read_json(path)
+    except OSError as error:
+        raise DownloadError(f"pins: {error}") from error
+    if not isinstance(pins, dict):
+        raise ModelFormatError(f"{path} must hold an object for each repository")
+    return pins
+
+
+def _pin(pins: Mapping[str, Any], repository: str, path: Path) -> tuple[str | None, Mapping[str, str]]:
+    """The commit and the digests pinned for a repository; None and nothing where there is no pin."""
+    if repository not in pins:
+        return None, {}
+    pin = pins[repository] if isinstance(pins[repository], dict) else {}
+    revision, files = pin.get("revision"), pin.get("files")
+    if not _matches(_COMMIT, revision):
+        reason = f"revision is {revision!r}, must be a commit, 40 hexadecimal digits"
+        raise ModelFormatError(f"{path}: {repository}: {reason}")
+    if not isinstance(files, dict) or WEIGHTS not in files or not all(_matches(_SHA256, f) for f in files.values()):
+        reason = f"files is {files!r}, must hold SHA-256 digests, that of {WEIGHTS} among them"
+        raise ModelFormatError(f"{path}: {repository}: {reason}")
+    return revision, files
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _record(path: Path, repository: str, pin: Mapping[str, Any]) -> None:
+    """Pin what has no pin yet, beside those that others made meanwhile. No reader sees half of the file."""
+    pins = _read_pins(path) if path.exists() else {}
+    write_files({path: json.dumps({repository: pin, **pins}, indent=2, sort_keys=True).encode()})
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """The part of a config.json that says how the weights were trained and what they expect; empty without one."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFormatError(f"{path} is no JSON: {error}") from error
+    config = _read_json(path)
     record = config.get("pretrained_cfg", {}) if isinstance(config, dict) else {}
     return record if isinstance(record, dict) else {}
 
@@ -242,7 +272,7 @@ def _build(name: str, entry: Pretrained, weights: Path, config: Mapping[str, Any
         layers = family.layers(
             alpha=entry.alpha, resolution=size[1], classes=config.get("num_classes", 1000), weights=arrays, **options
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelFormatError(f"{entry.repository}: {error}") from error
     return Model(layers, name=name, convention=_convention(name, entry, config))
 
@@ -267,7 +297,7 @@ def _convention(name: str, entry: Pretrained, config: Mapping[str, Any]) -> Conv
         )
     except KeyError as error:
         raise ModelFormatError(f"{entry.repository}: pretrained_cfg has no {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelFormatError(f"{entry.repository}: pretrained_cfg: {error}") from error
 
 
