@@ -30,12 +30,12 @@ class ImageError(SepconvError, ValueError):
 def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The photograph in a file as ``[h, w, 3]`` uint8, RGB, upright as its EXIF orientation says.
 
-    Transparency is laid over white; an animation gives its first frame. Raises FileNotFoundError, IsADirectoryError or
-    PermissionError for the path, :class:`ImageError` for the content or where the path is neither a regular file nor
-    standard input, MissingExtraError without Pillow.
+    Transparency is laid over white; an animation gives its first frame; broken EXIF turns nothing. Raises
+    FileNotFoundError, IsADirectoryError or PermissionError for the path, :class:`ImageError` for the content or where
+    the path is neither a regular file nor standard input, MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="reading a photograph")
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     path = Path(path)
     found = path.stat()
@@ -48,8 +48,8 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         warnings.simplefilter("ignore", UserWarning)  # oddities of metadata
         try:
             with pillow.open(file) as image:
-                upright = ImageOps.exif_transpose(image)
-                return np.asarray(_to_rgb(upright, path))
+                image.load()  # all damage of pixels is told here
+                return np.asarray(_to_rgb(_upright(image), image.format, path))
         except UnidentifiedImageError as error:
             raise ImageError(f"{path} is not an image in any format that Pillow reads") from error
         except pillow.DecompressionBombError as error:
@@ -60,11 +60,25 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise ImageError(f"{path} is damaged: {error}") from error
 
 
-def _to_rgb(image: Image, path: Path) -> Image:
-    if image.mode.startswith("I;16"):
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # as many kinds as there are ways to break EXIF
+        return image
+
+
+def _to_rgb(image: Image, file_format: str | None, path: Path) -> Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):  # which Pillow scales to 16 bits
         import PIL.Image
 
-        return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        grey = (values >> 8).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255
+        return PIL.Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise ImageError(f"{path} has mode {image.mode!r} (numbers, not colours), must have 8 or 16 bits a channel")
     if image.has_transparency_data:

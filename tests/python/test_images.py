@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,33 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 def test_transparency_lies_over_white(tmp_path: Path) -> None:
     Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert images.load_image(tmp_path / "clear.png").min() == 255
+
+
+def png(bits: int, row: bytes, kind: bytes, content: bytes) -> bytes:
+    """A grey picture of two pixels, with a chunk more."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(kind, content) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "content, grey",
+    [
+        (png(8, b"\0\x50", b"tRNS", b"\0\0"), [255, 80]),
+        (png(16, b"\0\x01\x50\0", b"tRNS", b"\0\x01"), [255, 80]),  # 16 bits of the value that is transparent
+        (png(8, b"\0\x50", b"eXIf", b"junkjunkjunk"), [0, 80]),
+        (b"P5 2 1 65535\n" + struct.pack(">HH", 65535, 256), [255, 1]),
+        (b"P5 2 1 1023\n" + struct.pack(">HH", 1023, 512), [255, 128]),
+    ],
+    ids=["transparent", "16 bits, transparent", "broken EXIF", "PGM of 16 bits", "PGM of 10 bits"],
+)
+def test_grey_pictures(tmp_path: Path, content: bytes, grey: list[int]) -> None:
+    (tmp_path / "grey").write_bytes(content)
+    assert images.load_image(tmp_path / "grey").tolist() == [[[value] * 3 for value in grey]]
 
 
 def test_exif_orientation(tmp_path: Path) -> None:
