@@ -48,7 +48,7 @@ class Model:
         layers: the network, see :mod:`sepconv.graph`.
         name: what messages and tables call it.
         convention: how photographs become inputs and outputs become labels; None where that is not known.
-        outputs: names of the layers whose values are returned. None: those that no layer reads.
+        outputs: names of the layers whose values are returned. None: those that no layer reads, inputs aside.
         fusion: "automatic", or for tests "always" or "never": whether layers stream their rows to each other.
 
     Raises:
@@ -69,6 +69,8 @@ class Model:
         if not isinstance(name, str):
             raise TypeError(f"name was {name!r}, must be a string")
         check_convention(convention)
+        if not isinstance(fusion, str):
+            raise TypeError(f"fusion was {fusion!r}, must be 'automatic', 'always' or 'never'")
         self.name = name
         self.convention = convention
         self.layers: tuple[Layer, ...] = tuple(layers)

@@ -37,6 +37,7 @@ from sepconv.graph import (
     outputs,
     same_padding,
 )
+from sepconv.lowering import vectors
 
 INPUT = Input(name="x", shape=(8, 9, 4))
 
@@ -140,10 +141,15 @@ def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
         (changed(POOL, kernel=(9, 2)), "padded input height"),
         (changed(POOL, padding=((2, 0), (0, 0))), "padding was .* no window lies wholly in it"),
         (changed(POOL, padding=((0, 2), (0, 0))), "padding was .* no window lies wholly in it"),
+        (changed(POOL, padding=((0, 2), (0, 0)), stride=(5, 2)), "padding was .* less than the kernel"),  # as in Model
+        (changed(POOL, include_padding="no"), "include_padding was 'no', must be True or False"),
+        (changed(POOL, include_padding=None), "include_padding was None"),
         (changed(POOL, activation="swish"), "activation"),
         (Add(name="add", inputs=("x",)), "number of inputs was 1, must be 2"),
         (Activation(name="act", inputs=("x",), activation="gelu"), "activation"),  # type: ignore[arg-type]
         (Softmax(name="softmax", inputs=("x",), beta=float("inf")), "beta"),
+        (Softmax(name="softmax", inputs=("x",), beta=1e300), "beta was 1e.300, must be a number, finite in float32"),
+        (Softmax(name="softmax", inputs=("x",), beta=10**300), "beta was 1000"),
         (Reshape(name="reshape", inputs=("x",), shape=(1, 1, 287)), "shape was .* as many elements as the input"),
         (Reshape(name="reshape", inputs=("x",), shape=(-1, -1, 288)), "shape"),
         (Pad(name="pad", inputs=("x",), padding=((0, 0), (0, -1))), "padding"),
@@ -167,6 +173,7 @@ def test_output_shape(layer: Layer, expected: tuple[int, int, int]) -> None:
         (Input(name="y", shape=(1, 1, 1), scale="a"), "scale was 'a'"),  # type: ignore[arg-type]
         (Input(name="y", shape=(1, 1, 1), scale=10**400), "scale was 1000"),
         (Input(name="y", shape=(1, 1, 1), zero_point="a"), "zero_point was 'a'"),  # type: ignore[arg-type]
+        (Input(name="y", shape=(1, 1, 1), dtype="uint8", zero_point=10**400), "zero_point was 1000"),
         (changed(CONV, name="x"), "name was 'x', must be unlike"),
         (changed(CONV, name=""), "name was ''"),
         (changed(CONV, inputs=("y",)), r"inputs was \('y',\), must be names of earlier layers"),
@@ -211,7 +218,26 @@ def test_rejects_what_is_no_network() -> None:
         infer_shapes([Layer(name="x", inputs=())])
 
 
+def test_rejects_names_that_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match=r"name was '\\udcff', must be a non-empty string that UTF-8 can say"):
+        shape_of(changed(CONV, name="\udcff"))
+
+
+def test_lists_are_taken_for_tuples() -> None:
+    sizes: Any = {"kernel": [2, 2], "stride": [2, 2], "padding": [[0, 1], [0, 0]]}
+    pool = AveragePool2d(name="pool", inputs=("y",), **sizes)
+    assert (pool.kernel, pool.padding) == ((2, 2), ((0, 1), (0, 0)))
+    shape: Any = [4, 4, 3]
+    y, flat = Input(name="y", shape=shape), Reshape(name="flat", inputs=("y",), shape=[1, 1, 48])  # type: ignore[arg-type]
+    assert (y.shape, flat.shape) == ((4, 4, 3), (1, 1, 48))
+    assert vectors([y, flat]) == {"flat"}
+    both = Add(name="add", inputs=("y", "act"))
+    assert infer_shapes([y, Activation(name="act", inputs=("y",), activation="relu"), both])["add"] == (4, 4, 3)
+    assert both.output_shape(shape, (4, 4, 3)) == (4, 4, 3)
+
+
 def test_outputs_are_what_no_layer_reads() -> None:
+    assert outputs([INPUT, Input(name="y", shape=(1, 1, 1)), CONV]) == ("conv",)
     assert outputs([INPUT]) == ("x",)
     assert outputs([INPUT, CONV, POOL]) == ("conv", "pool")
     assert outputs([INPUT, CONV, changed(DENSE, inputs=("conv",))]) == ("fc",)

@@ -259,6 +259,8 @@ def test_rejects_outputs() -> None:
         Model(small_layers(), name=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fusion is 'maybe', must be one of automatic, always, never"):
         Model(small_layers(), name="small", fusion="maybe")
+    with pytest.raises(TypeError, match="fusion was None, must be 'automatic', 'always' or 'never'"):
+        Model(small_layers(), name="small", fusion=None)  # type: ignore[arg-type]
 
 
 # --- What it tells

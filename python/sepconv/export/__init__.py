@@ -40,7 +40,7 @@ def export_model(
     """Write a network, with BatchNorm folded, to a file whose suffix is one of ``FORMATS``.
 
     ``outputs``: names of the layers whose results the file gives, in this order (which ncnn's files do not have); None:
-    those that no layer reads. Layers on which no output depends are left out.
+    those that no layer reads, inputs aside. Layers on which no output depends are left out.
 
     An ncnn network is two files: beside ``name.param`` its weights, ``name.bin``. ``batch`` fixes the number of images;
     None leaves it open, where the format can (ONNX), else takes 1. A network whose input is quantised takes float32.

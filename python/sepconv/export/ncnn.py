@@ -77,7 +77,7 @@ def ncnn_name(name: str) -> str:
     plain = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
     if len(plain) <= LONGEST_NAME:
         return plain
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
     return f"{plain[: LONGEST_NAME - _DIGEST - 1]}_{digest}"
 
 

@@ -18,27 +18,33 @@ Shape = tuple[int, int, int]
 
 NO_PADDING: Padding = ((0, 0), (0, 0))
 INPUT_DTYPES = ("float32", "uint8", "int8", "int16")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_ELEMENTS = 2**31 - 1  # of one image's activation; also the largest stride, dilation, padding and window
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """Base of all layers. Layers compare by identity: arrays have no plain equality."""
+    """Base of all layers. Layers compare by identity: arrays have no plain equality.
+
+    Lists of sizes become tuples, so that they compare as the types say.
+    """
 
     name: str
     inputs: tuple[str, ...]
     input_count: ClassVar[int | None] = 1  # None: any, but at least one
+
+    def __post_init__(self) -> None:
+        for argument in ("shape", "kernel", "stride", "padding", "dilation", "size"):
+            if isinstance(value := getattr(self, argument, None), list):
+                object.__setattr__(self, argument, _as_tuples(value))
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output for inputs of these shapes. ValueError names the layer and the argument that is wrong."""
         fits = len(inputs) >= 1 if self.input_count is None else len(inputs) == self.input_count
         if not fits:
             self._reject("number of inputs", len(inputs), self.input_count or "at least 1")
-        for shape in inputs:
-            self._check_shape("input shape", shape)
-        output = self._output_shape(*inputs)
-        self._check_shape("output shape", output)
-        return output
+        shapes = [self._check_shape("input shape", shape) for shape in inputs]
+        return self._check_shape("output shape", self._output_shape(*shapes))
 
     def macs(self, input_shapes: Sequence[Shape], output_shape: Shape) -> int:
         """Multiply-adds for one image. As in the papers, only convolutions and fully connected layers count."""
@@ -58,11 +64,13 @@ class Layer:
     def _reject(self, argument: str, was: object, must_be: object) -> NoReturn:
         raise ValueError(f"layer {self.name!r} ({type(self).__name__}): {argument} was {was}, must be {must_be}")
 
-    def _check_shape(self, argument: str, shape: Any) -> None:
+    def _check_shape(self, argument: str, shape: Any) -> Shape:
         if not are_integers(shape, 3, minimum=1):
             self._reject(argument, shape, "(height, width, channels), integers of at least 1")
-        if math.prod(int(n) for n in shape) > MAX_ELEMENTS:
+        height, width, channels = map(int, shape)
+        if height * width * channels > MAX_ELEMENTS:
             self._reject(argument, shape, f"of at most {MAX_ELEMENTS} elements")
+        return height, width, channels
 
     def _check_array(self, argument: str, array: ArrayLike, **sizes: int | None) -> tuple[int, ...]:
         """Return the array's shape, which must have these named dimensions (None: any size of at least 1)."""
@@ -116,7 +124,8 @@ def reject_masked(what: str, array: Any) -> None:
 
 
 def is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+    """Whether it is a string that holds something, and that UTF-8 can say: no half of a surrogate pair."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def new_name(wanted: str, taken: set[str], spelled: Callable[[str], str] = str) -> str:
@@ -145,6 +154,15 @@ def is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond the largest float
         return False
+
+
+def is_float32(value: Any) -> bool:
+    """Whether it is such a number, and finite in float32 too."""
+    return is_finite(value) and abs(value) <= FLOAT32_MAX
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def is_sequence(value: Any, length: int) -> bool:

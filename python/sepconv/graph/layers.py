@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from sepconv.graph.base import (
     INPUT_DTYPES,
     NO_PADDING,
@@ -14,7 +16,7 @@ from sepconv.graph.base import (
     Pair,
     Shape,
     is_choice,
-    is_finite,
+    is_float32,
     is_integer,
 )
 
@@ -37,10 +39,10 @@ class Input(Layer):
     def _output_shape(self, *inputs: Shape) -> Shape:
         if not is_choice(self.dtype, INPUT_DTYPES):
             self._reject("dtype", repr(self.dtype), "one of " + ", ".join(INPUT_DTYPES))
-        if not (is_finite(self.scale) and self.scale > 0):
-            self._reject("scale", repr(self.scale), "a positive and finite number")
-        if not is_integer(self.zero_point):
-            self._reject("zero_point", repr(self.zero_point), "an integer")
+        if not (is_float32(self.scale) and self.scale > 0):
+            self._reject("scale", repr(self.scale), "a positive number, finite in float32")
+        if not (is_integer(self.zero_point) and is_float32(self.zero_point)):
+            self._reject("zero_point", repr(self.zero_point), "an integer, finite in float32")
         return self.shape
 
 
@@ -86,9 +88,10 @@ class Pool2d(Layer):
     def _output_shape(self, *inputs: Shape) -> Shape:
         (x,) = inputs
         positions = self._window_outputs(x, self.kernel, self.stride, self.padding)
-        for axis, (before, _) in enumerate(self.padding):
-            if before >= self.kernel[axis] or (positions[axis] - 1) * self.stride[axis] - before >= x[axis]:
-                self._reject("padding", self.padding, "such that no window lies wholly in it")
+        if any(max(pads) >= size for pads, size in zip(self.padding, self.kernel, strict=True)):
+            self._reject(
+                "padding", self.padding, f"less than the kernel {self.kernel}, so that no window lies wholly in it"
+            )
         self._check_activation(self.activation)
         return (*positions, x[2])
 
@@ -96,6 +99,11 @@ class Pool2d(Layer):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AveragePool2d(Pool2d):
     include_padding: bool = False  # whether padded zeros count in the divisor
+
+    def _output_shape(self, *inputs: Shape) -> Shape:
+        if not isinstance(self.include_padding, bool | np.bool_):
+            self._reject("include_padding", repr(self.include_padding), "True or False")
+        return super()._output_shape(*inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,6 +135,6 @@ class Softmax(Layer):
     beta: float = 1.0
 
     def _output_shape(self, *inputs: Shape) -> Shape:
-        if not is_finite(self.beta):
-            self._reject("beta", repr(self.beta), "a finite number")
+        if not is_float32(self.beta):
+            self._reject("beta", repr(self.beta), "a number, finite in float32")
         return inputs[0]

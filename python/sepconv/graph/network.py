@@ -38,7 +38,7 @@ def infer_shapes(layers: Iterable[Layer]) -> dict[str, Shape]:
             known = ", ".join(kind.__name__ for kind in LAYER_TYPES)
             raise TypeError(f"layers[{index}] was {type(layer).__name__}, must be one of {known}")
         if not is_name(layer.name):
-            layer._reject("name", repr(layer.name), "a non-empty string")
+            layer._reject("name", repr(layer.name), "a non-empty string that UTF-8 can say")
         if layer.name in shapes:
             layer._reject("name", repr(layer.name), "unlike the names of all earlier layers")
         inputs: Any = layer.inputs
@@ -55,9 +55,11 @@ def infer_shapes(layers: Iterable[Layer]) -> dict[str, Shape]:
 
 
 def outputs(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Names of the layers that no layer reads, in the list's order: the network's outputs."""
+    """Names of the layers that no layer reads, in the list's order: the network's outputs. Inputs only if all are."""
     read = {name for layer in layers for name in layer.inputs}
-    return tuple(layer.name for layer in layers if layer.name not in read)
+    unread = [layer for layer in layers if layer.name not in read]
+    computed = [layer for layer in unread if not isinstance(layer, Input)]
+    return tuple(layer.name for layer in computed or unread)
 
 
 def output_names(outputs: Any) -> tuple[str, ...] | None:
