@@ -276,6 +276,12 @@ def test_names() -> None:
         assert called(name) is None
 
 
+def test_an_empty_name_is_a_name() -> None:
+    pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+    for build in (models.mobilenet_v1, models.mobilenet_v2, models.efficientnet_lite0, models.mobilenet_v3_small):
+        assert build(resolution=32, classes=2, name="").name == ""
+
+
 MODELS: dict[str, Callable[..., Any]] = {
     "mobilenet_v3_large_0.5_48": models.mobilenet_v3_large,
     "mobilenet_v3_small_0.5_48": models.mobilenet_v3_small,

@@ -176,3 +176,11 @@ def test_what_is_not_supported_is_refused(data: Any, error: type[Exception], mes
     with pytest.raises(error, match=message) as caught:
         graph.infer_shapes(read_tflite(data()))
     assert "operator " in str(caught.value)
+
+
+def test_what_no_output_needs_is_not_asked_after() -> None:
+    b = TfliteBuilder()
+    x = b.input(SHAPE)
+    y = b.operator("RELU", [x], SHAPE)
+    b.operator("COS", [b.operator("TANH", [y], SHAPE)], SHAPE)
+    assert [type(layer).__name__ for layer in read_tflite(b.finish(y))] == ["Input", "Activation"]

@@ -53,7 +53,7 @@ def _bias(network: Network, operator: Operator, channels: int) -> ArrayLike | No
 def _conv_2d(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.CONV_2D)
     source = image_input(network, operator)
-    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 0, network.budget)
+    weight = network.constant(operator.input(1, "the weight")).weights("the weight", WEIGHT_TYPES, 0, network.budget)
     if weight.stored.ndim != 4:
         raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [n, kh, kw, c]")
     count, kernel_height, kernel_width, channels = weight.stored.shape
@@ -82,7 +82,7 @@ def _conv_2d(network: Network, operator: Operator) -> None:
 def _depthwise_conv_2d(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.DEPTHWISE_CONV_2D)
     source = image_input(network, operator)
-    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 3, network.budget)
+    weight = network.constant(operator.input(1, "the weight")).weights("the weight", WEIGHT_TYPES, 3, network.budget)
     if weight.stored.ndim != 4 or weight.stored.shape[0] != 1:
         raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [1, kh, kw, c*m]")
     _, kernel_height, kernel_width, count = weight.stored.shape
@@ -115,7 +115,7 @@ def _fully_connected(network: Network, operator: Operator) -> None:
     if options.integer(1, "b"):
         raise UnsupportedError("the weights are stored in a shuffled format")
     source = network.value(operator.input(0, "the activation"))
-    weight = network.constant(operator.input(1, "the weights")).weights("the weights", WEIGHT_TYPES, 0, network.budget)
+    weight = network.constant(operator.input(1, "the weight")).weights("the weight", WEIGHT_TYPES, 0, network.budget)
     if weight.stored.ndim != 2:
         raise ModelFormatError(f"the weights have the shape {list(weight.stored.shape)}; it must be [n, k]")
     count, depth = weight.stored.shape
@@ -165,7 +165,7 @@ def _max_pool_2d(network: Network, operator: Operator) -> None:
 def _mean(network: Network, operator: Operator) -> None:
     options = operator.optional_options(Options.REDUCER)
     source = image_input(network, operator)
-    axes = small_integers(network, operator, 1, "the axes", MAX_RANK)
+    axes = small_integers(network, operator, 1, "the axis", MAX_RANK)
     if {axis + 4 if axis < 0 else axis for axis in axes} != {1, 2}:
         raise UnsupportedError(f"the mean is over the axes {axes}; they must be 1 and 2, height and width")
     keep_dimensions = options is not None and bool(options.integer(0, "B"))
@@ -176,7 +176,7 @@ def _mean(network: Network, operator: Operator) -> None:
 
 def _pad(network: Network, operator: Operator) -> None:
     source = image_input(network, operator)
-    widths = small_integers(network, operator, 1, "the paddings", 2 * MAX_RANK)
+    widths = small_integers(network, operator, 1, "the padding", 2 * MAX_RANK)
     if len(widths) != 8 or min(widths) < 0:
         raise ModelFormatError(f"the paddings are {widths}; they must be 4 pairs of integers not below 0")
     if any(widths[:2]) or any(widths[6:]):

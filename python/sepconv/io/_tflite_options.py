@@ -18,8 +18,9 @@ MAX_WINDOW = 1024  # height or width that a kernel spans, dilation included
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the file. An input of -1 is an optional one left out."""
+    """One operator of the file, ``where`` it is. An input of -1 is an optional one left out."""
 
+    where: str
     kind: str
     inputs: list[int]
     outputs: list[int]

@@ -38,12 +38,12 @@ def read_tflite(source: str | os.PathLike[str] | bytes) -> list[Layer]:
 def read_tflite_network(source: Source) -> TfliteNetwork:
     """Reads one network.
 
-    Each layer is named after its output tensor, up to the first ";" (converters join the names of what they fused).
-    float32 weights are views of the file; quantised and float16 ones are computed whenever they are asked for. SAME
-    padding becomes explicit, for the input size that the file declares. Activations are real numbers: QUANTIZE and
-    DEQUANTIZE between layers vanish, and so does the rounding that they stand for. Of saturation this much is kept: a
-    quantised range that begins at 0 is a relu where the operator names no activation, and a relu6 if it ends at 6.
-    What any other range cuts off goes on as it is.
+    Operators on which no output depends are left out, whatever they are. Each layer is named after its output tensor,
+    up to the first ";" (converters join the names of what they fused). float32 weights are views of the file; quantised
+    and float16 ones are computed whenever they are asked for. SAME padding becomes explicit, for the input size that
+    the file declares. Activations are real numbers: QUANTIZE and DEQUANTIZE between layers vanish, and so does the
+    rounding that they stand for. Of saturation this much is kept: a quantised range that begins at 0 is a relu where
+    the operator names no activation, and a relu6 if it ends at 6. What any other range cuts off goes on as it is.
 
     Raises:
         ModelFormatError: the bytes are not a valid TFLite file.
@@ -72,11 +72,14 @@ def _read(data: memoryview) -> TfliteNetwork:
     if len(table) > MAX_OPERATORS:
         raise UnsupportedError(f"the network has {len(table)} operators; at most {MAX_OPERATORS} are possible")
     codes = model.tables(schema.Model.OPERATOR_CODES)
-    for index in range(len(table)):
-        _add_operator(network, index, table.get(index, "operator"), codes)
-    outputs = [_output(network, index) for index in _indices(subgraph, schema.Subgraph.OUTPUTS, "network output")]
-    if not outputs:
+    operators = [_operator(index, table.get(index, "operator"), codes) for index in range(len(table))]
+    given = _indices(subgraph, schema.Subgraph.OUTPUTS, "network output")
+    if not given:
         raise ModelFormatError("the network has no output")
+    for operator in _needed(operators, given):
+        with naming(operator.where):
+            translate(network, operator)
+    outputs = [_output(network, index) for index in given]
     return TfliteNetwork(network.live_layers(outputs), tuple(outputs))
 
 
@@ -113,7 +116,7 @@ def _add_input(network: Network, index: int) -> None:
     network.add(layer, index, tensor.shape)
 
 
-def _add_operator(network: Network, index: int, table: Table, codes: TableVector) -> None:
+def _operator(index: int, table: Table, codes: TableVector) -> Operator:
     code = codes.get(table.integer(schema.OperatorField.CODE, "I"), "operator code")
     # Codes up to 127 may stand in either field, greater ones only in the newer.
     number = max(
@@ -123,15 +126,26 @@ def _add_operator(network: Network, index: int, table: Table, codes: TableVector
     kind = schema.name_of(schema.OPERATORS, number)
     if kind == "CUSTOM":
         kind = f"CUSTOM {code.text(schema.OperatorCode.CUSTOM_CODE, 100)!r}"
-    with naming(f"operator {index}, {kind}"):
-        operator = Operator(
+    where = f"operator {index}, {kind}"
+    with naming(where):
+        return Operator(
+            where=where,
             kind=kind,
             inputs=_indices(table, schema.OperatorField.INPUTS, "input"),
             outputs=_indices(table, schema.OperatorField.OUTPUTS, "output"),
             options_type=table.integer(schema.OperatorField.OPTIONS_TYPE, "B"),
             options=table.table(schema.OperatorField.OPTIONS),
         )
-        translate(network, operator)
+
+
+def _needed(operators: list[Operator], outputs: list[int]) -> list[Operator]:
+    """Those on which an output depends; what the others are is nobody's concern."""
+    needed, kept = set(outputs), []
+    for operator in reversed(operators):
+        if needed.intersection(operator.outputs) or not operator.outputs:
+            needed.update(operator.inputs)
+            kept.append(operator)
+    return kept[::-1]
 
 
 def _output(network: Network, index: int) -> str:

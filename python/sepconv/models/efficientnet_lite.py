@@ -66,7 +66,8 @@ def efficientnet_lite0(
     layers = efficientnet_lite0_layers(
         resolution, classes, source, rho=rho, padding=padding, batch_norm_epsilon=batch_norm_epsilon
     )
-    name = name or f"efficientnet_lite0_{resolve_resolution(resolution, rho)}"
+    if name is None:
+        name = f"efficientnet_lite0_{resolve_resolution(resolution, rho)}"
     return compile_model(layers, source, name=name, convention=convention)
 
 

@@ -61,10 +61,11 @@ def compile_family(
 ) -> Model:
     """The model of ``layers(**arguments)`` with these weights."""
     source = open_weights(weights, seed, schemes)
+    name = options.get("name")
     of_layers = {key: value for key, value in options.items() if key not in ("name", "convention")}
     return compile_model(
         layers(weights=source, **arguments, **of_layers),
         source,
-        name=options.get("name") or default_name,
+        name=default_name if name is None else name,
         convention=options.get("convention"),
     )

@@ -50,7 +50,8 @@ def mobilenet_v2(
     layers = mobilenet_v2_layers(
         alpha, resolution, classes, source, rho=rho, padding=padding, batch_norm_epsilon=batch_norm_epsilon
     )
-    name = name or f"mobilenet_v2_{alpha}_{resolve_resolution(resolution, rho)}"
+    if name is None:
+        name = f"mobilenet_v2_{alpha}_{resolve_resolution(resolution, rho)}"
     return compile_model(layers, source, name=name, convention=convention)
 
 
