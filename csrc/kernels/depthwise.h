@@ -86,7 +86,7 @@ SEPCONV_INLINE void depthwise_tail(const DepthwiseRows& d, const DepthwiseTaps<K
 template <int K, int Stride>
 void depthwise(const DepthwiseRows& d) {
   // Wide where vectors are short: bias, addresses and the loop take a smaller part.
-  constexpr int kTile = kRegisters >= 32 ? (kLanes == 4 ? 14 : 7) : K == 3 ? 8 : 4;
+  constexpr int kTile = kRegisters >= 32 ? (kLanes == 4 ? 14 : 7) : 8;
   constexpr int kColumns = (kTile - 1) * Stride + K, kStep = kTile * Stride;
   const float infinity = __builtin_inff();
   const vf lo = broadcast(d.hard_swish ? -infinity : d.lo), hi = broadcast(d.hard_swish ? infinity : d.hi);
