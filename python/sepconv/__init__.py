@@ -10,17 +10,27 @@ Threads: :func:`set_num_threads`, :func:`num_threads`. Instruction set: :func:`i
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import io, models, onnx, torch
+    from . import conventions as conventions
+    from . import errors as errors
+    from . import export as export
+    from . import graph as graph
+    from . import io as io
+    from . import models as models
+    from . import onnx as onnx
+    from . import torch as torch
     from ._core import isa, num_threads, supported_isas
     from .errors import ModelFormatError, SepconvError, UnsupportedError
+    from .extras import MissingExtraError
     from .io import load
     from .model import Model
     from .network_cost import Cost, cost
+    from .onnx.model import OnnxModel
     from .onnx.session import InferenceSession, IOBinding
     from .onnx.session_types import (
         ExecutionMode,
@@ -48,6 +58,7 @@ if TYPE_CHECKING:
     )
     from .threads import set_num_threads
 
+# No modules: `from sepconv import *` would rebind the caller's io, onnx and torch.
 __all__ = [
     "Cost",
     "ExecutionMode",
@@ -55,10 +66,12 @@ __all__ = [
     "IOBinding",
     "InferenceSession",
     "LastCall",
+    "MissingExtraError",
     "Model",
     "ModelFormatError",
     "ModelMetadata",
     "NodeArg",
+    "OnnxModel",
     "OrtValue",
     "Prepared",
     "RunOptions",
@@ -73,20 +86,16 @@ __all__ = [
     "get_available_providers",
     "get_device",
     "inverted_residual",
-    "io",
     "isa",
     "last_call",
     "load",
-    "models",
     "num_threads",
-    "onnx",
     "pointwise_conv2d",
     "prepare",
     "separable_conv2d",
     "set_default_logger_severity",
     "set_num_threads",
     "supported_isas",
-    "torch",
 ]
 
 # Where each name comes from. Loaded on first use, so that `import sepconv` costs next to nothing. No module may have
@@ -108,11 +117,13 @@ _HOMES = {
     "last_call": ".ops",
     "LastCall": ".ops",
     "load": ".io",
+    "MissingExtraError": ".extras",
     "Model": ".model",
     "ModelFormatError": ".errors",
     "ModelMetadata": ".onnx.session_types",
     "NodeArg": ".onnx.session_types",
     "num_threads": "._core",
+    "OnnxModel": ".onnx.model",
     "OrtValue": ".onnx.session_types",
     "pointwise_conv2d": ".ops",
     "prepare": ".ops",
@@ -127,17 +138,40 @@ _HOMES = {
     "UnsupportedError": ".errors",
 }
 
+_SUBMODULES = ("conventions", "errors", "export", "graph", "io", "models", "onnx", "torch")
+
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name], __name__), name)
-    elif name in ("io", "models", "onnx", "torch"):
-        value = importlib.import_module(f".{name}", __name__)
+    if name == "_core":
+        value = _load_core()
+    elif name in _HOMES:
+        home = _HOMES[name]
+        value = getattr(_load_core() if home == "._core" else importlib.import_module(home, __name__), name)
+    elif name in _SUBMODULES:
+        from .extras import MissingExtraError
+
+        try:
+            value = importlib.import_module(f".{name}", __name__)
+        except MissingExtraError as error:  # of the package torch; hasattr and getattr pass no other error
+            raise AttributeError(str(error)) from error
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
+def _load_core() -> Any:
+    """The extension module. Without it Python takes the folder of its type stubs for a package, with nothing in it."""
+    core = importlib.import_module("._core", __name__)
+    if getattr(core, "__file__", None) is None:
+        from .errors import MissingCoreError
+
+        del sys.modules["sepconv._core"], globals()["_core"]
+        raise MissingCoreError()
+    return core
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    from importlib.util import find_spec
+
+    return sorted([*__all__, *(name for name in _SUBMODULES if name != "torch" or find_spec(name) is not None)])

@@ -6,9 +6,22 @@ Bad arguments raise ``ValueError`` or ``TypeError``, paths that cannot be opened
 
 from __future__ import annotations
 
+import sys
+
 
 class SepconvError(Exception):
     """Base of every exception that sepconv defines."""
+
+
+class MissingCoreError(SepconvError, ModuleNotFoundError):
+    """The compiled part of sepconv is not there, or was built for another Python."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"sepconv's extension module is not built for this Python ({sys.implementation.cache_tag}): "
+            "install sepconv with its pip (python -m pip install . in a clone)",
+            name="sepconv._core",
+        )
 
 
 class ModelFormatError(SepconvError, ValueError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._core import Plan, ref
+from . import _core
 from .compile import compile_graph
 from .graph import (
     NO_PADDING,
@@ -43,6 +43,7 @@ from .table import format_table
 if TYPE_CHECKING:
     from .model import Model
 
+Plan, ref = _core.Plan, _core.ref
 Float64 = NDArray[np.float64]
 UNIT = 2.0**-24
 # Relative error of the kernels for sigmoid and exp, over an already rounded argument.

@@ -24,7 +24,7 @@ from sepconv.bench.processes import Worker, WorkerError
 from sepconv.lowering import folded_layers
 from sepconv.models import mobilenet_v1_layers
 
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 from sepconv import _core
 from sepconv.model import Model
 

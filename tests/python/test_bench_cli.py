@@ -21,7 +21,7 @@ from sepconv.cli import console
 from sepconv.export import export_model
 from sepconv.models.catalog import is_name
 
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 from sepconv import _core
 
 needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_paths import names
 
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
 import sepconv
 from sepconv import cli, graph

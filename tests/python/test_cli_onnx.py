@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
 import sepconv
 from sepconv import cli, images

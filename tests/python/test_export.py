@@ -18,7 +18,7 @@ from sepconv.export.ncnn import ncnn_name
 from sepconv.graph import ActivationName, Layer
 from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
 
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 from sepconv.model import Model
 
 Outputs = list[NDArray[np.float32]]

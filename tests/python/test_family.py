@@ -299,7 +299,7 @@ MODELS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_are_what_their_layers_say(name: str) -> None:
-    pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+    pytest.importorskip("sepconv.threads", reason="the compiled core is not built")
     model = MODELS[name](alpha=0.5, resolution=48, classes=7, convention=TIMM)
     assert (model.name, model.convention) == (name, TIMM)
     x = np.random.default_rng(0).standard_normal((1, 48, 48, 3), dtype=np.float32)
@@ -310,7 +310,7 @@ def test_models_are_what_their_layers_say(name: str) -> None:
 
 
 def test_the_pyramid_computes_what_its_layers_say() -> None:
-    pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+    pytest.importorskip("sepconv.threads", reason="the compiled core is not built")
     model = models.feature_pyramid(0.25, 96, 24, name="pyramid")
     verification = model.verify(np.random.default_rng(0).standard_normal((1, 96, 96, 3), dtype=np.float32))
     assert (model.name, verification.ok) == ("pyramid", True)

@@ -330,7 +330,7 @@ def test_conventions_travel_with_the_names() -> None:
 
 
 def test_a_file_of_tensorflows_weights_keeps_tensorflows_padding(tmp_path: Path) -> None:
-    pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+    pytest.importorskip("sepconv.threads", reason="the compiled core is not built")
     arrays = CASES["v3 small timm"][1]
     np.savez(tmp_path / "tf_mobilenetv3_small_100.npz", **arrays)  # type: ignore[arg-type]
     model = mobilenet_v3_small(classes=CLASSES, resolution=64, weights=tmp_path / "tf_mobilenetv3_small_100.npz")

@@ -24,7 +24,7 @@ from sepconv.models.catalog import FAMILIES
 from sepconv.models.hub import ALIASES, PINS, PRETRAINED
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
-pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+pytest.importorskip("sepconv.threads", reason="the compiled core is not built")
 
 NAME = "mobilenetv3_small_100.lamb_in1k"
 REPOSITORY = f"timm/{NAME}"

@@ -6,8 +6,11 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 from oracle import ISAS
@@ -64,13 +67,11 @@ def test_running_a_model_needs_no_extras() -> None:
 
 
 def test_every_public_name_exists() -> None:
-    assert sorted(sepconv.__all__) == dir(sepconv)
-    for name in sepconv.__all__:
-        if name == "torch" and importlib.util.find_spec("torch") is None:
-            with pytest.raises(ImportError, match=r"pip install 'sepconv\[torch\]'"):
-                getattr(sepconv, name)
-            continue
-        assert getattr(sepconv, name) is not None
+    assert sorted(sepconv.__all__) == sepconv.__all__
+    assert set(dir(sepconv)) - set(sepconv.__all__) <= set(sepconv._SUBMODULES)
+    for name in dir(sepconv):
+        value = getattr(sepconv, name)
+        assert isinstance(value, types.ModuleType) == (name in sepconv._SUBMODULES)
     for module in ("sepconv.io", "sepconv.models"):
         names = importlib.import_module(module)
         assert all(getattr(names, name) is not None for name in names.__all__)
@@ -90,13 +91,48 @@ def test_public_names_survive_the_import_of_every_module() -> None:
         "for name, home in sepconv._HOMES.items():\n"
         "    right = getattr(importlib.import_module(home, 'sepconv'), name)\n"
         "    assert getattr(sepconv, name) is right and not isinstance(right, types.ModuleType), name\n"
-        "for name in set(sepconv.__all__) - set(sepconv._HOMES) - {'__version__'}:\n"
-        "    module = sys.modules.get(f'sepconv.{name}')\n"
-        "    assert module is None or getattr(sepconv, name) is module, name\n"
+        "for name in sepconv._SUBMODULES:\n"
+        "    assert getattr(sepconv, name, None) is sys.modules.get(f'sepconv.{name}'), name\n"
         "print(sepconv.cost(sepconv.models.mobilenet_v1(0.25, 32, 10).layers).macs)"
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 0
+
+
+@pytest.mark.parametrize("hidden", ("", "sys.modules['torch'] = None\n"))
+def test_what_looks_at_every_name(hidden: str) -> None:
+    """Also without torch, and a star leaves the names of the caller's modules alone."""
+    result = run(
+        f"import inspect, io, pydoc, sys\nfrom unittest import mock\n{hidden}"
+        "from sepconv import *\n"
+        "import sepconv\n"
+        "assert io.__name__ == 'io' and 'torch' not in globals()\n"
+        "assert 'InferenceSession' in dict(inspect.getmembers(sepconv))\n"
+        "assert 'pointwise_conv2d' in pydoc.render_doc(sepconv)\n"
+        "mock.create_autospec(sepconv)\n"
+        f"assert {not hidden} or not ('torch' in dir(sepconv) or hasattr(sepconv, 'torch'))\n"
+        "try:\n"
+        "    if 'torch' not in dir(sepconv): from sepconv import torch; raise AssertionError\n"
+        "except sepconv.MissingExtraError as error: assert 'needs the package torch' in str(error)\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_without_the_extension_module(tmp_path: Path) -> None:
+    """The folder of its stubs is no module; what needs no core goes on."""
+    shutil.copytree(Path(sepconv.__file__).parent, tmp_path / "sepconv", ignore=shutil.ignore_patterns("_core.*.so"))
+    result = run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport sepconv, sepconv.io, sepconv.models\n"
+        f"assert sepconv.__file__.startswith({str(tmp_path)!r})\n"
+        "for attempt in ('sepconv.isa()', 'from sepconv import _core', 'sepconv.models.mobilenet_v1()'):\n"
+        "    try: exec(attempt)\n"
+        "    except ImportError as error: assert sys.implementation.cache_tag in str(error), error\n"
+        "    else: raise AssertionError(attempt)\n"
+        "from sepconv.cli import main\n"
+        "sys.exit(main(['info']))"
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert result.stderr.startswith("sepconv: sepconv's extension module is not built for this Python (")
 
 
 # --- The instruction set

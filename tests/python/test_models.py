@@ -155,7 +155,7 @@ def test_rejects_other_types_of_weights() -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_models_compile_the_layers(name: str) -> None:
     models = pytest.importorskip("sepconv.models")
-    pytest.importorskip("sepconv._core", reason="the compiled core is not built")
+    pytest.importorskip("sepconv.threads", reason="the compiled core is not built")
     model = getattr(models, name)(resolution=33, classes=7, convention=TIMM)
     assert (model.name, model.convention) == (f"{name}_{'' if 'lite' in name else '1.0_'}33", TIMM)
     logits = model(np.random.default_rng(0).standard_normal((2, 33, 33, 3), dtype=np.float32))

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tflite", reason="writing the files needs the packages of the extra [bench]")
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [bench]")
-pytest.importorskip("sepconv._core", reason="needs the built engine")
+pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
 from tflite_builder import normal
 
