@@ -3,8 +3,12 @@
 # Value-changing flags would break "the same bits on any number of threads" and, in a shared library, set
 # flush-to-zero for the whole process.
 string(TOUPPER "CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}" flags_of_type)
+set(value_changing -Ofast -ffast-math -funsafe-math-optimizations -fassociative-math -ffinite-math-only -freciprocal-math
+  -fno-signed-zeros -fno-honor-nans -fno-honor-infinities -fapprox-func -fsingle-precision-constant
+  "-ffp-model=(fast|aggressive)" -mrecip -mdaz-ftz)
+list(JOIN value_changing "|" value_changing)
 foreach(flags IN ITEMS "${CMAKE_CXX_FLAGS}" "${${flags_of_type}}" "${CMAKE_SHARED_LINKER_FLAGS}" "${CMAKE_MODULE_LINKER_FLAGS}")
-  if(flags MATCHES "-Ofast|-ffast-math|-funsafe-math-optimizations|-fassociative-math|-ffinite-math-only|-mdaz-ftz")
+  if(flags MATCHES "${value_changing}")
     message(FATAL_ERROR "sepconv: ${CMAKE_MATCH_0} changes results and must not be given, but the flags are: ${flags}")
   endif()
 endforeach()

@@ -1,6 +1,10 @@
 // Plain descriptions that every layer of the core shares: sizes, paddings, activations.
 #pragma once
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "sepconv: -ffast-math and its parts change results and must not be given"
+#endif
+
 #include <cstddef>
 #include <cstdint>
 
