@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Model:
         self._result_shapes = [(-1, *(size or 0 for size in port.shape[1:])) for port in self.outputs]
         self._plan = _core.Plan(compile_graph(self.layers, names), fusion)
 
-    def __call__(self, *inputs: NDArray[Any], threads: int | None = None) -> Any:
+    def __call__(self, *inputs: NDArray[Any], threads: SupportsIndex | None = None) -> Any:
         """Run the network.
 
         Args:

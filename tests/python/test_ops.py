@@ -118,7 +118,7 @@ def test_paddings_by_name(size: int) -> None:
         for name, sides in (("same", upper), ("same_lower", lower), ("SAME", upper)):
             named = sepconv.depthwise_conv2d(x, weight, padding=name, **settings)  # type: ignore[arg-type]
             assert named.shape == (1, -(-size // stride), -(-(size + 1) // stride), 3)
-            assert np.array_equal(named, sepconv.depthwise_conv2d(x, weight, padding=sides, **settings))  # type: ignore[arg-type]
+            assert np.array_equal(named, sepconv.depthwise_conv2d(x, weight, padding=sides, **settings))
         if extent <= size:
             valid = sepconv.depthwise_conv2d(x, weight, padding="valid", **settings)
             assert np.array_equal(valid, sepconv.depthwise_conv2d(x, weight, padding=0, **settings))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 from sepconv import _core
 from sepconv.graph import ActivationName, Padding, Pair, same_padding
 from sepconv.graph.base import is_integer
 
 Layout = Literal["NHWC", "NCHW"]
-# One size for both axes or (height, width).
-PairLike = int | tuple[int, int]
+# One size for both axes or (height, width); integers of Python's or numpy's, pairs as tuples or lists.
+PairLike = SupportsIndex | Sequence[SupportsIndex]
 # One size for all sides, (height, width), ((top, bottom), (left, right)), or the rule's name.
-PaddingLike = int | tuple[int, int] | Padding | Literal["valid", "same", "same_lower"]
+PaddingLike = SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]] | Literal["valid", "same", "same_lower"]
 
 MAX_SIZE = 1 << 20  # of a window, stride, dilation or padding
 LAYOUTS = get_args(Layout)

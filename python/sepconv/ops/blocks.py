@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def separable_conv2d(
     residual: Any = None,
     layout: Layout = "NHWC",
     out: Any = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
 ) -> Any:
     """Depthwise, then pointwise convolution, each with its bias and activation.
 
@@ -92,7 +92,7 @@ def inverted_residual(
     residual: Any = None,
     layout: Layout = "NHWC",
     out: Any = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
 ) -> Any:
     """MobileNet V2's block: pointwise to more channels, depthwise, pointwise to fewer, and a residual.
 

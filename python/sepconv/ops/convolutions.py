@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def depthwise_conv2d(
     activation: str = "none",
     layout: Layout = "NHWC",
     out: Any = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
 ) -> Any:
     """Convolve each channel with filters of its own.
 
@@ -84,7 +84,7 @@ def pointwise_conv2d(
     residual: Any = None,
     layout: Layout = "NHWC",
     out: Any = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
 ) -> Any:
     """Convolve with a window of 1×1: for each pixel, a matrix product over its channels.
 
@@ -132,7 +132,7 @@ def conv2d(
     activation: str = "none",
     layout: Layout = "NHWC",
     out: Any = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
 ) -> Any:
     """Convolve all channels, or each group of them, with each filter.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ _thread = threading.local()
 Key = tuple[Any, ...]
 
 
-def recall(weights: Any, key: Key, x: Any, residual: Any, out: Any, threads: int | None) -> Any:
+def recall(weights: Any, key: Key, x: Any, residual: Any, out: Any, threads: SupportsIndex | None) -> Any:
     """The result where an earlier call with this key was checked, and the arrays are plain; None: go the long way."""
     try:
         kept = weights.calls.get(key)
@@ -147,7 +147,7 @@ class Call:
         packed = raw is not weights
         self.stages.append(Stage(argument, weights, packed, at, activation, (*size, weights.outputs)))
 
-    def run(self, residual: Any, out: Any, threads: int | None, recall: Key | None = None) -> Any:
+    def run(self, residual: Any, out: Any, threads: SupportsIndex | None, recall: Key | None = None) -> Any:
         """The result, as the caller's kind of array or in ``out``; ``recall`` keeps the block for calls like it."""
         count = thread_count(threads)
         shape = (len(self.x), *self.shape)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import _core
-from sepconv.graph.base import is_choice
+from sepconv.graph.base import Pair, is_choice
 
 from .arguments import Layout, check_groups, check_layout
 from .arrays import as_float32, take
@@ -44,9 +44,9 @@ class Prepared:
         ``pixels``: of the only call that they serve, which may pack them bit by bit; 0 where there may be others.
         """
         self.kind: Kind = kind
-        self.kernel = (weight.shape[0], weight.shape[1])
+        self.kernel: Pair = (weight.shape[0], weight.shape[1])
         self.channels = channels
-        self.outputs = weight.shape[2] if kind == "depthwise" else weight.shape[3]
+        self.outputs: int = weight.shape[2] if kind == "depthwise" else weight.shape[3]
         self.groups = groups
         self._weight = weight
         self._bias = bias
