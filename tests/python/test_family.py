@@ -58,7 +58,7 @@ FIGURES: list[tuple[str, list[Layer], float, int, tuple[float, float], tuple[flo
     # arXiv 2404.10518, table 6, in G with one digit: 0.2, and 1.0 at 256x256. The network that timm publishes as
     # Conv-M, which is this one, has 9.7 M parameters and 1.1 G multiply-adds there; the paper prints 9.2 and 1.0.
     ("V4 Conv-S", mobilenet_v4_conv_layers("small"), 186.01, 3_774_024, (200, 0.08), (3.8, 0.05)),
-    ("V4 Conv-M", mobilenet_v4_conv_layers("medium", resolution=256), 1080.24, 9_715_512, (1000, 0.09), (9.2, 0.55)),
+    ("V4 Conv-M", mobilenet_v4_conv_layers("medium"), 1080.24, 9_715_512, (1000, 0.09), (9.2, 0.55)),
     # TensorFlow's EfficientNet-Lite list, whose profiler counts the work of batch norms and activations too.
     ("Lite0", efficientnet_lite_layers(0), 385.19, 4_652_008, (407, 0.06), (4.7, 0.05)),
     ("Lite1", efficientnet_lite_layers(1), 600.19, 5_416_680, (631, 0.05), (5.4, 0.05)),

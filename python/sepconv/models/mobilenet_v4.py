@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Size = Literal["small", "medium"]
 
+RESOLUTIONS: dict[Size, int] = {"small": 224, "medium": 256}
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 960
 HIDDEN_CHANNELS = 1280  # never made narrower
@@ -90,7 +91,7 @@ TABLES: dict[Size, tuple[tuple[Row, ...], ...]] = {
 
 def mobilenet_v4_conv_small(
     alpha: float = 1.0,
-    resolution: int = 224,
+    resolution: int = RESOLUTIONS["small"],
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
@@ -105,7 +106,7 @@ def mobilenet_v4_conv_small(
 
 def mobilenet_v4_conv_medium(
     alpha: float = 1.0,
-    resolution: int = 256,
+    resolution: int = RESOLUTIONS["medium"],
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
@@ -118,17 +119,17 @@ def mobilenet_v4_conv_medium(
 def mobilenet_v4_conv_layers(
     size: Size,
     alpha: float = 1.0,
-    resolution: int = 224,
+    resolution: int | None = None,
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
-    """The layers of :func:`mobilenet_v4_conv_small` or :func:`mobilenet_v4_conv_medium`."""
+    """The layers of :func:`mobilenet_v4_conv_small` or :func:`mobilenet_v4_conv_medium`; None: its resolution."""
     check_alpha(alpha)
     check_classes(classes)
     source = open_weights(weights, seed, naming_schemes(size))
-    net = open_builder(resolution, source, options, epsilon=1e-3)
+    net = open_builder(RESOLUTIONS[size] if resolution is None else resolution, source, options, epsilon=1e-3)
     net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2, activation="relu")
     for number, _, _, row in _blocks(size):
         _add_block(net, f"block{number}", row, round_to_eight(row.channels * alpha))
