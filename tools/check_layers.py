@@ -42,7 +42,7 @@ PYTHON_LAYERS: list[set[str]] = [
     {"_core", "_version", "errors", "mapping", "table"},
     {"paths"},
     {"conventions", "extras", "graph"},
-    {"lowering", "threads"},
+    {"layer_lists", "lowering", "threads"},
     {"compile", "images", "network_cost", "ops", "plot"},
     {"export", "verify"},
     {"model"},

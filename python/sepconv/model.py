@@ -15,6 +15,7 @@ from .compile import Float32, compile_graph
 from .conventions import Convention, check_convention
 from .graph import Input, Layer, Shape, chosen_outputs, infer_shapes
 from .graph.base import reject_masked
+from .layer_lists import LayersLike, layer_list
 from .lowering import vectors
 from .network_cost import Cost, cost
 from .table import format_shape, format_table
@@ -59,7 +60,7 @@ class Model:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: LayersLike,
         *,
         name: str,
         convention: Convention | None = None,
@@ -73,7 +74,7 @@ class Model:
             raise TypeError(f"fusion was {fusion!r}, must be 'automatic', 'always' or 'never'")
         self.name = name
         self.convention = convention
-        self.layers: tuple[Layer, ...] = tuple(layers)
+        self.layers: tuple[Layer, ...] = layer_list(layers)
         self._shapes = infer_shapes(self.layers)
         self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
         names = chosen_outputs(self.layers, outputs, name)

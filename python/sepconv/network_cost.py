@@ -7,10 +7,10 @@ batch norms, activations, sums and poolings count none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sepconv.graph import Conv2d, DepthwiseConv2d, FullyConnected, Input, Layer, Shape, array_shape, infer_shapes
+from sepconv.layer_lists import LayersLike, layer_list
 from sepconv.table import format_shape, format_table
 
 FLOAT_BYTES = 4
@@ -97,9 +97,12 @@ class Cost:
         return format_table(headers, [*rows, (), total], align="<<")
 
 
-def cost(layers: Iterable[Layer]) -> Cost:
-    """The cost of a list of layers. Raises what :func:`sepconv.graph.infer_shapes` raises for what is no network."""
-    layers = tuple(layers)
+def cost(layers: LayersLike) -> Cost:
+    """The cost of a list of layers, or of a :class:`sepconv.Model`.
+
+    Raises TypeError for what is neither, ValueError (naming layer and argument) for a list that is no network.
+    """
+    layers = layer_list(layers)
     shapes = infer_shapes(layers)
     return Cost(
         tuple(_layer_cost(layer, [shapes[name] for name in layer.inputs], shapes[layer.name]) for layer in layers)

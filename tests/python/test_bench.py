@@ -86,6 +86,7 @@ def test_operators() -> None:
     assert several.name == "conv 3x3 8x8x3 dilation 2x1 valid relu6"
     with pytest.raises(ValueError, match=r"kernel is \(3, 3\), must be left out for a pointwise convolution"):
         networks.operator("pointwise", (4, 4, 4), kernel=(3, 3))
+    assert networks.operator("pointwise", (4, 4, 4), kernel=(1, 1)).name == "pointwise 4x4x4"
     with pytest.raises(ValueError, match=r"shape is \(4, 4\), must be H,W,C or H,W,C,N"):
         networks.operator("conv", (4, 4))
     with pytest.raises(ValueError, match="N a multiple of C"):

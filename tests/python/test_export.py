@@ -16,7 +16,7 @@ from sepconv.errors import UnsupportedError
 from sepconv.export import export_model, to_onnx
 from sepconv.export.ncnn import ncnn_name
 from sepconv.graph import ActivationName, Layer
-from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers
+from sepconv.models import efficientnet_lite0_layers, mobilenet_v1_layers, mobilenet_v2_layers, named_weights
 
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 from sepconv.model import Model
@@ -330,6 +330,30 @@ def test_our_readers_know_what_we_write(network: str, suffix: str, tmp_path: Pat
         assert np.array_equal(result.transpose(0, 2, 3, 1) if onnx and result.ndim == 4 else result, output)
 
 
+def test_a_model_is_written_as_its_layers_are(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    layers = NETWORKS["names that writers make up"]
+    names = graph.outputs(layers)[::-1]
+    export_model(Model(layers, name="two", outputs=names), tmp_path / "model.onnx")
+    export_model(layers, tmp_path / "layers.onnx", outputs=names)
+    assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "layers.onnx").read_bytes()
+    assert sepconv.cost(Model(layers, name="two")) == sepconv.cost(layers)
+
+
+def test_what_is_no_network_and_no_path(tmp_path: Path) -> None:
+    wrong: Any
+    for wrong in (None, 3, "layers", [1]):
+        shown = r"layers\[0\] was int" if wrong == [1] else f"layers was of type {type(wrong).__name__}"
+        for call in (sepconv.cost, named_weights, lambda x: export_model(x, tmp_path / "x.onnx")):
+            with pytest.raises(TypeError, match=shown):
+                call(wrong)
+        with pytest.raises(TypeError, match=shown):
+            Model(wrong, name="network")
+    for wrong in (None, 3, b"x.onnx"):
+        with pytest.raises(TypeError, match=f"path was {wrong!r}, must be a path"):
+            export_model(NETWORKS["add"], wrong)
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path was .*network\.pb', must end in one of \.onnx, \.tflite, \.param"):
         export_model(NETWORKS["add"], tmp_path / "network.pb")
@@ -345,7 +369,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "small.onnx"
     assert cli.main(["export", "mobilenet_v1_0.25_64", str(path), "--batch", "3"]) == 0
-    assert "small.onnx" in capsys.readouterr().out
+    assert "small.onnx: mobilenet_v1_0.25_64 with random weights, " in capsys.readouterr().out
+    assert cli.main(["export", str(path), str(tmp_path / "small.param")]) == 0
+    size = sum((tmp_path / f"small.{suffix}").stat().st_size for suffix in ("param", "bin"))
+    assert f"small.param: small, {size:,} bytes" in capsys.readouterr().out
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3

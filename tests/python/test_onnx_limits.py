@@ -232,6 +232,11 @@ def test_a_size_that_is_no_number() -> None:
 def test_providers_that_are_none() -> None:
     with pytest.raises(ValueError, match=r"providers has 5, must be names"):
         sepconv.InferenceSession(simple(), providers=[5])  # type: ignore[list-item]
+    for wrong in ("CPUExecutionProvider", 5):
+        with pytest.raises(TypeError, match=f"providers was {wrong!r}, must be a list of names, or None"):
+            sepconv.InferenceSession(simple(), providers=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"iobinding was None, must be what io_binding\(\) gave"):
+        sepconv.InferenceSession(simple()).run_with_iobinding(None)  # type: ignore[arg-type]
 
 
 def test_types_by_onnxs_number() -> None:

@@ -139,13 +139,13 @@ def operator(
     """A network of one operator (``separable``: of its two halves), with random weights.
 
     ``shape`` is (h, w, c), or (h, w, c, n) with the output's channels: c unless said otherwise, for ``depthwise`` a
-    multiple of c. ``kernel`` (None: 3), ``dilation`` (1) and ``padding`` (same) are not for ``pointwise``; in
-    ``separable`` stride, dilation and padding are those of the depthwise half.
+    multiple of c. ``kernel`` (None: 3), ``dilation`` (1) and ``padding`` (same) are not for ``pointwise``, whose kernel
+    is 1; in ``separable`` stride, dilation and padding are those of the depthwise half.
 
     Raises ValueError for arguments that do not fit.
     """
     window_options = {"kernel": kernel, "dilation": dilation, "padding": padding}
-    given = [f"{option} is {value!r}" for option, value in window_options.items() if value is not None]
+    given = [f"{option} is {value!r}" for option, value in window_options.items() if value not in (None, (1, 1))]
     if kind == "pointwise" and given:
         raise ValueError(f"{given[0]}, must be left out for a pointwise convolution")
     kernel, dilation, padding = kernel or (3, 3), dilation or (1, 1), padding or "same"

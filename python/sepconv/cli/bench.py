@@ -67,7 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     one.add_argument("--op", choices=("depthwise", "pointwise", "separable", "conv"), help="in place of MODEL")
     one.add_argument("--shape", type=numbers, metavar="H,W,C[,N]", help="input, and output channels (default: C)")
-    one.add_argument("--kernel", type=pair, metavar="K[,K]", help="default: 3")
+    one.add_argument("--kernel", type=pair, metavar="K[,K]", help="default: 3; of pointwise 1")
     one.add_argument("--stride", type=pair, metavar="S[,S]", help="default: 1")
     one.add_argument("--dilation", type=pair, metavar="D[,D]", help="default: 1")
     one.add_argument("--padding", choices=("same", "valid"), help="default: same")

@@ -33,6 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from sepconv import export
     from sepconv.bench.networks import open_network
+    from sepconv.models.catalog import is_name
 
     path = Path(args.path)
     export.check_path(path)
@@ -46,5 +47,7 @@ def run(args: argparse.Namespace) -> int:
         export.write_onnx(network.layers, path, args.batch, network.outputs, fold=False)
     else:
         export.export_model(network.layers, path, args.batch, network.outputs)
-    print(f"{path}: {network.name}, {path.stat().st_size:,} bytes")
+    size = sum(written.stat().st_size for written in export.written_files(path))
+    random = " with random weights" if args.weights is None and is_name(args.model) else ""
+    print(f"{path}: {network.name}{random}, {size:,} bytes")
     return 0

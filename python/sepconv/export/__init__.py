@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sepconv.export.ncnn import write_ncnn
 from sepconv.export.onnx import to_onnx, write_onnx
 from sepconv.export.tflite import to_tflite, write_tflite
 from sepconv.graph import Layer
+from sepconv.layer_lists import LayersLike, layer_list
 from sepconv.paths import check_writable
 
 __all__ = [
@@ -32,21 +33,24 @@ FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".pa
 
 
 def export_model(
-    layers: Sequence[Layer],
+    layers: LayersLike,
     path: str | os.PathLike[str],
     batch: int | None = None,
     outputs: Sequence[str] | None = None,
 ) -> None:
     """Write a network, with BatchNorm folded, to a file whose suffix is one of ``FORMATS``.
 
+    ``layers``: a list of them, or a :class:`sepconv.Model`.
+
     ``outputs``: names of the layers whose results the file gives, in this order (which ncnn's files do not have); None:
-    those that no layer reads, inputs aside. Layers on which no output depends are left out.
+    the model's, of a list those that no layer reads, inputs aside. Layers on which no output depends are left out.
 
     An ncnn network is two files: beside ``name.param`` its weights, ``name.bin``. ``batch`` fixes the number of images;
     None leaves it open, where the format can (ONNX), else takes 1. A network whose input is quantised takes float32.
     A file that was there is replaced when the new one is whole, and kept where it cannot be written.
 
     Raises:
+        TypeError: ``layers`` or ``path`` is of another kind.
         ValueError: another suffix, layers that are no network, a batch that is no number of images, outputs that are
             none of its layers.
         UnsupportedError: the format has no way to say what a layer does.
@@ -55,11 +59,15 @@ def export_model(
     """
     check_path(path)
     target = Path(path)
-    FORMATS[target.suffix](layers, target, batch, outputs)
+    if outputs is None and not isinstance(layers, Iterable):
+        outputs = [port.name for port in getattr(layers, "outputs", ())]
+    FORMATS[target.suffix](layer_list(layers), target, batch, outputs)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for another suffix, OSError where ``export_model`` could not write."""
+    """Raise TypeError for no path, ValueError for another suffix, OSError where ``export_model`` could not write."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path was {path!r}, must be a path")
     target = Path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sepconv.conventions import TIMM, Convention
-from sepconv.graph import ActivationName, BatchNorm, Convolution, Layer, WeightedLayer
+from sepconv.graph import ActivationName, BatchNorm, Convolution, WeightedLayer
 from sepconv.graph.base import is_integer, reject_masked
+from sepconv.layer_lists import LayersLike, layer_list
 
 PaddingRule = Literal["same", "torch"]
 WeightKind = Literal["dense", "depthwise", "fully_connected"]
@@ -212,10 +213,13 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
     )
 
 
-def named_weights(layers: Iterable[Layer]) -> dict[str, ArrayLike]:
-    """The arrays of a list of layers under our own names: what builders take as ``weights``, and numpy.savez writes."""
+def named_weights(layers: LayersLike) -> dict[str, ArrayLike]:
+    """The arrays of a list of layers, or of a :class:`sepconv.Model`, under our own names.
+
+    It is what builders take as ``weights``, and numpy.savez writes. Raises TypeError for what is neither.
+    """
     arrays: dict[str, ArrayLike] = {}
-    for layer in layers:
+    for layer in layer_list(layers):
         if isinstance(layer, WeightedLayer):
             arrays[f"{layer.name}.weight"] = layer.weight
             if layer.bias is not None:

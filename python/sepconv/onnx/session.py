@@ -113,12 +113,15 @@ class InferenceSession:
         input_dict_ort_values: Mapping[str, OrtValue],
         run_options: RunOptions | None = None,
     ) -> list[OrtValue]:
+        """:meth:`run` with inputs and outputs wrapped."""
         return [OrtValue(array) for array in self.run(output_names, input_dict_ort_values, run_options)]
 
     def get_inputs(self) -> list[NodeArg]:
+        """Name, type and shape of each input, in the file's order."""
         return [self._argument(port.name) for port in self.model.inputs]
 
     def get_outputs(self) -> list[NodeArg]:
+        """Name, type and shape of each output, in the file's order."""
         return [self._argument(port.name) for port in self.model.outputs]
 
     def get_overridable_initializers(self) -> list[NodeArg]:
@@ -133,15 +136,19 @@ class InferenceSession:
         return NodeArg(name, type_name(declared.dtype or inferred.dtype), list(dims))
 
     def get_modelmeta(self) -> ModelMetadata:
+        """What the file says about itself."""
         return self._metadata
 
     def get_session_options(self) -> SessionOptions:
+        """The options that the session was made with, not a copy."""
         return self._options
 
     def get_providers(self) -> list[str]:
+        """The CPU's name alone."""
         return [CPU]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """Of the CPU: none."""
         return {CPU: {}}
 
     def set_providers(
@@ -149,6 +156,9 @@ class InferenceSession:
         providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
         provider_options: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
+        """As the constructor's arguments. Raises TypeError for no list, ValueError for what is no name in it."""
+        if providers is not None and (isinstance(providers, str) or not isinstance(providers, Sequence)):
+            raise TypeError(f"providers was {providers!r}, must be a list of names, or None")
         names = [entry[0] if isinstance(entry, tuple) and entry else entry for entry in providers or ()]
         for name in names:
             if not isinstance(name, str):
@@ -168,9 +178,13 @@ class InferenceSession:
         """Accepted: there is one provider."""
 
     def io_binding(self) -> IOBinding:
+        """An object to bind inputs and outputs to, for :meth:`run_with_iobinding`."""
         return IOBinding(self)
 
     def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
+        """Run with what is bound, and keep the outputs there."""
+        if not isinstance(iobinding, IOBinding):
+            raise TypeError(f"iobinding was {iobinding!r}, must be what io_binding() gave")
         iobinding.run()
 
 
@@ -184,6 +198,7 @@ class IOBinding:
         self._results: list[Array] = []
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Array) -> None:
+        """Read an array, as it is when the run begins. Raises ValueError for a name of no input, as the others do."""
         self._bind(name, arr_on_cpu)
 
     def _bind(self, name: str, array: Array) -> None:
@@ -200,6 +215,7 @@ class IOBinding:
         self._bind(name, _at_address(buffer_ptr, shape, element_type))
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
+        """Read the array of an OrtValue."""
         self._bind(name, ortvalue.numpy())
 
     def bind_output(
@@ -220,6 +236,7 @@ class IOBinding:
             self._outputs[name] = _at_address(buffer_ptr, shape, element_type or np.float32)
 
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
+        """Write an output into the array of an OrtValue, which must have its shape and type."""
         self._outputs[name] = ortvalue.numpy()
 
     def synchronize_inputs(self) -> None:
@@ -229,13 +246,16 @@ class IOBinding:
         """Nothing to wait for."""
 
     def clear_binding_inputs(self) -> None:
+        """Forget the inputs."""
         self._inputs.clear()
 
     def clear_binding_outputs(self) -> None:
+        """Forget the outputs, and their results."""
         self._outputs.clear()
         self._results = []
 
     def run(self) -> None:
+        """Run with what is bound: all outputs where none is. Raises ValueError for memory of another shape or type."""
         names = list(self._outputs) or None
         self._results = self._session.run(names, self._inputs)
         for index, target in enumerate(self._outputs.values()):
@@ -249,9 +269,11 @@ class IOBinding:
                 self._results[index] = target
 
     def get_outputs(self) -> list[OrtValue]:
+        """The last run's results, in the order in which they were bound."""
         return [OrtValue(array) for array in self._results]
 
     def copy_outputs_to_cpu(self) -> list[Array]:
+        """The last run's results as arrays: those of the run or that were bound, no copies."""
         return list(self._results)
 
 
