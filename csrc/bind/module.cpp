@@ -26,11 +26,15 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = SEPCONV_VERSION;
   choose_isa();
 
-  module.def("isa", [] { return std::string(kernels().isa); });
-  module.def("supported_isas", &supported_isas);
+  module.def(
+      "isa", [] { return std::string(kernels().isa); },
+      "The instruction set that all runs on: the best that this machine has, or what SEPCONV_ISA asks for.");
+  module.def("supported_isas", &supported_isas, "The instruction sets that this machine has, the best one last.");
   module.def("vector_lanes", [] { return kernels().vector; });
   module.def("set_num_threads", &set_num_threads, py::arg("n"));
-  module.def("num_threads", &num_threads);
+  module.def("num_threads", &num_threads,
+             "How many threads a call runs on that does not say otherwise: what set_num_threads() was given, else "
+             "one for each CPU that this process may use.");
   module.def("default_threads", &default_threads);
   module.attr("MAX_THREADS") = kMaxThreads;
   bind::add_dlpack_export(module);

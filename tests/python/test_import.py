@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import shutil
@@ -72,6 +73,10 @@ def test_every_public_name_exists() -> None:
     for name in dir(sepconv):
         value = getattr(sepconv, name)
         assert isinstance(value, types.ModuleType) == (name in sepconv._SUBMODULES)
+        methods = [m for key, m in vars(value).items() if key[0] != "_"] if isinstance(value, type) else []
+        for documented in filter(callable, [value, *methods]):
+            signature, *rest = (inspect.getdoc(documented) or "").splitlines()  # pybind11's first line is one
+            assert rest or "->" not in signature, documented
     for module in ("sepconv.io", "sepconv.models"):
         names = importlib.import_module(module)
         assert all(getattr(names, name) is not None for name in names.__all__)

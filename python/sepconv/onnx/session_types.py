@@ -84,9 +84,11 @@ class SessionOptions:
         return int(text)
 
     def add_session_config_entry(self, key: str, value: str) -> None:
+        """Set an entry: ``sepconv.external_data`` and ``sepconv.size.NAME`` have an effect."""
         self.config_entries[key] = value
 
     def get_session_config_entry(self, key: str) -> str:
+        """The entry that was set. Raises KeyError where none was."""
         return self.config_entries[key]
 
 
@@ -102,9 +104,11 @@ class RunOptions:
     config_entries: dict[str, str] = field(default_factory=dict)
 
     def add_run_config_entry(self, key: str, value: str) -> None:
+        """Set an entry, which has no effect."""
         self.config_entries[key] = value
 
     def get_run_config_entry(self, key: str) -> str:
+        """The entry that was set. Raises KeyError where none was."""
         return self.config_entries[key]
 
 
@@ -138,6 +142,7 @@ class OrtValue:
 
     @staticmethod
     def ortvalue_from_numpy(array: Array, device_type: str = "cpu", device_id: int = 0) -> OrtValue:
+        """Of an array, without a copy where it is contiguous. Raises ValueError for another device than the CPU."""
         check_device(device_type, device_id)
         return OrtValue(np.ascontiguousarray(array))
 
@@ -145,40 +150,50 @@ class OrtValue:
     def ortvalue_from_shape_and_type(
         shape: Sequence[int], element_type: Any = np.float32, device_type: str = "cpu", device_id: int = 0
     ) -> OrtValue:
-        """``element_type``: NumPy's, or ONNX's number of it."""
+        """Of zeros. ``element_type``: NumPy's, or ONNX's number of it."""
         check_device(device_type, device_id)
         return OrtValue(np.zeros(tuple(shape), element_dtype(element_type)))
 
     def numpy(self) -> Array:
+        """The array itself."""
         return self._array
 
     def shape(self) -> list[int]:
+        """Its sizes."""
         return list(self._array.shape)
 
     def data_type(self) -> str:
+        """Its type as onnxruntime calls it, "tensor(float)"."""
         return type_name(self._array.dtype)
 
     def element_type(self) -> int:
+        """ONNX's number of its elements' type."""
         import onnx
 
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._array.dtype))
 
     def data_ptr(self) -> int:
+        """The address of its first element."""
         return int(self._array.ctypes.data)
 
     def device_name(self) -> str:
+        """Always "cpu"."""
         return "cpu"
 
     def is_tensor(self) -> bool:
+        """Always True."""
         return True
 
     def is_tensor_sequence(self) -> bool:
+        """Always False."""
         return False
 
     def has_value(self) -> bool:
+        """Always True."""
         return True
 
     def update_inplace(self, array: Array) -> None:
+        """Write other values of the same shape into its memory."""
         self._array[...] = array
 
 
@@ -208,14 +223,17 @@ def check_device(device_type: str, device_id: int) -> None:
 
 
 def get_available_providers() -> list[str]:
+    """The names that ``providers`` may have without a warning: the CPU's alone."""
     return [CPU]
 
 
 def get_all_providers() -> list[str]:
+    """The same as :func:`get_available_providers`."""
     return [CPU]
 
 
 def get_device() -> str:
+    """What models run on: always "CPU"."""
     return "CPU"
 
 

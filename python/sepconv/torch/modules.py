@@ -35,6 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, outputs, kernel_size, stride, padding, dilation, groups=channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, C*M, oh, ow] of x [n, C, h, w]; see :func:`sepconv.torch.depthwise_conv2d`."""
         return depthwise_conv2d(
             x, self.weight, self.bias, stride=self.stride, padding=_padding(self), dilation=self.dilation
         )
@@ -47,6 +48,7 @@ class PointwiseConv2d(nn.Conv2d):
         super().__init__(channels, outputs, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, N, h, w] of x [n, C, h, w]; see :func:`sepconv.torch.pointwise_conv2d`."""
         return pointwise_conv2d(x, self.weight, self.bias)
 
 
@@ -151,6 +153,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, N, oh, ow] of x [n, C, h, w]."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 

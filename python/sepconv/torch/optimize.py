@@ -65,6 +65,7 @@ class Optimized(Module):
         self.training = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As of the module that was optimized."""
         return self.module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Optimized:
