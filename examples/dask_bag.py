@@ -1,6 +1,6 @@
 """Classification mapped over a bag of images by dask.distributed: the way out of one machine.
 
-    pip install 'sepconv[dask]'
+    pip install '.[dask]'
     python examples/dask_bag.py
     python examples/dask_bag.py --scheduler tcp://HOST:8786
 

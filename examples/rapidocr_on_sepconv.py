@@ -1,6 +1,6 @@
 """RapidOCR, a program written for onnxruntime, with that one import changed: it reads text on sepconv.
 
-pip install 'sepconv[onnx]' pillow opencv-python-headless pyclipper shapely pyyaml
+pip install '.[onnx]' pillow opencv-python-headless pyclipper shapely pyyaml
 pip install --no-deps rapidocr-onnxruntime
 
 python examples/rapidocr_on_sepconv.py PHOTOGRAPH

@@ -1,6 +1,6 @@
 """Train a small MobileNet on scikit-learn's handwritten digits, with sepconv's convolutions and with torch's own.
 
-    pip install 'sepconv[torch]' scikit-learn
+    pip install '.[torch]' scikit-learn
     python examples/train_digits.py --seeds 3
 
 Both networks have the same parameters by name, begin with the same values and see the same batches in the same order.

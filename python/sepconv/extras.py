@@ -14,7 +14,9 @@ class MissingExtraError(SepconvError, ImportError):
 
 def missing(package: str, extra: str, purpose: str) -> MissingExtraError:
     """The error that says what is missing, for what, and the command that installs it."""
-    return MissingExtraError(f"{purpose} needs the package {package}: pip install 'sepconv[{extra}]'")
+    return MissingExtraError(
+        f"{purpose} needs the package {package}: install the extra {extra!r} (in a clone: pip install '.[{extra}]')"
+    )
 
 
 def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleType:

@@ -240,8 +240,8 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(engine, "isa", lambda: "avx2")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run("classify") == 2
-    assert "matplotlib: pip install 'sepconv[demo]'" in capsys.readouterr().err
-    with pytest.raises(extras.MissingExtraError, match=r"needs the package six: pip install 'sepconv\[x\]'"):
+    assert "matplotlib: install the extra 'demo' (in a clone: pip install '.[demo]')" in capsys.readouterr().err
+    with pytest.raises(extras.MissingExtraError, match=r"needs the package six: install the extra 'x' \("):
         extras.require("no_such_module", package="six", extra="x", purpose="this")
 
 

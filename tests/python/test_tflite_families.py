@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("tflite", reason="writing the files needs the packages of the extra [bench]")
-pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [bench]")
+pytest.importorskip("tflite", reason="writing the files needs the packages of the extra [tflite]")
+pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
 from tflite_builder import normal

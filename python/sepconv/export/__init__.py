@@ -1,6 +1,6 @@
 """Networks out: the layer list as an ONNX, TFLite or ncnn file, in float32.
 
-``export_model`` tells the format by the path's suffix. ONNX needs the extra ``onnx``, TFLite the extra ``bench``.
+``export_model`` tells the format by the path's suffix. ONNX needs the extra ``onnx``, TFLite the extra ``tflite``.
 """
 
 from __future__ import annotations

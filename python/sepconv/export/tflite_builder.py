@@ -170,7 +170,7 @@ class TfliteBuilder:
 
 
 def _require(package: str) -> Any:
-    return extras.require(package, package=package, extra="bench", purpose="writing a TFLite file")
+    return extras.require(package, package=package, extra="tflite", purpose="writing a TFLite file")
 
 
 def _vector(builder: Any, values: Sequence[float], dtype: type) -> int:
