@@ -72,7 +72,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--model",
         default=engine.DEFAULT_MODEL,
         metavar="NAME|FILE",
-        help=f"a .tflite or .onnx file or one of {', '.join(engine.MODEL_NAMES)} (default: %(default)s)",
+        help=f"a .tflite or .onnx file, one of {', '.join(engine.MODEL_NAMES)}, or the name of weights on the hub "
+        "(extra hub), such as mobilenet_v1_100.ra4 (default: %(default)s)",
     )
     parser.add_argument("--weights", metavar="FILE", help="trained weights for a model given by name")
     parser.add_argument(
