@@ -17,8 +17,8 @@ void pool(const PoolRow& p) {
       }
     }
     if (!Max) {
-      const int inside = (last > first ? last - first : 0) * p.row_count;
-      acc = div(acc, broadcast(static_cast<float>(p.divisor ? p.divisor : inside)));
+      const float inside = static_cast<float>(last > first ? last - first : 0) * static_cast<float>(p.row_count);
+      acc = div(acc, broadcast(p.divisor != 0 ? p.divisor : inside));
     }
     store(p.out + static_cast<std::ptrdiff_t>(x) * kLanes, acc);
   }

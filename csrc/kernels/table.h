@@ -121,7 +121,7 @@ struct PoolRow {
   int in_w, out_w;
   int kw, stride_w, pad_left;
   float* out;                 // [out_w][V]
-  int divisor;                // average: 0 divides by the number of columns and rows inside, else by this
+  float divisor;              // average: 0 divides by the number of columns and rows inside, else by this
 };
 using PoolKernel = void (*)(const PoolRow&);
 

@@ -9,7 +9,7 @@ class Pool final : public RowOp {
   Pool(Shape shape, const Window& w, PoolKind kind, Activation activation, const KernelTable& t)
       : table_(t),
         pool_(kind == PoolKind::max ? t.max_pool_f32 : t.average_pool_f32),
-        divisor_(kind == PoolKind::average_with_padding ? w.kh * w.kw : 0),
+        divisor_(kind == PoolKind::average_with_padding ? static_cast<float>(w.kh) * static_cast<float>(w.kw) : 0),
         activation_(activation) {
     kernel = std::string(kind == PoolKind::max ? "max_pool" : "average_pool") + "_f32__" + t.isa;
     in = shape;
@@ -47,7 +47,7 @@ class Pool final : public RowOp {
  private:
   const KernelTable& table_;
   PoolKernel pool_;
-  int divisor_;
+  float divisor_;
   Activation activation_;
 };
 

@@ -49,7 +49,7 @@ struct PoolProblem {
               .stride_w = window.stride_w,
               .pad_left = window.padding.left,
               .out = out.data(),
-              .divisor = include_padding ? window.kh * window.kw : 0});
+              .divisor = include_padding ? static_cast<float>(window.kh * window.kw) : 0});
       EXPECT_TRUE(out.slack_intact()) << "written before or after the output";
       result.insert(result.end(), out.values().begin(), out.values().end());
     }

@@ -149,3 +149,15 @@ def test_a_window_that_is_higher_than_any_networks(isa: str) -> None:
     # Packed and copied weights, of a vector's width.
     assert memory.most <= 512 << 20
     assert np.array_equal(result[0, 0], 2 * x[0].sum(axis=0))
+
+
+@every_isa
+@pytest.mark.parametrize("side", (46341, 65536, 70000, MOST))
+def test_an_average_over_more_than_2_31_places(side: int, isa: str) -> None:
+    """The padding counts: their number is beyond an int."""
+    padding = ((side - 1, 0), (side - 1, 0))
+    layer = graph.AveragePool2d(
+        name="y", inputs=("x",), kernel=(side, side), stride=(1, 1), padding=padding, include_padding=True
+    )
+    result = run([graph.Input(name="x", shape=(1, 1, 1)), layer], [np.ones((1, 1, 1, 1), np.float32)], isa)["y"]
+    assert result.item() == pytest.approx(1 / side**2, rel=1e-6, abs=0)
