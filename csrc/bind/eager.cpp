@@ -19,12 +19,14 @@ WeightKind to_kind(const std::string& name) {
   throw std::invalid_argument("kind is '" + name + "', must be one of depthwise, pointwise, conv");
 }
 
-// Weights packed during their call read the caller's array until then. (A keep_alive of pybind11 would lose the array where
-// no memory is left to note it.)
+// Weights packed during their call read the caller's array until then: only these keep it. (A keep_alive of pybind11 would
+// lose the array where no memory is left to note it.)
 struct WeightsOfArray {
   template <class... Args>
-  explicit WeightsOfArray(const FloatArray& w, Args&&... args) : array(w), weights(std::forward<Args>(args)...) {}
-  FloatArray array;
+  explicit WeightsOfArray(const FloatArray& w, Args&&... args) : weights(std::forward<Args>(args)...) {
+    if (!weights.gemm.empty() && weights.gemm.front()->later()) array = w;
+  }
+  py::object array;
   EagerWeights weights;
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import weakref
 from array import array
 from typing import Any
 
@@ -328,3 +329,13 @@ def test_calls_that_were_checked_look_at_where_results_go_all_the_same() -> None
                 sepconv.pointwise_conv2d(x, weight, out=out)
         with pytest.raises(ValueError, match="residual had shape"):
             sepconv.pointwise_conv2d(x, weight, residual=residual[:, :5])
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "pointwise", "conv"])
+def test_prepared_weights_keep_no_array(kind: Any) -> None:
+    weight = np.ones((1, 1, 600, 1 if kind == "depthwise" else 600), np.float32)
+    kept = sepconv.prepare(weight, kind)
+    alive = weakref.ref(weight)
+    del weight
+    assert alive() is None
+    assert kept.packed is not None
