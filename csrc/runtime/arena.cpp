@@ -19,19 +19,21 @@ std::size_t add(std::size_t a, std::size_t b) {
 
 std::size_t aligned(std::size_t bytes) { return add(bytes, kAlignment - 1) / kAlignment * kAlignment; }
 
+struct Block {
+  std::size_t begin, end;
+  Lifetime lifetime;
+};
+
 bool overlap(const Lifetime& a, const Lifetime& b) {
   return a.first_step <= b.last_step && b.first_step <= a.last_step;
 }
 
-struct Block {
-  std::size_t begin, end;
-};
-
-// The start of the tightest gap between the blocks that takes `bytes`, or the end of them all.
-std::size_t best_fit(std::vector<Block>& taken, std::size_t bytes) {
-  std::sort(taken.begin(), taken.end(), [](const Block& a, const Block& b) { return a.begin < b.begin; });
+// The start of the tightest gap that takes `bytes` between those of the blocks that live meanwhile, or the end of them all.
+// The blocks are in order of their begin.
+std::size_t best_fit(const std::vector<Block>& placed, const Lifetime& lifetime, std::size_t bytes) {
   std::size_t free_from = 0, best = 0, best_gap = SIZE_MAX;
-  for (const Block& block : taken) {
+  for (const Block& block : placed) {
+    if (!overlap(block.lifetime, lifetime)) continue;
     if (block.begin >= free_from) {
       const std::size_t gap = block.begin - free_from;
       if (gap >= bytes && gap < best_gap) {
@@ -60,18 +62,15 @@ ArenaPlan plan_arena(std::span<const Lifetime> lifetimes) {
                    [&](std::size_t a, std::size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
 
   ArenaPlan plan{std::vector<std::size_t>(lifetimes.size()), 0};
-  std::vector<Block> taken;
-  for (std::size_t placed = 0; placed < order.size(); ++placed) {
-    const std::size_t i = order[placed];
+  std::vector<Block> placed;  // in order of their begin
+  placed.reserve(order.size());
+  for (const std::size_t i : order) {
     const std::size_t bytes = aligned(lifetimes[i].bytes);
-    taken.clear();
-    for (std::size_t p = 0; p < placed; ++p) {
-      const std::size_t other = order[p];
-      if (!overlap(lifetimes[i], lifetimes[other])) continue;
-      taken.push_back({plan.offsets[other], plan.offsets[other] + aligned(lifetimes[other].bytes)});
-    }
-    plan.offsets[i] = best_fit(taken, bytes);
-    plan.size = std::max(plan.size, add(plan.offsets[i], bytes));
+    const std::size_t begin = best_fit(placed, lifetimes[i], bytes), end = add(begin, bytes);
+    plan.offsets[i] = begin;
+    plan.size = std::max(plan.size, end);
+    const auto later = [](std::size_t at, const Block& block) { return at < block.begin; };
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), begin, later), {begin, end, lifetimes[i]});
   }
   return plan;
 }
