@@ -26,7 +26,7 @@ class Pointwise final : public GemmOp {
     split = expands || weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
     block_tiles_ = tiles_in(weight_bytes <= kResidentWeights ? kBlockBytes : passed_block_bytes(), in.c, tile_rows_);
-    const int tiles = Tiles(out.h * out.w, tile_rows_).count();
+    const auto tiles = static_cast<int>((std::int64_t{1} * out.h * out.w + tile_rows_ - 1) / tile_rows_);
     waits_for_weights = tiles <= 2;
     spare_fetches = static_cast<std::size_t>(parts) * (tiles - own_tiles(Tiles(tiles, block_tiles_))) * tile_fetches();
     // Segments, which are 4 floats long each.

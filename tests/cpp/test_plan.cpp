@@ -349,6 +349,16 @@ TEST(Plan, RefusesGraphsWithoutEnds) {
   EXPECT_THROW(Plan(network.graph()), std::invalid_argument);
 }
 
+// 2^31 pixels are more than an int counts.
+TEST_P(PlanOnIsa, TilesOfTheLargestImageAreMany) {
+  const KernelTable& table = kernels(GetParam());
+  const float weight = 1;
+  WeightStore store(kAlignment * 8);
+  const WeightView view{reinterpret_cast<const char*>(&weight), {4, 4, 4, 4}, {1, 1, 1, 1}};
+  const auto packed = std::make_shared<PackedGemm>(view, Affine{{}, {0.0}}, table, store);
+  EXPECT_FALSE(make_pointwise({1 << 16, 1 << 15, 1}, packed, 1, Activation::none, table)->waits_for_weights);
+}
+
 // Threads' scratch lies together, and operators keep pointers in theirs.
 TEST_P(PlanOnIsa, TheScratchOfEachThreadIsAligned) {
   const KernelTable& table = kernels(GetParam());
