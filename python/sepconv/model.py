@@ -74,6 +74,7 @@ class Model:
             raise TypeError(f"fusion was {fusion!r}, must be 'automatic', 'always' or 'never'")
         self.name = name
         self.convention = convention
+        self._fusion = fusion
         self.layers: tuple[Layer, ...] = layer_list(layers)
         self._shapes = infer_shapes(self.layers)
         self._inputs = tuple(layer for layer in self.layers if isinstance(layer, Input))
@@ -151,11 +152,13 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         layers = [_materialised(layer) for layer in self.layers]
-        return _rebuild, (layers, self.name, self.convention, [port.name for port in self.outputs])
+        return _rebuild, (layers, self.name, self.convention, [port.name for port in self.outputs], self._fusion)
 
 
-def _rebuild(layers: list[Layer], name: str, convention: Convention | None, outputs: list[str]) -> Model:
-    return Model(layers, name=name, convention=convention, outputs=outputs)
+def _rebuild(
+    layers: list[Layer], name: str, convention: Convention | None, outputs: list[str], fusion: str = "automatic"
+) -> Model:
+    return Model(layers, name=name, convention=convention, outputs=outputs, fusion=fusion)
 
 
 def _port(name: str, shape: Shape, dtype: str, flat: bool) -> Port:

@@ -55,6 +55,16 @@ def test_a_pickle_holds_the_weights_once_and_no_plan(name: str) -> None:
         assert copy.explain() == model.explain()
 
 
+def test_a_pickle_keeps_the_fusion() -> None:
+    layers = BUILDERS["mobilenet_v1"]().layers
+    plans = {
+        fusion: sepconv.Model(layers, name="v1", fusion=fusion).explain() for fusion in ("automatic", "always", "never")
+    }
+    assert len(set(plans.values())) == 3
+    for fusion, plan in plans.items():
+        assert pickle.loads(pickle.dumps(sepconv.Model(layers, name="v1", fusion=fusion))).explain() == plan
+
+
 def serve(pipe: Any, model: sepconv.Model, x: Any) -> None:
     """Of a child: send what the model gives on 1, 2 and 5 threads."""
     for threads in (1, 2, 5):
