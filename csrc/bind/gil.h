@@ -7,6 +7,7 @@
 
 #include "bind/bind.h"
 #include "runtime/interruptible.h"
+#include "runtime/thread_pool.h"
 
 namespace sepconv::bind {
 
@@ -29,11 +30,19 @@ auto take_gil(Take take) {
   }
 }
 
-// Runs Python's signal handlers: true when one of them raised, as Ctrl-C's does.
+// Runs Python's signal handlers: true when one of them raised, as Ctrl-C's does. Where
+// one forked, the child raises unless the call can go on with the thread that the child has.
 inline bool interrupted() {
   if (finalizing()) return false;
   const PyGILState_STATE state = take_gil(PyGILState_Ensure);
-  const bool raised = PyErr_CheckSignals() != 0;
+  const bool lost_before = lost_threads();
+  bool raised = PyErr_CheckSignals() != 0;
+  if (!raised && !lost_before && lost_threads()) {
+    PyErr_SetString(PyExc_RuntimeError,
+                    "a signal handler forked during this call, and the child does not have the other threads that took part "
+                    "in it: end the child in the handler, or call again");
+    raised = true;
+  }
   PyGILState_Release(state);
   return raised;
 }

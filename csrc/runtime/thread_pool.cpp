@@ -5,6 +5,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/fp_env.h"
 #include "cpu/topology.h"
@@ -47,6 +48,9 @@ struct Pool {
   Worker workers[kMaxThreads - 1];
 };
 constinit Pool pool{};
+
+// Of the calling thread, inside a task with workers: pool.forks as the task began. Else -1.
+constinit thread_local std::int64_t forks_at_start = -1;
 
 constinit std::atomic<int> requested_threads{0};
 constinit std::atomic<int> granted_threads{0};  // default_threads(), kept; 0 until asked
@@ -169,11 +173,17 @@ void run_parallel(int threads, void (*fn)(void* arg, int thread_index, int threa
   const int workers = start_workers(threads - 1);
   const bool spin = workers < cpus;
   for (int i = 0; i < workers; ++i) start(pool.workers[i], fn, arg, workers + 1, spin);
+  const std::int64_t outer = std::exchange(forks_at_start, workers > 0 ? std::int64_t{forks} : -1);
   fn(arg, 0, workers + 1);
+  forks_at_start = outer;  // a child, forked inside a task, may run tasks of its own before it leaves that one
   // Forked by fn itself: the child returns from here too, with no workers to join and a pool that is not its own.
   if (pool.forks.load(std::memory_order_relaxed) != forks) return;
   for (int i = 0; i < workers; ++i) join(pool.workers[i], spin);
   pool.busy.store(false, std::memory_order_release);
+}
+
+bool lost_threads() noexcept {
+  return forks_at_start >= 0 && forks_at_start != pool.forks.load(std::memory_order_relaxed);
 }
 
 void set_num_threads(int n) {
@@ -191,6 +201,7 @@ int num_threads() {
 
 void Progress::reset(int threads) {
   done_.store(0, std::memory_order_relaxed);
+  sleepers_.store(0, std::memory_order_relaxed);  // a forked child's copy may count some that it does not have
   spin_ = threads <= granted();
 }
 
@@ -209,7 +220,7 @@ bool Progress::soon(std::uint32_t pieces) const {
 
 void Progress::wait(std::uint32_t pieces) {
   const auto waiting = [&] { return missing(pieces); };
-  if (!waiting() || (spin_ && spin_while(waiting))) return;
+  if (!waiting() || lost_threads() || (spin_ && spin_while(waiting))) return;
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   for (std::uint32_t done; static_cast<std::int32_t>((done = done_.load(std::memory_order_seq_cst)) - pieces) < 0;) {
     park_while(done_, done);

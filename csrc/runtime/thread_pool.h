@@ -1,5 +1,5 @@
-// One pool of threads for the process. A worker that has nothing to do spins for some microseconds, since the next
-// task of a network usually follows at once, then sleeps.
+// One pool of threads for the process. A worker that has nothing to do spins for kSpinTime (park.h), since the next task of
+// a network usually follows at once, then sleeps.
 #pragma once
 
 #include <atomic>
@@ -15,6 +15,10 @@ inline constexpr int kMaxThreads = 1024;
 // thread_count. A thread that gets no CPU until the others have returned does not call fn at all: fn must not wait for a
 // thread, only for work (see Progress). Workers flush denormals; the caller's floating-point mode is its own.
 void run_parallel(int threads, void (*fn)(void* arg, int thread_index, int thread_count), void* arg);
+
+// Whether the calling thread has forked inside a task with other threads: this is the child, which has none of them, and
+// what they took of the work is not done. fn must leave the rest.
+bool lost_threads() noexcept;
 
 // What callers that are not told a number use. Throws std::invalid_argument if n < 1 or n > kMaxThreads.
 void set_num_threads(int n);
@@ -39,7 +43,8 @@ class Progress {
   // Whether `pieces` in all are done, after a moment's wait: about as long as threads that began together may be apart.
   bool soon(std::uint32_t pieces) const;
 
-  // Returns when `pieces` in all are done. Counts wrap around; waiters must be within 2^31 of what is done.
+  // Returns when `pieces` in all are done, or at once where those who took them are lost (lost_threads). Counts wrap
+  // around; waiters must be within 2^31 of what is done.
   void wait(std::uint32_t pieces);
 
  private:

@@ -281,6 +281,37 @@ TEST(ThreadPool, ForkInsideATask) {
   EXPECT_EQ(count_of(3), 3);
 }
 
+TEST(ThreadPool, AChildDoesNotWaitForWhatItsParentsThreadsTook) {
+  SKIP_UNDER_TSAN();
+  const pid_t parent = getpid();
+  pid_t child = -1;
+  Progress progress;
+  progress.reset(2);
+  std::atomic<bool> taken{false}, forked{false};
+  parallel(2, [&](int index, int) {
+    if (index != 0) {
+      taken = true;
+      while (!forked) std::this_thread::yield();
+      progress.add(1);
+      return;
+    }
+    while (!taken) std::this_thread::yield();
+    EXPECT_FALSE(lost_threads());
+    child = fork();
+    if (child == 0) {
+      alarm(20);
+      if (!lost_threads() || !covers(3) || !lost_threads()) _exit(1);
+    }
+    forked = true;
+    progress.wait(1);
+  });
+  if (getpid() != parent) _exit(!lost_threads() && covers(3) ? 0 : 2);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_FALSE(lost_threads());
+}
+
 TEST(ThreadPool, TheProcessExitsWhileWorkersSpin) {
   SKIP_UNDER_TSAN();
   for (int round = 0; round < 10; ++round) {
