@@ -18,24 +18,24 @@ inline float without_denormal(float x) noexcept {
   return std::bit_cast<float>((bits & 0x7f800000u) != 0 ? bits : bits & 0x80000000u);
 }
 
-// While it lives, this thread rounds to nearest, traps nothing, and takes denormal floats for zero, in operands and
-// results. The destructor puts the control word back as it was, to the bit. It must end on the thread where it began.
-class [[nodiscard]] FlushDenormals {
+// How a thread computes with floats: its control word.
+class FloatMode {
  public:
-  FlushDenormals() noexcept : saved_(read()) { write(kRun); }
-  ~FlushDenormals() { write(saved_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
+  // Of the calling thread.
+  static FloatMode current() noexcept { return FloatMode(read()); }
+  // Rounds to nearest, traps nothing, and takes denormal floats for zero, in operands and results.
+  static constexpr FloatMode flushing() noexcept { return FloatMode(kFlushing); }
+  void set() const noexcept { write(word_); }
 
  private:
 #if defined(__x86_64__) || defined(_M_X64)
   using Word = std::uint32_t;
-  static constexpr Word kRun = 0x9fc0;  // MXCSR: FTZ (bit 15), all exceptions masked (7 to 12), DAZ (6)
+  static constexpr Word kFlushing = 0x9fc0;  // MXCSR: FTZ (bit 15), all exceptions masked (7 to 12), DAZ (6)
   static Word read() noexcept { return _mm_getcsr(); }
   static void write(Word word) noexcept { _mm_setcsr(word); }
 #elif defined(__aarch64__)
   using Word = std::uint64_t;
-  static constexpr Word kRun = Word{1} << 24;  // FPCR: FZ
+  static constexpr Word kFlushing = Word{1} << 24;  // FPCR: FZ
   static Word read() noexcept {
     Word word;
     asm volatile("mrs %0, fpcr" : "=r"(word) : : "memory");
@@ -44,12 +44,31 @@ class [[nodiscard]] FlushDenormals {
   static void write(Word word) noexcept { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
 #else
   using Word = std::uint32_t;
-  static constexpr Word kRun = 0;
+  static constexpr Word kFlushing = 0;
   static Word read() noexcept { return 0; }
   static void write(Word) noexcept {}
 #endif
 
-  Word saved_;
+  explicit constexpr FloatMode(Word word) noexcept : word_(word) {}
+  Word word_;
+};
+
+// While it lives, this thread has that mode. The destructor puts the control word back as it was, to the bit. It must end
+// on the thread where it began.
+class [[nodiscard]] WithFloatMode {
+ public:
+  explicit WithFloatMode(FloatMode mode) noexcept : saved_(FloatMode::current()) { mode.set(); }
+  ~WithFloatMode() { saved_.set(); }
+  WithFloatMode(const WithFloatMode&) = delete;
+  WithFloatMode& operator=(const WithFloatMode&) = delete;
+
+ private:
+  FloatMode saved_;
+};
+
+class [[nodiscard]] FlushDenormals : WithFloatMode {
+ public:
+  FlushDenormals() noexcept : WithFloatMode(FloatMode::flushing()) {}
 };
 
 }  // namespace sepconv

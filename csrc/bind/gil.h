@@ -4,7 +4,9 @@
 #include <chrono>
 #include <exception>
 #include <thread>
+#include <utility>
 
+#include "base/fp_env.h"
 #include "bind/bind.h"
 #include "runtime/interruptible.h"
 #include "runtime/thread_pool.h"
@@ -30,13 +32,20 @@ auto take_gil(Take take) {
   }
 }
 
-// Runs Python's signal handlers: true when one of them raised, as Ctrl-C's does. Where
+// The floating-point mode that the caller of without_gil() had, on its thread while it runs; else nullptr.
+inline constinit thread_local const FloatMode* callers_mode = nullptr;
+
+// Runs Python's signal handlers, in the caller's floating-point mode: true when one of them raised, as Ctrl-C's does. Where
 // one forked, the child raises unless the call can go on with the thread that the child has.
 inline bool interrupted() {
   if (finalizing()) return false;
   const PyGILState_STATE state = take_gil(PyGILState_Ensure);
   const bool lost_before = lost_threads();
-  bool raised = PyErr_CheckSignals() != 0;
+  bool raised;
+  {
+    const WithFloatMode mode(callers_mode ? *callers_mode : FloatMode::current());
+    raised = PyErr_CheckSignals() != 0;
+  }
   if (!raised && !lost_before && lost_threads()) {
     PyErr_SetString(PyExc_RuntimeError,
                     "a signal handler forked during this call, and the child does not have the other threads that took part "
@@ -52,6 +61,8 @@ template <class Work>
 auto without_gil(Work work) {
   std::exception_ptr error;
   decltype(work()) result{};
+  const FloatMode mode = FloatMode::current();
+  const FloatMode* const outer = std::exchange(callers_mode, &mode);
   const bool last = finalizing();  // then this thread is the one that ends the interpreter, and may go on
   PyThreadState* const state = PyEval_SaveThread();
   try {
@@ -59,6 +70,7 @@ auto without_gil(Work work) {
   } catch (...) {
     error = std::current_exception();
   }
+  callers_mode = outer;
   while (finalizing() && !last) std::this_thread::sleep_for(std::chrono::hours(1));
   take_gil([&] { PyEval_RestoreThread(state); });
   if (error) std::rethrow_exception(error);

@@ -40,6 +40,16 @@ TEST(FlushDenormals, OnlyWhileItLives) {
   EXPECT_GT(product(smallest, 0.5f), 0.0f);
 }
 
+TEST(WithFloatMode, GivesAnotherModeInBetween) {
+  const FloatMode callers = FloatMode::current();
+  const FlushDenormals flush;
+  {
+    const WithFloatMode mode(callers);
+    EXPECT_GT(product(kDenormal, 1.0f), 0.0f);
+  }
+  EXPECT_EQ(product(kDenormal, 1.0f) == 0.0f, kFlushes);
+}
+
 TEST(FlushDenormals, RoundingAndExceptionFlagsAreAsBefore) {
   ASSERT_EQ(std::fesetround(FE_DOWNWARD), 0);
   std::feclearexcept(FE_ALL_EXCEPT);

@@ -1,4 +1,4 @@
-"""Signal handlers of Python that run during a call, and fork."""
+"""Signal handlers of Python that run during a call: the program's floating-point mode, and fork."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ CODE = """
 
     {setup}
     small, filters = ones(1, 9, 9, 24), ones(3, 3, 24, 1)
-    child = -1
+    child, seen, tiny = -1, [], 1e-310
 
     def handler(*_):
         global child
+        seen.append(tiny * 1.0)
         if child < 0:
             child = os.fork()
             if child == 0:
@@ -46,6 +47,7 @@ CODE = """
     if child == 0:
         os._exit(status if right else 1)
     assert right and child > 0
+    assert seen == [tiny] and tiny * 1.0 == tiny, seen
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
 """
 CASES = {
@@ -69,7 +71,7 @@ CASES = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("threads", (1, 2))
 @pytest.mark.parametrize("case", CASES)
-def test_a_handler_may_fork(case: str, threads: int) -> None:
+def test_a_handler_has_the_program_s_mode_and_may_fork(case: str, threads: int) -> None:
     setup, call = CASES[case]
     code = textwrap.dedent(CODE).format(setup=setup, call=call.format(threads=threads))
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
