@@ -5,6 +5,13 @@
 
 namespace sepconv::SEPCONV_ISA {
 
+// Times this, a denormal is the zero of its sign, as a run takes it: min and max make it one on x86-64's vector ISAs alone,
+// if_less nowhere. It is 1, which the compiler must not know.
+SEPCONV_INLINE vf flushing_one() {
+  const volatile float one = 1.0f;
+  return broadcast(one);
+}
+
 // e^x - 1, precise also near 0: x = n·ln2 + r as in exp(), then 2^n·(e^r - 1) + (2^n - 1).
 SEPCONV_INLINE vf expm1(vf x) {
   const vf one = broadcast(1.0f);
@@ -46,11 +53,11 @@ SEPCONV_INLINE vf tanh(vf x) {
 }
 SEPCONV_INLINE vf bounded_tanh(vf x) { return tanh(min(broadcast(15.0f), max(broadcast(-15.0f), x))); }
 
-// a·(e^(x·k) - 1) below 0, x above; where x > 0 the first term is exactly 0.
-SEPCONV_INLINE vf elu(vf x, vf a, vf k) {
-  const vf zero = broadcast(0.0f);
-  return fmadd(a, expm1(mul(min(zero, x), k)), max(zero, x));
-}
+// x < 0 ? a·x : x, whatever a is.
+SEPCONV_INLINE vf leaky_relu(vf x, vf a) { return if_less(x, broadcast(0.0f), mul(a, x), x); }
+
+// x < 0 ? a·(e^(x·k) - 1) : x
+SEPCONV_INLINE vf elu(vf x, vf a, vf k) { return if_less(x, broadcast(0.0f), mul(a, expm1(mul(x, k))), x); }
 
 SEPCONV_INLINE vf softplus(vf x) {
   const vf zero = broadcast(0.0f);
@@ -73,12 +80,14 @@ SEPCONV_INLINE vf gelu_tanh(vf x) {
 }
 
 SEPCONV_INLINE void unary(UnaryKind kind, const float* in, float* out, std::int64_t n, float a, float b) {
-  const vf va = broadcast(a), vb = broadcast(b), zero = broadcast(0.0f), one = broadcast(1.0f);
+  const vf va = broadcast(a), vb = broadcast(b), zero = broadcast(0.0f), one = broadcast(1.0f), flush = flushing_one();
   switch (kind) {
-    case UnaryKind::relu: return for_each_vector(in, out, n, [=](vf x) { return max(zero, x); });
-    case UnaryKind::leaky_relu:
-      return for_each_vector(in, out, n, [=](vf x) { return fmadd(va, min(zero, x), max(zero, x)); });
-    case UnaryKind::clip: return for_each_vector(in, out, n, [=](vf x) { return min(vb, max(va, x)); });
+    case UnaryKind::relu: return for_each_vector(in, out, n, [=](vf x) { return max(zero, mul(flush, x)); });
+    case UnaryKind::leaky_relu: return for_each_vector(in, out, n, [=](vf x) { return leaky_relu(mul(flush, x), va); });
+    case UnaryKind::clip: {
+      const vf lo = mul(flush, va), hi = mul(flush, vb);
+      return for_each_vector(in, out, n, [=](vf x) { return min(hi, max(lo, mul(flush, x))); });
+    }
     case UnaryKind::affine: return for_each_vector(in, out, n, [=](vf x) { return fmadd(va, x, vb); });
     case UnaryKind::hard_sigmoid:
       return for_each_vector(in, out, n, [=](vf x) { return min(one, max(zero, fmadd(va, x, vb))); });
@@ -86,11 +95,11 @@ SEPCONV_INLINE void unary(UnaryKind kind, const float* in, float* out, std::int6
     case UnaryKind::sigmoid: return for_each_vector(in, out, n, [](vf x) { return sigmoid(x); });
     case UnaryKind::swish: return for_each_vector(in, out, n, [=](vf x) { return mul(x, sigmoid(mul(va, x))); });
     case UnaryKind::tanh: return for_each_vector(in, out, n, [](vf x) { return bounded_tanh(x); });
-    case UnaryKind::elu: return for_each_vector(in, out, n, [=](vf x) { return elu(x, va, one); });
+    case UnaryKind::elu: return for_each_vector(in, out, n, [=](vf x) { return elu(mul(flush, x), va, one); });
     case UnaryKind::selu: return for_each_vector(in, out, n, [=](vf x) { return mul(vb, elu(x, va, one)); });
     case UnaryKind::celu: {
       const vf k = div(one, va);
-      return for_each_vector(in, out, n, [=](vf x) { return elu(x, va, k); });
+      return for_each_vector(in, out, n, [=](vf x) { return elu(mul(flush, x), va, k); });
     }
     case UnaryKind::softplus: return for_each_vector(in, out, n, [](vf x) { return softplus(x); });
     case UnaryKind::mish: return for_each_vector(in, out, n, [](vf x) { return mish(x); });
@@ -125,17 +134,16 @@ SEPCONV_INLINE void for_each_pair(const float* a, int a_step, const float* b, in
 
 SEPCONV_INLINE void binary(BinaryKind kind, const float* a, int a_step, const float* b, int b_step, float* out,
                            std::int64_t n) {
+  const vf flush = flushing_one();
   switch (kind) {
     case BinaryKind::add: return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf y) { return add(x, y); });
     case BinaryKind::sub: return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf y) { return sub(x, y); });
     case BinaryKind::mul: return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf y) { return mul(x, y); });
     case BinaryKind::div: return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf y) { return div(x, y); });
-    case BinaryKind::max: return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf y) { return max_nan(x, y); });
+    case BinaryKind::max:
+      return for_each_pair(a, a_step, b, b_step, out, n, [=](vf x, vf y) { return max_nan(mul(flush, x), mul(flush, y)); });
     case BinaryKind::prelu:
-      return for_each_pair(a, a_step, b, b_step, out, n, [](vf x, vf slope) {
-        const vf zero = broadcast(0.0f);
-        return fmadd(slope, min(zero, x), max(zero, x));
-      });
+      return for_each_pair(a, a_step, b, b_step, out, n, [=](vf x, vf slope) { return leaky_relu(mul(flush, x), slope); });
     default: return;
   }
 }

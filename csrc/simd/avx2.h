@@ -31,6 +31,7 @@ SEPCONV_INLINE vf div(vf a, vf b) { return _mm256_div_ps(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return _mm256_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm256_max_ps(a, b); }
 SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
+SEPCONV_INLINE vf if_less(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
 SEPCONV_INLINE vi load_lanes(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {

@@ -2,6 +2,7 @@
 //   load_once  a load that stays one: GCC would repeat it as the memory operand of each multiply-add
 //   min, max   return the second operand when either is NaN, so max(lo, x) lets a NaN x through
 //   max_nan    NaN when either is NaN
+//   if_less    a < b ? x : y, the bits of x or y
 //   clamp      min(hi, max(lo, x)) for bounds that are numbers: NaN comes through. Of two zeros it may give either.
 //   fmadd      a*b + c
 //   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
@@ -42,6 +43,7 @@ SEPCONV_INLINE vf div(vf a, vf b) { return _mm512_div_ps(a, b); }
 SEPCONV_INLINE vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
 SEPCONV_INLINE vf max(vf a, vf b) { return _mm512_max_ps(a, b); }
 SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
+SEPCONV_INLINE vf if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), x); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) {
   return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
 }

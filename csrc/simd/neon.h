@@ -30,6 +30,7 @@ SEPCONV_INLINE vf max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 // does with that, in two instructions where min and max take four: packed weights have no bias of -0 (pack/pack.cpp), and a
 // sum that begins with 0 is no -0 but by underflow.
 SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return vminq_f32(hi, vmaxq_f32(lo, x)); }
+SEPCONV_INLINE vf if_less(vf a, vf b, vf x, vf y) { return vbslq_f32(vcltq_f32(a, b), x, y); }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return vbslq_f32(vceqq_f32(a, b), b, vmaxq_f32(a, b)); }
 SEPCONV_INLINE vf round(vf a) { return vrndnq_f32(a); }
 

@@ -31,6 +31,7 @@ SEPCONV_INLINE vf div(vf a, vf b) { return a / b; }
 SEPCONV_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
 SEPCONV_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 SEPCONV_INLINE vf clamp(vf x, vf lo, vf hi) { return min(hi, max(lo, x)); }
+SEPCONV_INLINE vf if_less(vf a, vf b, vf x, vf y) { return a < b ? x : y; }
 SEPCONV_INLINE vf max_nan(vf a, vf b) { return a == a ? max(a, b) : a; }
 
 SEPCONV_INLINE vi load_lanes(const std::int32_t* p) {

@@ -1,8 +1,10 @@
 // The elementwise kernels of the N-d operators, of every ISA: at every length of a tail, flush against guard pages, with
 // special values in every lane, against libm in float64.
 #include <algorithm>
+#include <bit>
 #include <functional>
 
+#include "base/fp_env.h"
 #include "kernel_testing.h"
 
 namespace sepconv::test {
@@ -18,6 +20,9 @@ struct Unary {
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
 double elu(double x, double a) { return x < 0 ? a * std::expm1(x) : x; }
+bool same_bits(float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b); }
+// By its bits: where denormals are flushed, one equals 0.
+bool is_zero(float x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) == 0; }
 double clamp01(double x) { return std::min(1.0, std::max(0.0, x)); }
 
 std::vector<Unary> functions() {
@@ -107,6 +112,39 @@ TEST_P(NdUnary, GoesToItsLimits) {
   }
 }
 
+// Where they only choose, values are as they were, to the bit: an infinite factor below 0 is nothing to those above.
+TEST_P(NdUnary, OnlyWhatIsBelowZeroHasAFactor) {
+  const std::vector<float> x = {0.0f, -0.0f, 1.0f, 3e38f, kInf, kNaN, 1.0f, 2.0f, 3.0f};
+  for (const UnaryKind kind : {UnaryKind::leaky_relu, UnaryKind::elu, UnaryKind::celu}) {
+    for (const float a : {kInf, -kInf, kNaN, 3.0f}) {
+      const std::vector<float> y = run({"", kind, a, 0, {}}, x, Flush::tail, false);
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        ASSERT_TRUE(std::isnan(x[i]) ? std::isnan(y[i]) : same_bits(x[i], y[i])) << x[i] << " gives " << y[i] << ", a " << a;
+      }
+    }
+    ASSERT_EQ(run({"", UnaryKind::leaky_relu, kInf, 0, {}}, {-1.0f}, Flush::head, false)[0], -kInf);
+  }
+}
+
+// In a run, a denormal is the zero of its sign on every ISA, also where values are only compared.
+TEST_P(NdUnary, TakesDenormalsForZero) {
+  const FlushDenormals flush;
+  const auto n = static_cast<std::size_t>(table.vector + 3);
+  const Unary chosen[] = {
+      {"relu", UnaryKind::relu, 0, 0, {}},           {"leaky_relu", UnaryKind::leaky_relu, 3, 0, {}},
+      {"clip", UnaryKind::clip, -1, 1, {}},          {"clip to a denormal", UnaryKind::clip, kDenormal, 1, {}},
+      {"elu", UnaryKind::elu, 2, 0, {}},             {"selu", UnaryKind::selu, 2, 2, {}},
+      {"celu", UnaryKind::celu, 2, 0, {}},
+  };
+  for (const Unary& f : chosen) {
+    for (const float tiny : {kDenormal, -kDenormal}) {
+      const std::vector<float> y = run(f, std::vector<float>(n, tiny), Flush::tail, false);
+      const std::vector<float> zero = run(f, std::vector<float>(n, std::copysign(0.0f, tiny)), Flush::tail, false);
+      for (std::size_t i = 0; i < n; ++i) ASSERT_TRUE(is_zero(y[i]) && same_bits(y[i], zero[i])) << f.name << " of " << tiny;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, NdUnary, ::testing::ValuesIn(on_each_isa({"unary_f32"})), test_name);
 
 class NdBinary : public ::testing::TestWithParam<KernelId> {
@@ -142,12 +180,24 @@ TEST_P(NdBinary, EqualsTheScalarForEveryLengthStepAndPlace) {
             for (std::size_t i = 0; i < n; ++i) {
               const float p = x[a_step ? i : 0], q = y[b_step ? i : 0];
               const double want = double{oracle(static_cast<BinaryKind>(kind), p, q)};
-              if (kind == static_cast<int>(BinaryKind::prelu) && std::isinf(q)) continue;  // 0·inf where p is positive
               ASSERT_TRUE(close(want, out.values()[i], 0.0)) << "kind " << kind << ", element " << i << " of " << n;
             }
           }
         }
       }
+    }
+  }
+}
+
+TEST_P(NdBinary, TakesDenormalsForZero) {
+  const FlushDenormals flush;
+  const auto n = static_cast<std::size_t>(table.vector + 3);
+  for (const BinaryKind kind : {BinaryKind::max, BinaryKind::prelu}) {
+    for (const auto& [p, q] : {std::pair{kDenormal, -1.0f}, {kDenormal, -0.0f}, {-kDenormal, -1.0f}, {-0.0f, kDenormal}}) {
+      const std::vector<float> x(n, p), y(n, q);
+      std::vector<float> out(n);
+      table.binary_f32(kind, x.data(), 1, y.data(), 1, out.data(), static_cast<std::int64_t>(n));
+      for (const float value : out) ASSERT_TRUE(is_zero(value)) << p << ", " << q << ", kind " << static_cast<int>(kind);
     }
   }
 }
