@@ -21,7 +21,7 @@ CPP_LAYERS: dict[str, set[str]] = {
     "pack": {"base", TABLE},
     "runtime": {"base", "cpu/topology.h"},
     "ops": {"base", "cpu", TABLE, "pack", "runtime"},
-    "grad": {"base", "cpu", TABLE, "pack", "runtime"},
+    "grad": {"base", TABLE, "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
     "nd": {"base", TABLE, "pack", "runtime"},
     "eager": {"base", TABLE, "pack", "runtime", "ops/gemm_blocks.h", "ops/row_op.h"},
