@@ -33,7 +33,8 @@ CODE = """
                 signal.alarm(30)
 
     def bits(results):
-        return [np.asarray(result).tobytes() for result in (results if isinstance(results, (list, tuple)) else [results])]
+        several = isinstance(results, (list, tuple))
+        return [np.asarray(result).tobytes() for result in (results if several else [results])]
 
     want = bits({call})
     signal.signal(signal.SIGALRM, handler)
