@@ -3,6 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "base/fp_env.h"
 #include "grad/grad.h"
 #include "grad/pieces.h"
 
@@ -60,7 +61,8 @@ void piece(Activation activation, const T* value, const T* dy, T* out, std::int6
 
 template <class T>
 void run(Activation activation, const T* value, const T* dy, T* out, std::int64_t n, int threads) {
-  for_pieces((n + kPiece - 1) / kPiece, threads, [&](std::int64_t i, int, const Stop&) {
+  const FlushDenormals flush;
+  for_each_piece((n + kPiece - 1) / kPiece, threads, [&](std::int64_t i, int, const Stop&) {
     const std::int64_t begin = i * kPiece;
     piece(activation, value + begin, dy + begin, out + begin, std::min(kPiece, n - begin));
   });

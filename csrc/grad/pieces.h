@@ -1,15 +1,12 @@
-// Pieces of work for a few threads, each done by whoever comes first.
+// What the gradients share: pieces of work that Ctrl-C ends in the middle, and copies of vectors.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-#include "base/fp_env.h"
-#include "runtime/interruptible.h"
-#include "runtime/thread_pool.h"
+#include "runtime/pieces.h"
 
 namespace sepconv {
 
@@ -29,31 +26,21 @@ class Stop {
   bool asks_;
 };
 
-// Calls work(piece, thread, stop) for each piece in [0, pieces), denormals off, on at most `threads` threads. `work` must
-// not throw. One of more than some milliseconds calls stop() in between. Interrupted, it leaves the rest.
+// Calls work(piece, thread, stop) for each piece in [0, pieces), as for_pieces does. One of more than some milliseconds
+// calls stop() in between.
 template <class Work>
-void for_pieces(std::int64_t pieces, int threads, const Work& work) {
-  struct Job {
-    const Work& work;
-    std::int64_t pieces;
-    Interruptible* interruptible = Interruptible::current();
-    std::atomic<std::int64_t> next{0};
-  } job{work, pieces};
-  run_parallel(
-      static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(pieces, 1))),
-      [](void* arg, int thread, int) {
-        const FlushDenormals flush;
-        Job& j = *static_cast<Job*>(arg);
-        const Stop stop(j.interruptible, thread);
-        for (std::int64_t piece; !stop() && (piece = j.next.fetch_add(1)) < j.pieces;) j.work(piece, thread, stop);
-      },
-      &job);
+void for_each_piece(std::int64_t pieces, int threads, const Work& work) {
+  Interruptible* const interruptible = Interruptible::current();
+  for_pieces(threads, pieces, [&](std::int64_t begin, std::int64_t end, int thread) {
+    const Stop stop(interruptible, thread);
+    for (std::int64_t piece = begin; piece < end && !stop(); ++piece) work(piece, thread, stop);
+  });
 }
 
 // Fills with zeros. Interrupted, it leaves the rest.
 inline void clear(float* to, std::size_t floats, int threads) {
   constexpr std::size_t kPart = 1 << 20;  // a millisecond, where pages are touched for the first time
-  for_pieces(static_cast<std::int64_t>((floats + kPart - 1) / kPart), threads, [=](std::int64_t piece, int, const Stop&) {
+  for_each_piece(static_cast<std::int64_t>((floats + kPart - 1) / kPart), threads, [=](std::int64_t piece, int, const Stop&) {
     const std::size_t begin = static_cast<std::size_t>(piece) * kPart;
     std::memset(to + begin, 0, sizeof(float) * std::min(kPart, floats - begin));
   });

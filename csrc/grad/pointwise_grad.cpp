@@ -8,6 +8,7 @@
 // so far come in as its residual. A piece of work is a group of chunks for some of the outputs.
 #include <cstring>
 
+#include "base/fp_env.h"
 #include "grad/grad.h"
 #include "grad/pieces.h"
 #include "runtime/scratch.h"
@@ -76,11 +77,11 @@ void input_grad(const PointwiseGrad& t, int threads, const KernelTable& table) {
   const Panels panels{table, t.channels};
   const std::size_t panel_floats = panels.floats(t.outputs);
   Scratch packed(panels.count() * panel_floats);
-  for_pieces(panels.count(), threads, [&](std::int64_t p, int, const Stop&) {
+  for_each_piece(panels.count(), threads, [&](std::int64_t p, int, const Stop&) {
     panels.pack(static_cast<int>(p), t.weights, t.outputs, packed.floats() + p * panel_floats);
   });
   const std::int64_t at_once = std::int64_t{kTilesAtOnce} * table.gemm_rows[table.panel_vectors - 1];
-  for_pieces((t.pixels + at_once - 1) / at_once, threads, [&](std::int64_t piece, int, const Stop& stop) {
+  for_each_piece((t.pixels + at_once - 1) / at_once, threads, [&](std::int64_t piece, int, const Stop& stop) {
     const std::int64_t first = piece * at_once, count = std::min(at_once, t.pixels - first);
     for (int p = 0; p < panels.count() && !stop(); ++p) {
       panels.multiply(p, packed.floats() + p * panel_floats, t.outputs, t.dy + first * t.outputs, t.outputs, count,
@@ -103,7 +104,7 @@ class WeightGrad {
 
   void run(int threads) {
     if (t_.pixels == 0) std::memset(t_.dweights, 0, sizeof(float) * matrix_);
-    for_pieces(std::int64_t{1} * groups_ * splits_, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
+    for_each_piece(std::int64_t{1} * groups_ * splits_, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const int group = static_cast<int>(piece / splits_);
       const Range outputs(t_.outputs, splits_, piece % splits_), chunks(chunks_, groups_, group);
       for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
@@ -113,7 +114,7 @@ class WeightGrad {
       if (t_.dbias) add_bias(bias_sums_ + std::size_t{1} * group * t_.outputs, outputs, chunks);
     });
     if (groups_ > 1) {
-      for_pieces(t_.outputs, threads, [&](std::int64_t n, int, const Stop&) {
+      for_each_piece(t_.outputs, threads, [&](std::int64_t n, int, const Stop&) {
         add_up(sums_ + n * t_.channels, matrix_, t_.channels, t_.dweights + n * t_.channels);
       });
     }

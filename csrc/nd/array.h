@@ -3,14 +3,11 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "runtime/interruptible.h"
-#include "runtime/thread_pool.h"
+#include "runtime/pieces.h"
 
 namespace sepconv::nd {
 
@@ -30,38 +27,6 @@ struct Array {
     return n;
   }
 };
-
-using Clock = Interruptible::Clock;
-
-// f(begin, end, thread) over [0, pieces), shared among threads in runs of pieces, each twice as many as the one before
-// until a run takes a millisecond. f must not throw.
-template <class F>
-void for_pieces(int threads, std::int64_t pieces, const F& f) {
-  Interruptible* const interruptible = Interruptible::current();
-  if (pieces <= 0 || (interruptible && interruptible->stopped())) return;
-  if (pieces == 1) return f(std::int64_t{0}, pieces, 0);
-  struct Task {
-    const F& f;
-    Interruptible* interruptible;
-    std::int64_t pieces, most;
-    std::atomic<std::int64_t> next{0};
-
-    void work(int thread) {
-      Clock::time_point before = Clock::now();
-      for (std::int64_t run = 1;;) {
-        const std::int64_t begin = next.fetch_add(run, std::memory_order_relaxed);
-        if (begin >= pieces || (interruptible && interruptible->stopped())) return;
-        f(begin, std::min(begin + run, pieces), thread);
-        const Clock::time_point now = Clock::now();
-        if (interruptible && thread == 0) interruptible->ask(now);
-        if (now - before < std::chrono::milliseconds(1)) run = std::min(2 * run, most);
-        before = now;
-      }
-    }
-  } task{f, interruptible, pieces, std::max<std::int64_t>(1, pieces / (std::max(threads, 1) * std::int64_t{4}))};
-  if (threads <= 1) return task.work(0);
-  run_parallel(threads, [](void* arg, int thread, int) { static_cast<Task*>(arg)->work(thread); }, &task);
-}
 
 // Below so many elements a second thread costs more than it gives.
 inline constexpr std::int64_t kSerial = 1 << 14;
