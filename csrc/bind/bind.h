@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/tensor.h"
+#include "runtime/thread_pool.h"
 
 namespace sepconv::bind {
 
@@ -49,6 +50,12 @@ auto constructor(Holder (*make)(Args...)) {
       throw;
     }
   };
+}
+
+inline void check_threads(int threads, int least = 1) {
+  if (threads >= least && threads <= kMaxThreads) return;
+  throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between " + std::to_string(least) + " and " +
+                              std::to_string(kMaxThreads));
 }
 
 inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }

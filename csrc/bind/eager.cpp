@@ -81,7 +81,7 @@ bool view(const py::handle& object, const Shape& s, bool channels_first, BasicPi
 
 void run(const EagerBlock& block, const ConstPixels& in, const ConstPixels& addend, const Pixels& out, py::ssize_t images,
          int threads) {
-  if (threads < 0 || threads > kMaxThreads) throw std::invalid_argument("threads is out of range");
+  check_threads(threads, 0);
   const bool finished = without_gil(
       [&] { return block.run(in, addend, out, images, threads == 0 ? num_threads() : threads, interrupted); });
   if (!finished) throw py::error_already_set();

@@ -3,7 +3,6 @@
 #include "bind/gil.h"
 #include "cpu/features.h"
 #include "grad/grad.h"
-#include "runtime/thread_pool.h"
 
 namespace sepconv::bind {
 namespace {
@@ -30,13 +29,6 @@ int size_of(const char* name, py::ssize_t n) {
                                 std::to_string(kMaxSize));
   }
   return static_cast<int>(n);
-}
-
-void check_threads(int threads) {
-  if (threads < 1 || threads > kMaxThreads) {
-    throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between 1 and " +
-                                std::to_string(kMaxThreads));
-  }
 }
 
 void check_window(const Window& w, const Shape& in) {

@@ -14,7 +14,7 @@ void copy(py::array& to, const py::array& from, int threads) {
   if (!to.writeable()) fail("the target must be writeable");
   const nd::Array target = view(to), source = view(from);
   const int size = element_size(to);
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::copy(target, source, size, threads); });
 }
 
@@ -39,7 +39,7 @@ py::array gather(const py::array& x, const std::vector<Sizes>& index, const py::
   const int size = element_size(x);
   py::array to = empty(x.dtype(), sizes);
   const nd::Array target = view(to), source = view(x);
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::gather(target, source, index, fill.data(), size, threads); });
   return to;
 }
@@ -53,7 +53,7 @@ py::array select(const py::array& condition, const py::array& a, const py::array
   const int size = element_size(a);
   py::array to = empty(a.dtype(), shape_of(a));
   char* const out = bytes_of(to);
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] {
     nd::select(out, static_cast<const bool*>(condition.data()), static_cast<const char*>(a.data()),
                static_cast<const char*>(b.data()), a.size(), size, threads);
@@ -67,7 +67,7 @@ Floats unary(const std::string& name, const Floats& x, float a, float b, int thr
   if (!nd::has_unary(name)) fail("there is no function '" + name + "'");
   Floats y = floats(shape_of(x));
   float* const out = y.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::unary(name, kernels(), x.data(), out, x.size(), a, b, threads); });
   return y;
 }
@@ -109,7 +109,7 @@ py::array binary(const std::string& name, const py::array& a, const py::array& b
   py::array to = empty(comparison ? py::dtype::of<bool>() : a.dtype(), sizes);
   nd::Array target = view(to);
   target.data = bytes_of(to);
-  checked_threads(threads);
+  check_threads(threads);
   bool known = false;
   compute([&] { known = nd::binary(kind, type, kernels(), target, left, right, threads); });
   if (!known) fail("'" + name + "' does not exist for " + py::str(a.dtype()).cast<std::string>());
@@ -121,7 +121,7 @@ py::array cast(const py::array& x, const py::dtype& type, int threads) {
   const nd::Type from = type_of(x.dtype()), to_type = type_of(type);
   py::array to = empty(type, shape_of(x));
   char* const out = bytes_of(to);
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::cast(to_type, out, from, static_cast<const char*>(x.data()), x.size(), threads); });
   return to;
 }
@@ -144,7 +144,7 @@ Floats matmul(const Floats& a, const MatrixPtr& b, int threads) {
   if (a.ndim() != 2 || a.shape(1) != b->k()) fail("a must be [m, k] with k = " + std::to_string(b->k()));
   Floats c = floats({a.shape(0), b->n()});
   float* const out = c.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::matmul(a.data(), a.shape(0), *b, out, threads); });
   return c;
 }
@@ -176,7 +176,7 @@ py::array reduce(const std::string& name, const py::array& x, int threads) {
   char* const to = bytes_of(y);
   const void* const from = x.data();
   const std::int64_t rows = x.shape(0), n = x.shape(1);
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] {
     const auto run = [&](auto element) {
       using T = decltype(element);
@@ -198,7 +198,7 @@ Floats softmax(const Floats& x, bool logarithm, int threads) {
   if (x.shape(1) < 1) fail("a row must have at least one element");
   Floats y = floats(shape_of(x));
   float* const to = y.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::softmax(kernels(), x.data(), x.shape(0), x.shape(1), logarithm, to, threads); });
   return y;
 }
@@ -208,7 +208,7 @@ py::tuple normalize(const Floats& x, double epsilon, bool center, int threads) {
   if (x.shape(1) < 1) fail("a row must have at least one element");
   Floats y = floats(shape_of(x)), mean = floats({x.shape(0)}), inverse = floats({x.shape(0)});
   float *const to = y.mutable_data(), *const m = mean.mutable_data(), *const i = inverse.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::normalize(x.data(), x.shape(0), x.shape(1), epsilon, center, to, m, i, threads); });
   return py::make_tuple(y, mean, inverse);
 }
@@ -222,7 +222,7 @@ Floats resample(const Floats& x, const py::array_t<std::int64_t, py::array::c_st
   }
   Floats y = floats({x.shape(0), index.shape(0), x.shape(2)});
   float* const to = y.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] {
     nd::resample(x.data(), x.shape(0), x.shape(1), x.shape(2), index.shape(0), index.shape(1), index.data(), weight.data(), to,
                  threads);

@@ -25,13 +25,6 @@ void compute(Work work) {
   });
 }
 
-inline int checked_threads(int threads) {
-  if (threads < 1 || threads > kMaxThreads) {
-    fail("threads is " + std::to_string(threads) + ", must be between 1 and " + std::to_string(kMaxThreads));
-  }
-  return threads;
-}
-
 inline nd::Type type_of(const py::dtype& type) {
   const char kind = type.kind();
   const auto size = type.itemsize();

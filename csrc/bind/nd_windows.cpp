@@ -63,7 +63,7 @@ Floats conv(const Floats& x, const std::vector<MatrixPtr>& groups, const Sizes& 
   shape.insert(shape.end(), out.begin(), out.end());
   Floats y = floats(shape);
   float* const to = y.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] { nd::conv(x.data(), x.shape(0), channels, matrices, w.g, to, threads); });
   return y;
 }
@@ -84,7 +84,7 @@ Floats conv_transpose(const Floats& x, const std::vector<MatrixPtr>& groups, con
   shape.insert(shape.end(), out.begin(), out.end());
   Floats y = floats(shape);
   float* const to = y.mutable_data();
-  checked_threads(threads);
+  check_threads(threads);
   compute([&] {
     nd::conv_transpose(x.data(), x.shape(0), matrices, outputs, bias ? bias->data() : nullptr, w.g, to, threads);
   });
@@ -114,7 +114,7 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
   char* const to = bytes_of(y);
   const std::int64_t planes = x.shape(0) * x.shape(1);
   const nd::Type type = type_of(x.dtype());
-  checked_threads(threads);
+  check_threads(threads);
   if (kind == "max" && !with_indices && (type == nd::Type::i8 || type == nd::Type::u8)) {
     compute([&] {
       if (type == nd::Type::i8) {

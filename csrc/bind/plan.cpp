@@ -12,10 +12,7 @@ std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int t
   if (inputs.size() != in.size()) {
     throw std::invalid_argument("got " + std::to_string(inputs.size()) + " inputs, must be " + std::to_string(in.size()));
   }
-  if (threads < 1 || threads > kMaxThreads) {
-    throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between 1 and " +
-                                std::to_string(kMaxThreads));
-  }
+  check_threads(threads);
   const py::ssize_t images = inputs.empty() || inputs[0].ndim() != 4 ? 0 : inputs[0].shape(0);
   std::vector<const float*> from;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
