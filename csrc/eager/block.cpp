@@ -18,6 +18,12 @@ constexpr std::size_t kPackedStripBytes = 1 << 20;  // where each strip packs we
 constexpr int kMostStripRows = 64;
 constexpr double kSecondsAThread = 10e-6;  // of work, that starting a thread for it pays
 
+// What a thread does in a second, as far as a fast core goes, in round numbers: too fast rather than too slow, since a thread
+// too many costs more than one too few.
+constexpr double kWeightBytes = 400e9;  // of packed weights, each float of which is multiplied for a pixel: 1e11 multiply-adds
+constexpr double kResults = 5e9;        // floats written
+constexpr double kPackedBytes = 12e9;   // of weights, packed during the call
+
 // Floats from one pixel of a buffer to the next: whole vectors, and never a distance at which the rows of a tile would
 // share sets of L1.
 std::ptrdiff_t padded(int channels) {
@@ -121,8 +127,8 @@ int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
   double seconds = 0;
   for (const auto& stage : stages_) {
     const double pixels = static_cast<double>(images) * stage->out.h * stage->out.w;
-    seconds += pixels * static_cast<double>(stage->weight_bytes) / 400e9 + pixels * stage->out.c / 5e9;
-    if (stage->packs) seconds += static_cast<double>(stage->weight_bytes) / 12e9;
+    seconds += pixels * static_cast<double>(stage->weight_bytes) / kWeightBytes + pixels * stage->out.c / kResults;
+    if (stage->packs) seconds += static_cast<double>(stage->weight_bytes) / kPackedBytes;
   }
   return static_cast<int>(std::min<double>(threads, 1 + seconds / kSecondsAThread));
 }

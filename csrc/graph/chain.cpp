@@ -20,7 +20,7 @@ constexpr int kCacheLine = 16;                    // floats
 Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream) : ops_(std::move(ops)) {
   for (const RowOpPtr& op : ops_) {
     op_scratch_ = std::max(op_scratch_, op->scratch_floats);
-    written_ += blocks_of(op->out.c, table) * std::int64_t{table.vector} * op->out.h * op->out.w;
+    written_ += blocked_floats(op->out, table);
   }
   if (ops_.size() == 1) return;
 

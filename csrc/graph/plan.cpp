@@ -38,33 +38,29 @@ bool worth_joining(const Node& depthwise, const Node& reader, const RowOp& depth
 }
 
 // Has operators with fetches to spare bring in weights that others wait for: the nearest one's first, and no more than half
-// of L2 at a time.
-template <class Steps>
-void share_fetches(Steps& steps) {
+// of L2 at a time. `ops`: in order of execution.
+void share_fetches(const std::vector<RowOp*>& ops) {
   struct Wanted {
     const RowOp* op;
     double rest;  // of each thread's share, what nobody fetches yet
   };
   std::vector<Wanted> wanted;
   std::size_t room = l2_bytes() / 2;
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    const auto ops = step->chain.ops();
-    for (auto i = ops.rbegin(); i != ops.rend(); ++i) {
-      RowOp& op = **i;
-      if (!wanted.empty() && op.spare_fetches > 0) {
-        Wanted& next = wanted.back();
-        const auto bytes = static_cast<double>(next.op->weight_bytes);
-        const double begin = std::max(0.0, next.rest - static_cast<double>(op.spare_fetches) / bytes);
-        op.ahead = {next.op->weights, next.op->weight_bytes, begin, next.rest};
-        room += static_cast<std::size_t>((next.rest - begin) * bytes);
-        next.rest = begin;
-        if (begin == 0) wanted.pop_back();
-      }
-      if (op.waits_for_weights && op.weight_bytes > 0 && room > 0) {
-        const std::size_t bytes = std::min(room, op.weight_bytes);
-        wanted.push_back({&op, static_cast<double>(bytes) / static_cast<double>(op.weight_bytes)});
-        room -= bytes;
-      }
+  for (auto i = ops.rbegin(); i != ops.rend(); ++i) {
+    RowOp& op = **i;
+    if (!wanted.empty() && op.spare_fetches > 0) {
+      Wanted& next = wanted.back();
+      const auto bytes = static_cast<double>(next.op->weight_bytes);
+      const double begin = std::max(0.0, next.rest - static_cast<double>(op.spare_fetches) / bytes);
+      op.ahead = {next.op->weights, next.op->weight_bytes, begin, next.rest};
+      room += static_cast<std::size_t>((next.rest - begin) * bytes);
+      next.rest = begin;
+      if (begin == 0) wanted.pop_back();
+    }
+    if (op.waits_for_weights && op.weight_bytes > 0 && room > 0) {
+      const std::size_t bytes = std::min(room, op.weight_bytes);
+      wanted.push_back({&op, static_cast<double>(bytes) / static_cast<double>(op.weight_bytes)});
+      room -= bytes;
     }
   }
 }
@@ -151,7 +147,11 @@ void Plan::add_steps(const std::vector<Node>& nodes, Fusion fusion) {
                       std::move(chain_nodes)});
   }
 
-  share_fetches(steps_);
+  std::vector<RowOp*> in_order;
+  for (const Step& step : steps_) {
+    for (const RowOpPtr& op : step.chain.ops()) in_order.push_back(op.get());
+  }
+  share_fetches(in_order);
 
   std::vector<Split> splits(nodes.size(), Split::rows);
   for (Step& step : steps_) {

@@ -91,7 +91,7 @@ SEPCONV_INLINE void unary(UnaryKind kind, const float* in, float* out, std::int6
     case UnaryKind::affine: return for_each_vector(in, out, n, [=](vf x) { return fmadd(va, x, vb); });
     case UnaryKind::hard_sigmoid:
       return for_each_vector(in, out, n, [=](vf x) { return min(one, max(zero, fmadd(va, x, vb))); });
-    case UnaryKind::hard_swish: return for_each_vector(in, out, n, [](vf x) { return mul(x, hard_sigmoid(x)); });
+    case UnaryKind::hard_swish: return for_each_vector(in, out, n, [](vf x) { return hard_swish(x); });
     case UnaryKind::sigmoid: return for_each_vector(in, out, n, [](vf x) { return sigmoid(x); });
     case UnaryKind::swish: return for_each_vector(in, out, n, [=](vf x) { return mul(x, sigmoid(mul(va, x))); });
     case UnaryKind::tanh: return for_each_vector(in, out, n, [](vf x) { return bounded_tanh(x); });

@@ -53,7 +53,7 @@ SEPCONV_INLINE vf round(vf a) {
   return (a + magic) - magic;
 }
 
-// In two factors, so that neither leaves the exponent's range. A NaN n makes no valid int, but then p is NaN too.
+// In two factors, so that neither leaves the exponent's range. A NaN n has no int: 0 does, as p is NaN then.
 SEPCONV_INLINE vf ldexp(vf p, vf n) {
   const vf safe = n == n ? n : broadcast(0.0f);
   const vi whole = __builtin_convertvector(safe, vi);
