@@ -194,6 +194,8 @@ const bool registered = [] {
   pixels("3x3_s2", &KernelTable::depthwise_pixels_3x3_s2_f32, 3, 2, 56, 128);
   pixels("5x5_s1", &KernelTable::depthwise_pixels_5x5_s1_f32, 5, 1, 28, 240);
   pixels("5x5_s2", &KernelTable::depthwise_pixels_5x5_s2_f32, 5, 2, 28, 240);
+  pixels("7x7_s1", &KernelTable::depthwise_pixels_7x7_s1_f32, 7, 1, 28, 240);
+  pixels("7x7_s2", &KernelTable::depthwise_pixels_7x7_s2_f32, 7, 2, 28, 240);
   pixels("any", &KernelTable::depthwise_pixels_any_f32, 7, 1, 28, 240);
   grad("3x3", &KernelTable::depthwise_grad_3x3_f32, 3, 56);
   grad("5x5", &KernelTable::depthwise_grad_5x5_f32, 5, 28);

@@ -301,12 +301,15 @@ def test_calls_that_were_checked_look_at_where_results_go_all_the_same() -> None
     want, added = sepconv.pointwise_conv2d(x, weight), sepconv.pointwise_conv2d(x, weight, residual=residual)
     for _ in range(2):
         out = np.empty_like(want)
-        assert sepconv.pointwise_conv2d(x, weight, out=out) is out and np.array_equal(out, want)
-        assert sepconv.pointwise_conv2d(x, weight, residual=residual, out=out) is out and np.array_equal(out, added)
+        assert sepconv.pointwise_conv2d(x, weight, out=out) is out
+        assert np.array_equal(out, want)
+        assert sepconv.pointwise_conv2d(x, weight, residual=residual, out=out) is out
+        assert np.array_equal(out, added)
         same = x.copy()
         assert np.array_equal(sepconv.pointwise_conv2d(same, weight, out=same), want)
         last = sepconv.last_call()
-        assert last is not None and "out" in last.copied
+        assert last is not None
+        assert "out" in last.copied
         same = residual.copy()
         assert np.array_equal(sepconv.pointwise_conv2d(x, weight, residual=same, out=same), added)
         shifted = np.empty(x.size + 8, np.float32)
