@@ -194,18 +194,17 @@ template <int Rows, int Vectors, int Step>
       for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, clamp(acc[i][j], lo, hi), j);
     }
   };
-  if (kStrided && t.last_lanes != 0) [[unlikely]] {
-    const int lanes = t.last_lanes;
-    finish([&](const float* p, int j) { return j + 1 == Vectors ? load_some(p, lanes) : load(p); },
+  if (!kStrided || (kFewRegisters && t.last_lanes == 0)) {
+    finish([](const float* p, int) { return load(p); }, [](float* p, vf result, int) { store(p, result); });
+  } else {
+    finish([&](const float* p, int j) { return j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p); },
            [&](float* p, vf result, int j) {
-             if (j + 1 == Vectors) {
-               store_some(p, result, lanes);
+             if (j + 1 == Vectors && t.last_lanes) {
+               store_some(p, result, t.last_lanes);
              } else {
                store(p, result);
              }
            });
-  } else {
-    finish([](const float* p, int) { return load(p); }, [](float* p, vf result, int) { store(p, result); });
   }
   return ahead;
 }
