@@ -49,6 +49,39 @@ SEPCONV_INLINE void multiply_step(const float* b, const char* ahead, vf (&acc)[R
   }
 }
 
+// A tile's sums, from row `first` on, to C: the residual added, clamped. load_part(p, j) and store_part(p, x, j): vector j of a
+// row.
+template <bool Strided, int Rows, int Vectors, class LoadPart, class StorePart>
+SEPCONV_INLINE void finish_tile(const GemmTile& t, std::ptrdiff_t first, vf (&acc)[Rows][Vectors], LoadPart load_part,
+                                StorePart store_part) {
+  if (t.residual) {
+    const std::ptrdiff_t residual_step = Strided ? t.residual_step.floats : kLanes, plane = t.residual_plane;
+    const float* from = t.residual + first * residual_step;
+#pragma GCC unroll 28
+    for (int i = 0; i < Rows; ++i, from += residual_step) {
+#pragma GCC unroll 3
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load_part(from + j * plane, j));
+    }
+  }
+  // c_plane is read anew for each row: so stores stay among the clamps, beside which they cost nothing.
+  const std::ptrdiff_t c_step = Strided ? t.c_step.floats : kLanes;
+  float* c = t.c + first * c_step;
+  if (t.hard_swish) {
+#pragma GCC unroll 28
+    for (int i = 0; i < Rows; ++i, c += c_step) {
+#pragma GCC unroll 3
+      for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, hard_swish(acc[i][j]), j);
+    }
+    return;
+  }
+  const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
+#pragma GCC unroll 28
+  for (int i = 0; i < Rows; ++i, c += c_step) {
+#pragma GCC unroll 3
+    for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, clamp(acc[i][j], lo, hi), j);
+  }
+}
+
 // The tile from row `first` on. Returns where to prefetch next. Never inlined: what is the same for all tiles would take
 // registers that the accumulators need.
 // Step: floats from one row of A to the next, 0 for a tile's own a_step. A step that is known leaves all registers for
@@ -134,6 +167,7 @@ template <int Rows, int Vectors, int Step>
       }
     }
     if constexpr (kStrided && kFewRegisters) {
+      // Pointers that move on each k, unseen: else each row would have two offsets in registers, one a k.
       for (; k >= 2; k -= 2) {
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i) {
@@ -166,45 +200,20 @@ template <int Rows, int Vectors, int Step>
     }
   }
 
-  const auto finish = [&](auto load_part, auto store_part) __attribute__((always_inline)) {
-    if (t.residual) {
-      const std::ptrdiff_t residual_step = kStrided ? t.residual_step.floats : kLanes, plane = t.residual_plane;
-      const float* from = t.residual + first * residual_step;
-#pragma GCC unroll 28
-      for (int i = 0; i < Rows; ++i, from += residual_step) {
-#pragma GCC unroll 3
-        for (int j = 0; j < Vectors; ++j) acc[i][j] = add(acc[i][j], load_part(from + j * plane, j));
-      }
-    }
-    // c_plane is read anew for each row: so stores stay among the clamps, beside which they cost nothing.
-    const std::ptrdiff_t c_step = kStrided ? t.c_step.floats : kLanes;
-    float* c = t.c + first * c_step;
-    if (t.hard_swish) {
-#pragma GCC unroll 28
-      for (int i = 0; i < Rows; ++i, c += c_step) {
-#pragma GCC unroll 3
-        for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, hard_swish(acc[i][j]), j);
-      }
-      return;
-    }
-    const vf lo = broadcast(t.lo), hi = broadcast(t.hi);
-#pragma GCC unroll 28
-    for (int i = 0; i < Rows; ++i, c += c_step) {
-#pragma GCC unroll 3
-      for (int j = 0; j < Vectors; ++j) store_part(c + j * t.c_plane, clamp(acc[i][j], lo, hi), j);
-    }
-  };
   if (!kStrided || (kFewRegisters && t.last_lanes == 0)) {
-    finish([](const float* p, int) { return load(p); }, [](float* p, vf result, int) { store(p, result); });
+    finish_tile<kStrided>(t, first, acc, [](const float* p, int) { return load(p); },
+                          [](float* p, vf result, int) { store(p, result); });
   } else {
-    finish([&](const float* p, int j) { return j + 1 == Vectors && t.last_lanes ? load_some(p, t.last_lanes) : load(p); },
-           [&](float* p, vf result, int j) {
-             if (j + 1 == Vectors && t.last_lanes) {
-               store_some(p, result, t.last_lanes);
-             } else {
-               store(p, result);
-             }
-           });
+    const auto partly = [&](int j) { return j + 1 == Vectors && t.last_lanes; };
+    finish_tile<kStrided>(t, first, acc,
+                          [&](const float* p, int j) { return partly(j) ? load_some(p, t.last_lanes) : load(p); },
+                          [&](float* p, vf result, int j) {
+                            if (partly(j)) {
+                              store_some(p, result, t.last_lanes);
+                            } else {
+                              store(p, result);
+                            }
+                          });
   }
   return ahead;
 }
