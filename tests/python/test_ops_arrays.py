@@ -342,3 +342,19 @@ def test_prepared_weights_keep_no_array(kind: Any) -> None:
     del weight
     assert alive() is None
     assert kept.packed is not None
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_distance_of_pixels_changes_no_bit(kernel: int, stride: int) -> None:
+    """Some share sets of L1, and are copied by the core."""
+    source = np.random.default_rng(kernel)
+    x = source.random((2, 11, 13, 27), dtype=np.float32)
+    weight = sepconv.prepare(source.random((kernel, kernel, 27, 1), dtype=np.float32), "depthwise")
+    want = sepconv.depthwise_conv2d(x, weight, stride=stride, padding="same")
+    for distance in (28, 256, 512, 1000, 1024):
+        wide = np.full((2, 11, 13, distance), np.nan, np.float32)
+        wide[..., :27] = x
+        for threads in (1, 2):
+            got = sepconv.depthwise_conv2d(wide[..., :27], weight, stride=stride, padding="same", threads=threads)
+            assert np.array_equal(got, want), (distance, threads)
