@@ -100,7 +100,7 @@ bool same_types(const py::handle& a, const py::handle& b) {
   return true;
 }
 
-// The bytes that an image lies in, of the array that it was viewed from.
+// The first byte of an array that is not empty, and the one past its last, whatever the signs of its strides.
 std::pair<const char*, const char*> extent(const py::array& array) {
   const char *first = static_cast<const char*>(array.data()), *last = first;
   for (py::ssize_t i = 0; i < array.ndim(); ++i) {
@@ -115,9 +115,8 @@ bool may_overlap(const py::handle& a, const py::handle& b) {
   return a_first < b_end && b_first < a_end;
 }
 
-// Whether results can go to the array as they come: plain, writable, whole in C's order, apart from what is read.
+// Whether results can go to an array as they come: writable, whole in C's order, apart from what is read.
 bool takes_results(const py::handle& out, const py::handle& x, const py::handle& addend) {
-  if (!py::isinstance<py::array>(out)) return false;
   const py::array array = py::reinterpret_borrow<py::array>(out);
   return array.writeable() && (array.flags() & py::array::c_style) != 0 && array.size() > 0 && !may_overlap(out, x) &&
          (addend.is_none() || !may_overlap(out, addend));

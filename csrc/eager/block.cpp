@@ -64,7 +64,7 @@ struct EagerBlock::Run {
 };
 
 EagerBlock::EagerBlock(Shape in, const std::vector<StageSpec>& specs, const KernelTable& table)
-    : table_(table), reads_windows_(specs[0].weights->kind == WeightKind::depthwise) {
+    : table_(table), depthwise_first_(specs[0].weights->kind == WeightKind::depthwise) {
   for (const StageSpec& spec : specs) {
     stages_.push_back(make_stage(in, spec.weights, spec.window, spec.activation, table));
     in = stages_.back()->out;
@@ -141,7 +141,7 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
   run.in = in;
   run.addend = addend;
   run.out = out;
-  run.load = in.channel != 1 || (reads_windows_ && (repeat_ > 1 || shares_sets(*stages_[0], in.pixel)));
+  run.load = in.channel != 1 || (depthwise_first_ && (repeat_ > 1 || shares_sets(*stages_[0], in.pixel)));
   run.store = out.channel != 1;
   run.load_addend = addend.data && addend.channel != 1;
   run.buffers = lay_out(run.load, run.store, run.load_addend);

@@ -49,7 +49,7 @@ class EagerBlock {
 
   const KernelTable& table_;
   std::vector<std::unique_ptr<Stage>> stages_;
-  bool reads_windows_;  // whether the first stage is depthwise
+  bool depthwise_first_;
   int windowed_ = -1;  // which stage has a window
   int repeat_ = 1;     // how often each input channel must come
 };

@@ -8,8 +8,8 @@
 namespace sepconv {
 namespace {
 
-// Of tiles that go together, for each output channel: some milliseconds for a panel, after which Ctrl-C is looked for.
-constexpr std::int64_t kMostMacs = 1 << 20;
+// Of tiles that go together, as Watch weighs them, for each output channel: some milliseconds for a panel.
+constexpr std::int64_t kMostWork = 1 << 18;
 
 class DenseStage final : public Stage {
  public:
@@ -72,9 +72,9 @@ class DenseStage final : public Stage {
     g.hi = epilogue_.hi;
     g.prefetch = a;
     g.prefetch_step = 0;
-    const std::int64_t tile_macs = std::int64_t{1} * rows * static_cast<std::int64_t>(segments_) * in.c;  // an output channel
+    const std::int64_t pixel_macs = static_cast<std::int64_t>(segments_) * group_;  // an output channel
     g.tiles = std::min(1 + further, tiles.same_height(i, tiles.count()) - i);
-    g.tiles = static_cast<int>(std::clamp<std::int64_t>(kMostMacs / tile_macs, 1, g.tiles));
+    g.tiles = static_cast<int>(std::clamp<std::int64_t>(kMostWork / (rows * (pixel_macs + Watch::kWrite)), 1, g.tiles));
     const int pixels = g.tiles * rows;
     float* const c = to.at(y) + first * to.pixel;
     const int outputs = out.c / weights_->groups;
@@ -89,7 +89,7 @@ class DenseStage final : public Stage {
         g.last_lanes = channels % table_.vector;
         table_.gemm_strided_f32[packed.vectors(p) - 1][rows - 1](g);
         const std::int64_t written = std::int64_t{1} * pixels * channels;
-        if (watch.leave(written * static_cast<std::int64_t>(segments_) * group_, written)) return 0;
+        if (watch.leave(written * pixel_macs, written)) return 0;
       }
     }
     activate(c, to.pixel, pixels, out.c);

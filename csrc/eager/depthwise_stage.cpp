@@ -75,7 +75,7 @@ class DepthwiseStage final : public Stage {
 
   // Runs the kernel over all columns, a part after the other where they are many; false where it left off.
   bool columns(const DepthwisePixels& d, Watch& watch) const noexcept {
-    constexpr int kTiles = 28;  // whole tiles of every kernel
+    constexpr int kTiles = 56;  // whole tiles of every kernel
     constexpr std::int64_t kMacs = 8 << 20;
     const std::int64_t written = std::int64_t{1} * d.out_rows * d.blocks * table_.vector, macs = written * d.kh * d.kw;
     const int most = static_cast<int>(std::clamp<std::int64_t>(kMacs / macs / kTiles, 1, out.w)) * kTiles;

@@ -11,6 +11,7 @@ namespace sepconv {
 class Watch {
  public:
   using Clock = std::chrono::steady_clock;
+  static constexpr std::int64_t kWrite = 64;  // what a float that is written weighs in multiply-adds
 
   // `stopped` is the call's; `interrupted` is asked every 20 ms, on the calling thread: nullptr on all others.
   Watch(std::atomic<bool>& stopped, bool (*interrupted)()) : stopped_(stopped), interrupted_(interrupted) {}
@@ -18,7 +19,6 @@ class Watch {
   // After each part of the work: its multiply-adds, and how many floats it wrote, of which each may be a page's first.
   bool leave(std::int64_t macs, std::int64_t written) {
     constexpr std::int64_t kLook = 4 << 20;  // some milliseconds, where there are no vectors
-    constexpr std::int64_t kWrite = 64;
     work_ += macs + kWrite * written;
     return work_ >= kLook && look();
   }

@@ -65,7 +65,8 @@ class DepthwiseGradRun {
     const bool alone = t_.multiplier == 1;
     clear(scratch_.floats(), threads * thread_floats_ + sums_floats_, threads);  // zeros between and around stay
     if (!alone && t_.dx) clear(t_.dx, t_.images * t_.in.elements(), threads);
-    for_each_piece(std::int64_t{1} * groups_ * (alone ? blocks_ : 1), threads, [&](std::int64_t piece, int thread, const Stop& stop) {
+    const std::int64_t pieces = std::int64_t{1} * groups_ * (alone ? blocks_ : 1);
+    for_each_piece(pieces, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const std::int64_t group = alone ? piece / blocks_ : piece;
       const Range images(t_.images, groups_, group);
       for (std::int64_t image = images.begin; image < images.end; ++image) {

@@ -154,7 +154,7 @@ SEPCONV_INLINE void depthwise_any_window(const Rows& d, const float* const* rows
   }
 }
 
-// A row in tiles: as wide as registers allow, the columns that are left in narrower ones.
+// Fewer than 2·Tile columns, from x on.
 template <int Tile, class Rows, class Compute>
 SEPCONV_INLINE void depthwise_any_tail(const Rows& d, int x, Compute compute) {
   if constexpr (Tile > 0) {
@@ -166,6 +166,7 @@ SEPCONV_INLINE void depthwise_any_tail(const Rows& d, int x, Compute compute) {
   }
 }
 
+// A row in tiles of eight columns; what is left in tiles of 4, 2 and 1. compute(Constant<columns>, Constant<edge>, x).
 template <class Rows, class Compute>
 SEPCONV_INLINE void depthwise_any_tiles(const Rows& d, Compute compute) {
   constexpr int kTile = 8;

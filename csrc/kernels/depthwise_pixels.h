@@ -15,6 +15,7 @@ template <int K, int Stride, int Rows, int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
   constexpr int kInRows = (Rows - 1) * Stride + K;
   constexpr int kColumns = (Tile - 1) * Stride + K;
+  static_assert(kColumns <= 19, "the loop over columns must be unrolled");
   constexpr int kEdge = K / 2;
   const int first = x * Stride - d.pad_left;
   const float* w = d.w;
@@ -32,7 +33,7 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
     const auto meet = [&](int r, bool meets_first, bool meets_second) __attribute__((always_inline)) {
       const std::ptrdiff_t step = d.steps[r];
       const float* p = d.rows[r] + first * step + c;
-#pragma GCC unroll 17
+#pragma GCC unroll 19
       for (int i = 0; i < kColumns; ++i, p += step) {
         const float* from = p;
         if (Edge && i < kEdge) from = first + i < 0 ? d.zeros : from;

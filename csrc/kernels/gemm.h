@@ -200,6 +200,7 @@ template <int Rows, int Vectors, int Step>
     }
   }
 
+  // With 32 registers one pass serves both: two would make NEON's narrow tile keep sums on the stack.
   if (!kStrided || (kFewRegisters && t.last_lanes == 0)) {
     finish_tile<kStrided>(t, first, acc, [](const float* p, int) { return load(p); },
                           [](float* p, vf result, int) { store(p, result); });

@@ -152,7 +152,7 @@ struct KernelTable {
 
   DepthwiseKernel depthwise_3x3_s1_f32, depthwise_3x3_s2_f32, depthwise_5x5_s1_f32, depthwise_5x5_s2_f32,
       depthwise_7x7_s1_f32, depthwise_7x7_s2_f32;
-  DepthwiseKernel depthwise_any_f32;   // called one output row at a time
+  DepthwiseKernel depthwise_any_f32;
 
   DepthwiseGradKernel depthwise_grad_3x3_f32, depthwise_grad_5x5_f32, depthwise_grad_any_f32;
   DepthwisePixelsKernel depthwise_pixels_3x3_s1_f32, depthwise_pixels_3x3_s2_f32;

@@ -105,7 +105,7 @@ void copy_patch(const Window& w, const Shape& in, Row row, std::ptrdiff_t pixel,
     if (pixel == in.c) {
       std::copy(from, from + std::ptrdiff_t{1} * (last - first) * in.c, pixels);
     } else {
-      for (int i = 0; i < last - first; ++i) std::copy(from + i * pixel, from + i * pixel + in.c, pixels + std::ptrdiff_t{1} * i * in.c);
+      for (std::ptrdiff_t i = 0; i < last - first; ++i) std::copy_n(from + i * pixel, in.c, pixels + i * in.c);
     }
   }
 }

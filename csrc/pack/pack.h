@@ -1,4 +1,5 @@
-// Weights as the kernels read them: biases and weights of one tile side by side, BatchNorm folded in, whose denormals are gone.
+// Weights as the kernels read them: biases and weights of one tile side by side, BatchNorm folded in. Biases and what is
+// folded have no denormals.
 #pragma once
 
 #include <algorithm>

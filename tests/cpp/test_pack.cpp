@@ -111,7 +111,8 @@ TEST_P(PackOnIsa, PanelsThatAreNeededLaterFitTheirMemoryWhereverTheyBegin) {
       for (int first = 0; first + count <= later.panels(); ++first) {
         GuardedBuffer<float> memory(later.floats(count), Flush::tail);
         later.pack(first, count, memory.data());
-        const int vectors = at_once.first_block(first + count - 1) + at_once.vectors(first + count - 1) - at_once.first_block(first);
+        const int last = first + count - 1;
+        const int vectors = at_once.first_block(last) + at_once.vectors(last) - at_once.first_block(first);
         const std::size_t bytes = sizeof(float) * vectors * v * (channels + 1);
         ASSERT_EQ(std::memcmp(memory.data(), at_once.panel(first), bytes), 0) << count << " panels from " << first << " on";
       }

@@ -37,6 +37,7 @@ CASES = {
     "planes": ("depthwise_conv2d", (1, 8, 3000, 3000), [(8, 1, 9, 9)], "layout='NCHW', threads=2"),
     "one long row": ("depthwise_conv2d", (1, 3, 600_000, 4), [(3, 9, 4, 4)], "padding=(1, 4), threads=1"),
     "a long row of pixels": ("pointwise_conv2d", (1, 1, 300_000, 32), [(1, 1, 32, 512)], "threads=1"),
+    "new memory for each pixel": ("conv2d", (1, 1, 1_000_000, 1), [(1, 1, 1, 1024)], "stride=(1, 2), threads=1"),
     "many channels": ("pointwise_conv2d", (1, 60, 60, 2048), [(1, 1, 2048, 4096)], "threads=2"),
     "planes far apart": ("pointwise_conv2d", (1, 64, 600, 600), [(512, 64, 1, 1)], "layout='NCHW', threads=2"),
     "a large window": ("conv2d", (1, 64, 64, 256), [(5, 5, 256, 1024)], "threads=1"),
