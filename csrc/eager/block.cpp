@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <numeric>
 #include <thread>
 
 #include "base/fp_env.h"
+#include "eager/stages.h"
 #include "runtime/scratch.h"
 #include "runtime/thread_pool.h"
 
@@ -29,16 +29,6 @@ constexpr double kPackedBytes = 12e9;   // of weights, packed during the call
 std::ptrdiff_t padded(int channels) {
   const std::ptrdiff_t floats = (channels + 15) / 16 * 16;
   return floats % 256 == 0 ? floats + 16 : floats;
-}
-
-// Whether pixels lie so far apart that those which a depthwise tile goes through at a time drive each other out of L1, which
-// keeps eight lines or some more that are a multiple of 4 KB apart: 28×28×512 takes twice as long as a copy of it.
-bool shares_sets(const Stage& stage, std::ptrdiff_t pixel) {
-  constexpr std::int64_t kSpan = 4096, kLines = 10;  // measured: up to ten cost less than copying
-  constexpr int kColumns = 4;  // of two rows of output, or more
-  const Window& w = stage.window;
-  const std::int64_t lines = (std::int64_t{w.stride_h} + w.kh) * (std::int64_t{kColumns - 1} * w.stride_w + w.kw);
-  return lines > kLines * (kSpan / std::gcd(kSpan, pixel * std::int64_t{sizeof(float)}));
 }
 
 }  // namespace
@@ -141,7 +131,7 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
   run.in = in;
   run.addend = addend;
   run.out = out;
-  run.load = in.channel != 1 || (depthwise_first_ && (repeat_ > 1 || shares_sets(*stages_[0], in.pixel)));
+  run.load = in.channel != 1 || (depthwise_first_ && (repeat_ > 1 || depthwise_rows(stages_[0]->window, in.pixel, table_) == 0));
   run.store = out.channel != 1;
   run.load_addend = addend.data && addend.channel != 1;
   run.buffers = lay_out(run.load, run.store, run.load_addend);

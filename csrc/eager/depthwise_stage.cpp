@@ -50,8 +50,9 @@ class DepthwiseStage final : public Stage {
     d.kw = window.kw;
     d.stride_w = window.stride_w;
     d.dilation_w = window.dilation_w;
+    const int most = rows_a_call_ == 2 && depthwise_rows(window, from.pixel, table_) == 1 ? 1 : rows_a_call_;
     for (int y = y0; y < y1; y += d.out_rows) {
-      d.out_rows = std::min(rows_a_call_, y1 - y);
+      d.out_rows = std::min(most, y1 - y);
       d.out = to.at(y);
       d.out_row = d.out_rows == 2 ? to.at(y + 1) - d.out : 0;
       const int count = (d.out_rows - 1) * window.stride_h + window.kh;

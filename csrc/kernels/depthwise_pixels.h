@@ -1,6 +1,6 @@
 // Depthwise convolution of pixels that lie any distance apart: NHWC, or a buffer of rows.
 //
-// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16), the taps of the input row at hand for each output row, one input
+// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16; of two blocks at once where one row is computed with half lines, 1×4×2), the taps of the input row at hand for each output row, one input
 // vector. Loop order: tiles of columns, blocks of V channels, input rows, input columns, taps. Blocks are inside columns:
 // so each step touches the next cache line of every pixel of the tile, a pattern that hardware prefetches, where one
 // block over a whole row would jump by a pixel's length and keep few of its lines in L1. Two output rows share the loads
@@ -10,24 +10,29 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// Edge: columns may lie outside.
-template <int K, int Stride, int Rows, int Tile, bool Edge>
-SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
+// Edge: columns may lie outside. Blocks from `block` on, Vectors at a time, as long as so many are left.
+template <int K, int Stride, int Rows, int Tile, bool Edge, int Vectors>
+SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int block, vf lo, vf hi) {
   constexpr int kInRows = (Rows - 1) * Stride + K;
   constexpr int kColumns = (Tile - 1) * Stride + K;
   static_assert(kColumns <= 19, "the loop over columns must be unrolled");
   constexpr int kEdge = K / 2;
+  constexpr int kWeights = (1 + K * K) * kLanes;  // of a block
   const int first = x * Stride - d.pad_left;
-  const float* w = d.w;
+  const float* w = d.w + std::ptrdiff_t{1} * block * kWeights;
   float* const out = d.out + x * d.out_pixel;
   const std::ptrdiff_t floats = std::ptrdiff_t{1} * d.blocks * kLanes, out_row = d.out_row, out_pixel = d.out_pixel;
-  for (std::ptrdiff_t c = 0; c < floats; c += kLanes, w += (1 + K * K) * kLanes) {
-    vf acc[Rows][Tile];
-    const vf bias = load(w);
+  std::ptrdiff_t c = std::ptrdiff_t{1} * block * kLanes;
+  for (; c + Vectors * kLanes <= floats; c += Vectors * kLanes, w += Vectors * kWeights) {
+    vf acc[Rows][Tile][Vectors];
 #pragma GCC unroll 2
-    for (int o = 0; o < Rows; ++o) {
+    for (int j = 0; j < Vectors; ++j) {
+      const vf bias = load(w + j * kWeights);
+#pragma GCC unroll 2
+      for (int o = 0; o < Rows; ++o) {
 #pragma GCC unroll 7
-      for (int i = 0; i < Tile; ++i) acc[o][i] = bias;
+        for (int i = 0; i < Tile; ++i) acc[o][i][j] = bias;
+      }
     }
     // Input row r, which meets the first output row, the second, or both.
     const auto meet = [&](int r, bool meets_first, bool meets_second) __attribute__((always_inline)) {
@@ -38,16 +43,19 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
         const float* from = p;
         if (Edge && i < kEdge) from = first + i < 0 ? d.zeros : from;
         if (Edge && i >= kColumns - kEdge) from = first + i >= d.in_w ? d.zeros : from;
-        const vf v = load_once(from);
 #pragma GCC unroll 2
-        for (int o = 0; o < Rows; ++o) {
-          if (!(o == 0 ? meets_first : meets_second)) continue;
+        for (int j = 0; j < Vectors; ++j) {
+          const vf v = load_once(from + j * kLanes);
+#pragma GCC unroll 2
+          for (int o = 0; o < Rows; ++o) {
+            if (!(o == 0 ? meets_first : meets_second)) continue;
 #pragma GCC unroll 7
-          for (int s = 0; s < K; ++s) {
-            const int column = i - s;
-            if (column >= 0 && column % Stride == 0 && column / Stride < Tile) {
-              acc[o][column / Stride] =
-                  fmadd(v, load(w + (1 + (r - o * Stride) * K + s) * kLanes), acc[o][column / Stride]);
+            for (int s = 0; s < K; ++s) {
+              const int column = i - s;
+              if (column >= 0 && column % Stride == 0 && column / Stride < Tile) {
+                vf& sum = acc[o][column / Stride][j];
+                sum = fmadd(v, load(w + j * kWeights + (1 + (r - o * Stride) * K + s) * kLanes), sum);
+              }
             }
           }
         }
@@ -66,9 +74,20 @@ SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo
     for (int o = 0; o < Rows; ++o) {
       float* to = out + o * out_row + c;
 #pragma GCC unroll 7
-      for (int i = 0; i < Tile; ++i, to += out_pixel) store(to, clamp(acc[o][i], lo, hi));
+      for (int i = 0; i < Tile; ++i, to += out_pixel) {
+#pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j) store(to + j * kLanes, clamp(acc[o][i][j], lo, hi));
+      }
     }
   }
+}
+
+// One row of output leaves registers for two blocks, a whole cache line, where vectors have half of one.
+template <int K, int Stride, int Rows, int Tile, bool Edge>
+SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
+  constexpr bool kPairs = Rows == 1 && kLanes == 8;
+  if constexpr (kPairs) depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 2>(d, x, 0, lo, hi);
+  depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 1>(d, x, kPairs ? d.blocks & ~1 : 0, lo, hi);
 }
 
 // Widest tile first; the remainder in one narrower tile.
