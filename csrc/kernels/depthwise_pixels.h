@@ -1,7 +1,8 @@
 // Depthwise convolution of pixels that lie any distance apart: NHWC, or a buffer of rows.
 //
-// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16; of two blocks at once where one row is computed with half lines, 1×4×2), the taps of the input row at hand for each output row, one input
-// vector. Loop order: tiles of columns, blocks of V channels, input rows, input columns, taps. Blocks are inside columns:
+// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16; one row of AVX2, whose vectors are half a cache line, takes two blocks at
+// once: 1×4×2), the taps of the input row at hand for each output row, one input vector.
+// Loop order: tiles of columns, blocks of V channels, input rows, input columns, taps. Blocks are inside columns:
 // so each step touches the next cache line of every pixel of the tile, a pattern that hardware prefetches, where one
 // block over a whole row would jump by a pixel's length and keep few of its lines in L1. Two output rows share the loads
 // of the rows between them. Columns outside come from zeros, as in depthwise.h.
