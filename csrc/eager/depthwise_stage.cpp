@@ -10,13 +10,8 @@ class DepthwiseStage final : public Stage {
                  const KernelTable& table)
       : Stage(shape, std::move(weights), w, activation, table) {
     repeat = out.c / in.c;
-    // What the fast kernels take, as in ops/depthwise.cpp.
-    const int k = w.kh, edge = k / 2;
-    const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-    const bool square = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.dilation_h == 1 && w.dilation_w == 1;
-    const bool fast = square && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) && w.padding.left <= edge &&
-                      last <= in.w - 1 + edge;
-    if (fast && out.c >= table.vector) {
+    const int k = w.kh;
+    if (fits_fast_depthwise(w, in, out) && out.c >= table.vector) {
       rows_a_call_ = 2;
       kernel_ = k == 3   ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
                 : k == 5 ? (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32)

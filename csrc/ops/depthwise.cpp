@@ -69,12 +69,8 @@ class Depthwise final : public RowOp {
  private:
   void choose() {
     const Window& w = window;
-    const int k = w.kh, edge = k / 2;
-    // What the fast kernels take: a square of 3, 5 or 7, padding up to half of it. The last column that is read may be
-    // nearer than the padding says.
-    const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-    fast_ = w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
-            w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+    const int k = w.kh;
+    fast_ = fits_fast_depthwise(w, in, out);
     const bool one = w.stride_w == 1;
     kernel_ = !fast_   ? table_.depthwise_any_f32
               : k == 3 ? (one ? table_.depthwise_3x3_s1_f32 : table_.depthwise_3x3_s2_f32)

@@ -89,6 +89,15 @@ inline std::int64_t blocked_floats(const Shape& s, const KernelTable& table) {
   return std::int64_t{1} * blocks_of(s.c, table) * s.h * s.w * table.vector;
 }
 
+// Whether the fast depthwise kernels take a window: a square of 3, 5 or 7, padding up to half of it. The last column that is
+// read may be nearer than the padding says.
+inline bool fits_fast_depthwise(const Window& w, const Shape& in, const Shape& out) {
+  const int k = w.kh, edge = k / 2;
+  const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
+  return w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
+         w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+}
+
 // What kernels apply themselves, a clamp or (convolutions) hard swish, and any other activation, which needs its own pass.
 struct Epilogue {
   float lo = -__builtin_inff(), hi = __builtin_inff();

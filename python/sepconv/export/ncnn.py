@@ -131,9 +131,8 @@ class _Network:
                 window = f"0={int(average)} 1={kw} 11={kh} 2={sw} 12={sh} {pads} 5=1 6={include}"
                 self._fused_after("Pooling", layer, window, layer.activation)
             case GlobalAveragePool():
-                same = (
-                    layer.inputs[0] in self.vectors
-                )  # the mean of one pixel, which ncnn would take for an image's row
+                # The mean of one pixel is itself; a vector would be an image's row to ncnn.
+                same = layer.inputs[0] in self.vectors
                 self._line("Noop" if same else "Pooling", name, self._inputs(layer), "" if same else "0=1 4=1")
             case Activation():
                 self._activation(name, self._inputs(layer), layer.activation)
