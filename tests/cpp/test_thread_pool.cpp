@@ -281,7 +281,7 @@ TEST(ThreadPool, ForkInsideATask) {
   EXPECT_EQ(count_of(3), 3);
 }
 
-TEST(ThreadPool, AChildDoesNotWaitForWhatItsParentsThreadsTook) {
+TEST(ThreadPool, AForkedChildDoesNotWaitForWhatItsParentsThreadsTook) {
   SKIP_UNDER_TSAN();
   const pid_t parent = getpid();
   pid_t child = -1;
