@@ -14,6 +14,9 @@ const bool registered = [] {
   register_layers(Kind::add, [](const Layer& layer, const KernelTable& table) {
     return Problem(make_activation(layer.in, Activation::silu, table), table);
   }, "silu");
+  register_layers(Kind::add, [](const Layer& layer, const KernelTable& table) {
+    return Problem(make_activation(layer.in, Activation::gelu, table), table);
+  }, "gelu");
   register_layers(Kind::classifier, [](const Layer& layer, const KernelTable& table) {
     return Problem(make_softmax({1, 1, layer.outputs}, 1.0f, table), table);
   });

@@ -19,6 +19,7 @@ enum class UnaryKind {
   celu,          // x < 0 ? a·(e^(x/a) - 1) : x
   softplus,      // log(1 + e^x)
   mish,          // x · tanh(softplus(x))
+  gelu,          // x/2 · (1 + erf(x/√2))
   gelu_tanh,     // x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))
   exp,
 };

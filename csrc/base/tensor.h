@@ -41,6 +41,6 @@ struct Window {
   int out_w(int w) const { return (w + padding.left + padding.right - (kw - 1) * dilation_w - 1) / stride_w + 1; }
 };
 
-enum class Activation { none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu };
+enum class Activation { none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu, gelu, gelu_tanh };
 
 }  // namespace sepconv

@@ -27,12 +27,13 @@ inline Window to_window(const Pair& kernel, const Pair& stride, const PaddingPai
 }
 
 inline Activation to_activation(const std::string& name) {
-  static constexpr const char* kNames[] = {"none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"};
-  for (int i = 0; i < 7; ++i) {
+  static constexpr const char* kNames[] = {"none",    "relu", "relu6", "hard_swish", "hard_sigmoid",
+                                           "sigmoid", "silu", "gelu",  "gelu_tanh"};
+  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i) {
     if (name == kNames[i]) return static_cast<Activation>(i);
   }
   throw std::invalid_argument("activation is '" + name +
-                              "', must be one of none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu");
+                              "', must be one of none, relu, relu6, hard_swish, hard_sigmoid, sigmoid, silu, gelu, gelu_tanh");
 }
 
 // A constructor, for class_::def with NewStyle. py::init frees an object twice, once by its holder and once by the

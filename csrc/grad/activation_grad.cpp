@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numbers>
 #include <type_traits>
 
 #include "base/fp_env.h"
@@ -54,6 +55,19 @@ void piece(Activation activation, const T* value, const T* dy, T* out, std::int6
       scale(value, dy, out, n, [&](T x) {
         const T s = sigmoid(x);
         return s * (1 + x * (1 - s));
+      });
+      break;
+    case Activation::gelu:  // Φ(x) + x·Φ'(x)
+      scale(value, dy, out, n, [](T x) {
+        const T density = std::exp(x * x / -2) * static_cast<T>(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
+        return std::erfc(x * static_cast<T>(-std::numbers::sqrt2 / 2)) / 2 + x * density;
+      });
+      break;
+    case Activation::gelu_tanh:  // x·sigmoid(y) with y = k·(x + c·x³)
+      scale(value, dy, out, n, [&](T x) {
+        const T k = static_cast<T>(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi), c = T(0.044715);
+        const T s = sigmoid(k * (x + c * x * x * x));
+        return s * (1 + x * (1 - s) * k * (1 + 3 * c * x * x));
       });
       break;
   }

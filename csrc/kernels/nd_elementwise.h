@@ -73,12 +73,6 @@ SEPCONV_INLINE vf mish(vf x) {
   return mul(low, div(m, add(m, broadcast(2.0f))));
 }
 
-// x/2·(1 + tanh(y)) = x·sigmoid(2y).
-SEPCONV_INLINE vf gelu_tanh(vf x) {
-  const vf cube = mul(mul(x, x), x);
-  return mul(x, sigmoid(mul(broadcast(1.5957691216f), fmadd(broadcast(0.044715f), cube, x))));
-}
-
 SEPCONV_INLINE void unary(UnaryKind kind, const float* in, float* out, std::int64_t n, float a, float b) {
   const vf va = broadcast(a), vb = broadcast(b), zero = broadcast(0.0f), one = broadcast(1.0f), flush = flushing_one();
   switch (kind) {
@@ -103,6 +97,7 @@ SEPCONV_INLINE void unary(UnaryKind kind, const float* in, float* out, std::int6
     }
     case UnaryKind::softplus: return for_each_vector(in, out, n, [](vf x) { return softplus(x); });
     case UnaryKind::mish: return for_each_vector(in, out, n, [](vf x) { return mish(x); });
+    case UnaryKind::gelu: return for_each_vector(in, out, n, [](vf x) { return gelu(x); });
     case UnaryKind::gelu_tanh: return for_each_vector(in, out, n, [](vf x) { return gelu_tanh(x); });
     case UnaryKind::exp: return for_each_vector(in, out, n, [](vf x) { return exp(x); });
   }

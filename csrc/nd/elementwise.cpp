@@ -19,8 +19,8 @@ constexpr NamedKind kVector[] = {
     {"affine", UnaryKind::affine},     {"hard_sigmoid", UnaryKind::hard_sigmoid}, {"hard_swish", UnaryKind::hard_swish},
     {"sigmoid", UnaryKind::sigmoid},   {"swish", UnaryKind::swish},           {"tanh", UnaryKind::tanh},
     {"elu", UnaryKind::elu},           {"selu", UnaryKind::selu},             {"celu", UnaryKind::celu},
-    {"softplus", UnaryKind::softplus}, {"mish", UnaryKind::mish},             {"gelu_tanh", UnaryKind::gelu_tanh},
-    {"exp", UnaryKind::exp},
+    {"softplus", UnaryKind::softplus}, {"mish", UnaryKind::mish},             {"gelu", UnaryKind::gelu},
+    {"gelu_tanh", UnaryKind::gelu_tanh}, {"exp", UnaryKind::exp},
 };
 
 using Function = float (*)(float x, float a, float b);
@@ -40,7 +40,6 @@ constexpr NamedFunction kOther[] = {
     {"round", [](float x, float, float) { return std::nearbyint(x); }},  // ties to even
     {"sign", [](float x, float, float) { return x > 0 ? 1.0f : x < 0 ? -1.0f : x; }},
     {"erf", [](float x, float, float) { return std::erf(x); }},
-    {"gelu", [](float x, float, float) { return 0.5f * x * std::erfc(x * -0.70710678118654752f); }},
     {"softsign", [](float x, float, float) { return x / (1.0f + std::fabs(x)); }},
     {"thresholded_relu", [](float x, float a, float) { return x > a ? x : 0.0f; }},
     {"shrink", [](float x, float a, float b) { return x < -a ? x + b : x > a ? x - b : 0.0f; }},

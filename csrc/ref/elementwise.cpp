@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace sepconv::ref {
 
@@ -16,6 +17,9 @@ double activate(Activation activation, double x) {
     case Activation::hard_swish: return x * clamp(x + 3.0, 0.0, 6.0) / 6.0;
     case Activation::sigmoid: return 1.0 / (1.0 + std::exp(-x));
     case Activation::silu: return x * activate(Activation::sigmoid, x);
+    case Activation::gelu: return x * (std::erfc(x * -std::numbers::sqrt2 / 2) / 2);
+    case Activation::gelu_tanh:
+      return x * activate(Activation::sigmoid, std::sqrt(8 / std::numbers::pi) * (x + 0.044715 * x * x * x));
   }
   throw std::invalid_argument("activation is " + std::to_string(static_cast<int>(activation)) +
                               ", which must be one of Activation's");

@@ -10,9 +10,10 @@ namespace sepconv::ref {
 // NaN passes through; limits may be infinite.
 double clamp(double x, double lo, double hi);
 
-// The formulas as written, so NaN gives NaN, and hard_swish(-inf) = silu(-inf) = -inf·0 = NaN:
+// The formulas as written, so NaN gives NaN, and -inf gives -inf·0 = NaN for hard_swish, silu and gelu:
 //   relu = max(x, 0), relu6 = min(relu, 6), hard_sigmoid = relu6(x + 3)/6, hard_swish = x·relu6(x + 3)/6,
-//   sigmoid = 1/(1 + e^-x), silu = x·sigmoid(x).
+//   sigmoid = 1/(1 + e^-x), silu = x·sigmoid(x), gelu = x·(1 + erf(x/√2))/2 (arXiv 1606.08415),
+//   gelu_tanh = x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))/2.
 double activate(Activation activation, double x);
 Tensor activate(Activation activation, const Tensor& x);
 

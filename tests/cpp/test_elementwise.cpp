@@ -12,18 +12,22 @@ enum class Into { other, first, second };
 
 constexpr Activation kActivations[] = {Activation::none,         Activation::relu,    Activation::relu6,
                                        Activation::hard_swish,   Activation::sigmoid, Activation::silu,
-                                       Activation::hard_sigmoid};
+                                       Activation::hard_sigmoid, Activation::gelu,   Activation::gelu_tanh};
 
 // What a function of e^x may be wrong by, relative to it: 4 roundings.
 constexpr double kRelative = 4 * kEpsilon;
 constexpr double kLeastNormal = std::numeric_limits<float>::min();
 
-// The bound of an activation's error: kRelative, and all of a sigmoid that is below float32's normal numbers (silu
-// multiplies it by x, up to where the sigmoid is 0 in float32). The ones without e^x or a division are exact.
+// The bound of an activation's error: kRelative (gelu's polynomial rounds twice as often; gelu_tanh's argument of e^x is
+// rounded three times), and all of a sigmoid that is below float32's normal numbers (silu and gelu multiply it by x, up to
+// where the sigmoid is 0 in float32). The ones without e^x or a division are exact.
 double activation_bound(Activation activation, double x, double expected) {
   if (activation == Activation::none || activation == Activation::relu || activation == Activation::relu6) return 0.0;
-  const double scale = activation == Activation::silu ? std::min(std::abs(x), 104.0) + 1.0 : 1.0;
-  return kRelative * std::abs(expected) + kLeastNormal * scale;
+  double relative = kRelative;
+  if (activation == Activation::gelu) relative *= 2;
+  if (activation == Activation::gelu_tanh) relative += kEpsilon * 3 * std::min(1.6 * std::abs(x) * (1 + 0.0447 * x * x), 104.0);
+  const double scale = activation >= Activation::silu ? std::min(std::abs(x), 104.0) + 1.0 : 1.0;
+  return relative * std::abs(expected) + kLeastNormal * scale;
 }
 
 // The bound of a softmax's result p = e^(t - max)/Σ: kRelative, the roundings of t = beta·x and of t - max, which
@@ -205,6 +209,11 @@ TEST_P(Activate, HasItsLimits) {
   // x·0 at x = -inf, as the formulas are written
   EXPECT_TRUE(std::isnan(one(Activation::silu, -kInf)));
   EXPECT_TRUE(std::isnan(one(Activation::hard_swish, -kInf)));
+  for (const Activation gelu : {Activation::gelu, Activation::gelu_tanh}) {
+    EXPECT_EQ(one(gelu, -1e30f), 0.0f);
+    EXPECT_EQ(one(gelu, kInf), kInf);
+    EXPECT_TRUE(std::isnan(one(gelu, -kInf)));
+  }
 }
 
 TEST_P(Activate, LetsSpecialValuesThroughAtEveryElement) {

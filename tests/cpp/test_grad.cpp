@@ -193,8 +193,10 @@ TEST(ActivationGrad, IsTheSlopeOfTheActivation) {
       [](double x) { return std::min(std::max(x + 3, 0.0), 6.0) / 6; },
       [](double x) { return 1 / (1 + std::exp(-x)); },
       [](double x) { return x / (1 + std::exp(-x)); },
+      [](double x) { return x * std::erfc(-x * std::sqrt(0.5)) / 2; },
+      [](double x) { return x / 2 * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); },
   };
-  for (int a = 0; a < 7; ++a) {
+  for (int a = 0; a < static_cast<int>(std::size(functions)); ++a) {
     std::vector<double> values;
     for (double x = -8.05; x < 8; x += 0.1) values.push_back(x);
     const std::vector<float> narrow(values.begin(), values.end()), twos(values.size(), 2.0f);

@@ -197,7 +197,7 @@ class Sweep {
       to(n, [&](float* y) { use(t_.mul_f32)(a.data(), b.data(), y, n, -0.5f, 0.5f); });
       to(std::size_t{1} * n * v_, [&](float* y) { use(t_.scale_f32)(vectors.data(), factors.data(), y, n, -0.5f, 0.5f); });
       to(n, [&](float* y) { use(t_.softmax_f32)(a.data(), y, n, 1.5f); });
-      for (int i = 0; i <= static_cast<int>(Activation::silu); ++i)
+      for (int i = 0; i <= static_cast<int>(Activation::gelu_tanh); ++i)
         to(n, [&](float* y) { use(t_.activate_f32)(static_cast<Activation>(i), a.data(), y, n); });
       for (int i = 0; i <= static_cast<int>(UnaryKind::exp); ++i)
         to(n, [&](float* y) { use(t_.unary_f32)(static_cast<UnaryKind>(i), a.data(), y, n, 0.5f, 0.75f); });

@@ -42,6 +42,7 @@ std::vector<Unary> functions() {
       {"celu", UnaryKind::celu, 0.3f, 0, [=](double x) { return x < 0 ? a * std::expm1(x / a) : x; }},
       {"softplus", UnaryKind::softplus, 0, 0, softplus},
       {"mish", UnaryKind::mish, 0, 0, [](double x) { return x * std::tanh(softplus(x)); }},
+      {"gelu", UnaryKind::gelu, 0, 0, [](double x) { return x * (std::erfc(-x * std::sqrt(0.5)) / 2); }},
       {"gelu_tanh", UnaryKind::gelu_tanh, 0, 0,
        [](double x) { return x * sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x * x * x)); }},
       {"exp", UnaryKind::exp, 0, 0, [](double x) { return std::exp(x); }},

@@ -159,11 +159,15 @@ TEST(RefActivate, ByHand) {
   EXPECT_EQ(activate(Activation::hard_swish, -3.5), 0.0);
   EXPECT_DOUBLE_EQ(activate(Activation::sigmoid, 2.0), 0.8807970779778823);
   EXPECT_DOUBLE_EQ(activate(Activation::silu, 2.0), 1.7615941559557646);
+  EXPECT_DOUBLE_EQ(activate(Activation::gelu, 2.0), 1.9544997361036416);
+  EXPECT_DOUBLE_EQ(activate(Activation::gelu, -1.0), -0.15865525393145707);
+  EXPECT_NEAR(activate(Activation::gelu_tanh, 2.0), 1.954597694087775, 1e-12);
 }
 
 TEST(RefActivate, AtTheLimits) {
   for (const Activation each : {Activation::none, Activation::relu, Activation::relu6, Activation::hard_swish,
-                                Activation::hard_sigmoid, Activation::sigmoid, Activation::silu})
+                                Activation::hard_sigmoid, Activation::sigmoid, Activation::silu, Activation::gelu,
+                                Activation::gelu_tanh})
     EXPECT_TRUE(std::isnan(activate(each, kNaN)));
   EXPECT_EQ(activate(Activation::sigmoid, -kInf), 0.0);
   EXPECT_EQ(activate(Activation::sigmoid, kInf), 1.0);

@@ -131,6 +131,8 @@ def torch_result(problem: Problem, torch: Any) -> tuple[Float64, Float64, Float3
         "hard_sigmoid": functional.hardsigmoid,
         "sigmoid": torch.sigmoid,
         "silu": functional.silu,
+        "gelu": functional.gelu,
+        "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     }
     single = torch.from_numpy(problem.x.transpose(0, 3, 1, 2).copy())
     exact = single.double()
@@ -209,6 +211,8 @@ def onnx_result(problem: Problem, onnx: Any, onnxruntime: Any) -> Float32:
                 value = node("Sigmoid", value)
             case "silu":
                 value = node("Mul", value, node("Sigmoid", value))
+            case "gelu" | "gelu_tanh":
+                value = node("Gelu", value, approximate="tanh" if layer.activation == "gelu_tanh" else "none")
     feeds = {"x": problem.x.transpose(0, 3, 1, 2).copy()}
     if problem.residual is not None:
         feeds["residual"] = problem.residual.transpose(0, 3, 1, 2).copy()
@@ -219,7 +223,7 @@ def onnx_result(problem: Problem, onnx: Any, onnxruntime: Any) -> Float32:
         [helper.make_tensor_value_info(value, proto.FLOAT, None)],
         constants,
     )
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

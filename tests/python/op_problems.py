@@ -14,7 +14,7 @@ from oracle import UNIT, Float32, Float64, expected
 import sepconv
 from sepconv import graph
 
-ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu", "gelu", "gelu_tanh")
 # Around the vector widths 4, 8 and 16, the panels of two vectors, and pixels whose rows alias in L1.
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 64, 65)
 OPERATORS = ("depthwise_conv2d", "pointwise_conv2d", "conv2d", "separable_conv2d", "inverted_residual")

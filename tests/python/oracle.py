@@ -5,6 +5,7 @@ The oracle is numpy alone, apart from csrc/ref and sepconv.verify: it agrees wit
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -178,6 +179,15 @@ def _activated(name: str, x: Float64, bound: Float64) -> tuple[Float64, Float64]
     sixth = np.clip(x + 3, 0, 6) / 6
     with np.errstate(over="ignore"):
         sigmoid = 1 / (1 + np.exp(-x))
-    result = {"hard_sigmoid": sixth, "hard_swish": x * sixth, "sigmoid": sigmoid, "silu": x * sigmoid}[name]
+        normal = np.vectorize(lambda y: math.erfc(-y * math.sqrt(0.5)) / 2, [np.float64])(x)
+        tanh = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    result = {
+        "hard_sigmoid": sixth,
+        "hard_swish": x * sixth,
+        "sigmoid": sigmoid,
+        "silu": x * sigmoid,
+        "gelu": x * normal,
+        "gelu_tanh": x * (1 + tanh) / 2,
+    }[name]
     # The steepest slope is hard_swish's just below 3.
     return result, 1.5 * bound + TRANSCENDENTAL * np.maximum(np.abs(x), 1.0)

@@ -124,7 +124,9 @@ def test_bench_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "exclude each other" in error(capsys, "bench", "mobilenet_v1", "--sweep")
     assert "--op needs --shape" in error(capsys, "bench", "--op", "conv")
     assert "--shape needs --op" in error(capsys, "bench", "--shape", "4,4,4")
-    assert "activation was 'gelu'" in error(capsys, "bench", "--op", "conv", "--shape", "4,4,4", "--activation", "gelu")
+    assert "activation was 'swish'" in error(
+        capsys, "bench", "--op", "conv", "--shape", "4,4,4", "--activation", "swish"
+    )
     assert "contenders has 'tvm'" in error(capsys, "bench", "--contenders", "tvm")
     assert "isa has 'sse9'" in error(capsys, "bench", "--isa", "sse9")
     with pytest.raises(SystemExit):

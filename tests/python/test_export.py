@@ -63,6 +63,12 @@ def small_networks() -> dict[str, list[Layer]]:
             conv("a", "input", normal(3, 3, 6, 8), bias=normal(8), stride=(2, 2), padding=same, activation="relu6"),
             conv("b", "a", normal(3, 2, 8, 7), batch_norm=batch_norm(7), padding=((2, 1), (0, 1)), activation="silu"),
         ),
+        "gelu": chain(
+            conv("a", "input", normal(3, 3, 6, 8), activation="gelu"),
+            conv("b", "a", normal(1, 1, 8, 8), activation="gelu_tanh"),
+            graph.Add(name="c", inputs=("a", "b"), activation="gelu"),
+            graph.Activation(name="d", inputs=("c",), activation="gelu_tanh"),
+        ),
         "dilated": chain(conv("a", "input", normal(3, 3, 6, 4), dilation=(2, 1), padding=((2, 2), (1, 1)))),
         "depthwise": chain(
             conv("a", "input", normal(3, 3, 6, 1), kind=graph.DepthwiseConv2d, padding=((1, 1), (1, 1))),

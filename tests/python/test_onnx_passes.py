@@ -130,10 +130,6 @@ def test_activations_in_several_nodes() -> None:
     def hard_sigmoid(b: Builder) -> Any:
         return b.node("Mul", b.constant(sixth), gate(b))
 
-    def gelu(b: Builder) -> Any:
-        erf = b.node("Erf", b.node("Div", "x", b.constant(np.sqrt(2))))
-        return b.node("Mul", b.node("Mul", "x", b.node("Add", erf, b.constant(1.0))), b.constant(0.5))
-
     cases: dict[str, list[Callable[[Builder], Any]]] = {
         "HardSwish": [
             lambda b: b.node("Div", b.node("Mul", "x", gate(b)), b.constant(six)),
@@ -147,7 +143,6 @@ def test_activations_in_several_nodes() -> None:
             lambda b: b.node("Clip", "x", b.constant(zero)),
         ],
         "Mish": [lambda b: b.node("Mul", b.node("Tanh", b.node("Softplus", "x")), "x")],
-        "Gelu": [gelu],
     }
     for name, builds in cases.items():
         for build in builds:
@@ -159,15 +154,58 @@ def test_activations_in_several_nodes() -> None:
     assert check(b, other, "hard_swish", "dead_code") == ["HardSigmoid", "Mul"]
 
 
-@pytest.mark.parametrize("name", ("Relu", "Sigmoid", "HardSwish", "HardSigmoid"))
+def _gelus(b: Builder, x: Any) -> list[Any]:
+    """As exporters write it: torch's order, TensorFlow's, one half first, and by tanh with a product or a power."""
+    half, one, three, cubic = (b.constant(number) for number in (0.5, 1.0, 3.0, 0.044715))
+    by_root = b.node("Add", b.node("Erf", b.node("Div", x, b.constant(np.sqrt(2)))), one)
+    by_factor = b.node("Add", one, b.node("Erf", b.node("Mul", b.constant(np.sqrt(0.5)), x)))
+    cube = b.node("Mul", cubic, b.node("Mul", b.node("Mul", x, x), x))
+    power = b.node("Mul", b.node("Pow", x, three), cubic)
+    tanhs = [
+        b.node("Add", one, b.node("Tanh", b.node("Mul", b.node("Add", x, third), b.constant(np.sqrt(2 / np.pi)))))
+        for third in (cube, power)
+    ]
+    return [
+        b.node("Mul", b.node("Mul", x, by_root), half),
+        b.node("Mul", x, b.node("Mul", half, by_factor)),
+        b.node("Mul", b.node("Mul", x, half), by_root),
+        *(b.node("Mul", b.node("Mul", half, x), tanh) for tanh in tanhs),
+    ]
+
+
+def test_gelu() -> None:
+    for index in range(5):
+        for squared in (False, True):  # x is a product itself
+            b = Builder()
+            x = b.node("Mul", "x", "x") if squared else "x"
+            made = [*["Mul"] * squared, "Gelu"]
+            y = _gelus(b, x)[index]
+            assert check(b, y, "gelu", "dead_code") == made
+            b = Builder()
+            y = _gelus(b, b.conv("x", 6, 6))[index]
+            assert check(b, y, "gelu", "activation", "dead_code") == [f"Conv+gelu{'_tanh' if index > 2 else ''}"]
+    b = Builder()
+    two = b.node("Add", b.node("Erf", b.node("Div", "x", b.constant(np.sqrt(2)))), b.constant(2.0))
+    other = b.node("Add", b.node("Erf", b.node("Div", "x", b.constant(1.5))), b.constant(1.0))
+    for gate in (two, other):
+        assert "Gelu" not in check(b, b.node("Mul", b.node("Mul", "x", gate), b.constant(0.5)), "gelu", "dead_code")
+    grown = b.node(
+        "Mul",
+        b.node("Mul", "x", b.node("Add", b.node("Erf", b.node("Div", "x", b.constant(np.sqrt(2)))), b.constant(1.0))),
+        b.constant(np.full((1, 1, 1, 1, 1), 0.5)),
+    )
+    assert "Gelu" not in check(b, grown, "gelu", "dead_code")
+
+
+@pytest.mark.parametrize("name", ("Relu", "Sigmoid", "HardSwish", "HardSigmoid", "Gelu"))
 def test_activation(name: str) -> None:
     b = Builder()
     y = b.node(name, b.conv("x", 6, 8))
-    kind = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid"}[name]
-    assert check(b, y, "activation") == [f"Conv+{kind}"]
+    kind = {"HardSwish": "hard_swish", "HardSigmoid": "hard_sigmoid"}.get(name, name.lower())
+    assert check(b, y, "activation", opset=20) == [f"Conv+{kind}"]
     b = Builder()
     sums = b.conv("x", 6, 6)
-    assert check(b, b.node("Add", sums, b.node(name, sums)), "activation") == ["Conv", name, "Add"]
+    assert check(b, b.node("Add", sums, b.node(name, sums)), "activation", opset=20) == ["Conv", name, "Add"]
 
 
 def test_pooling_and_squeeze_excite() -> None:

@@ -22,6 +22,8 @@ ACTIVATIONS: dict[str, Any] = {
     "hard_sigmoid": F.hardsigmoid,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
 OPERATORS = torch.ops.sepconv
 LAST = torch.channels_last

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from sepconv import _core, graph, verify
-from sepconv.graph import Input, Layer
+from sepconv.graph import ActivationName, Input, Layer
 from sepconv.lowering import folded_layers
 from sepconv.model import Model
 from sepconv.models import mobilenet_v1, mobilenet_v2
@@ -54,7 +54,7 @@ def every_layer_type(activation: Any = "none") -> list[Layer]:
     ]
 
 
-@pytest.mark.parametrize("activation", ("none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"))
+@pytest.mark.parametrize("activation", get_args(ActivationName))
 def test_every_layer_type_passes(activation: str) -> None:
     layers = every_layer_type(activation)
     for seed in range(5):

@@ -48,7 +48,7 @@ def layers_of(channels: int) -> dict[str, graph.Layer]:
         "softmax": graph.Softmax(**named),
         **{
             name: graph.Activation(**named, activation=name)
-            for name in ("hard_swish", "hard_sigmoid", "sigmoid", "silu")
+            for name in ("hard_swish", "hard_sigmoid", "sigmoid", "silu", "gelu", "gelu_tanh")
         },
         # From here on nothing is rounded.
         "max": graph.MaxPool2d(**named, kernel=(3, 3), stride=(2, 1), padding=same),

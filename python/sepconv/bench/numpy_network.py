@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -144,6 +145,11 @@ def _sigmoid(x: Array) -> Array:
     return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x))
 
 
+def _normal(x: Array) -> Array:
+    """The normal distribution. NumPy has no error function."""
+    return np.asarray(np.vectorize(lambda y: 0.5 * math.erfc(-y * math.sqrt(0.5)), [np.float32])(x))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, np.float32(0)),
@@ -152,4 +158,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "hard_sigmoid": _hard_sigmoid,
     "sigmoid": _sigmoid,
     "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: x * _normal(x),
+    "gelu_tanh": lambda x: x * _sigmoid(np.float32(1.5957691216) * (x + np.float32(0.044715) * x * x * x)),
 }

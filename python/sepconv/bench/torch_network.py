@@ -142,6 +142,8 @@ class TorchNetwork:
             "hard_sigmoid": lambda x: functional.hardsigmoid(x, inplace=inplace),
             "sigmoid": self._torch.sigmoid,
             "silu": lambda x: functional.silu(x, inplace=inplace),
+            "gelu": functional.gelu,
+            "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
         }
         return functions[name]
 

@@ -50,8 +50,16 @@ _LAYERS = {
     "hard_sigmoid": "HardSigmoid",
     "sigmoid": "Sigmoid",
     "silu": "Swish",
+    "gelu": "GELU",
+    "gelu_tanh": "GELU",
 }
-_PARAMETERS = {"relu6": "0=0.0 1=6.0", "hard_swish": "0=0.16666667 1=0.5", "hard_sigmoid": "0=0.16666667 1=0.5"}
+_PARAMETERS = {
+    "relu6": "0=0.0 1=6.0",
+    "hard_swish": "0=0.16666667 1=0.5",
+    "hard_sigmoid": "0=0.16666667 1=0.5",
+    "gelu": "0=0",
+    "gelu_tanh": "0=1",
+}
 _ADD, _MULTIPLY = 0, 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -275,8 +276,7 @@ class _Graph:
             case "relu":
                 self._node("Relu", [value], name)
             case "relu6":
-                bounds = [self._constant(name, f".{key}", np.float32(b)) for key, b in (("low", 0), ("high", 6))]
-                self._node("Clip", [value, *bounds], name)
+                self._node("Clip", [value, self._number(name, "low", 0), self._number(name, "high", 6)], name)
             case "hard_swish":
                 self._node("HardSwish", [value], name)
             case "hard_sigmoid":
@@ -286,6 +286,26 @@ class _Graph:
             case "silu":
                 gate = self._node("Sigmoid", [value], self._name(name, "/gate"))
                 self._node("Mul", [value, gate], name)
+            case "gelu":
+                scaled = self._node("Div", [value, self._number(name, "root", math.sqrt(2))], self._name(name, "/x"))
+                self._gelu(name, value, self._node("Erf", [scaled], self._name(name, "/erf")))
+            case "gelu_tanh":
+                square = self._node("Mul", [value, value], self._name(name, "/square"))
+                cube = self._node("Mul", [square, value], self._name(name, "/cube"))
+                cubic = self._node("Mul", [cube, self._number(name, "cubic", 0.044715)], self._name(name, "/cubic"))
+                total = self._node("Add", [value, cubic], self._name(name, "/total"))
+                factor = self._number(name, "factor", math.sqrt(2 / math.pi))
+                scaled = self._node("Mul", [total, factor], self._name(name, "/x"))
+                self._gelu(name, value, self._node("Tanh", [scaled], self._name(name, "/tanh")))
+
+    def _gelu(self, name: str, value: str, gate: str) -> None:
+        """value · (1 + gate) / 2, in the order in which other runtimes recognise it. (Gelu itself needs opset 20.)"""
+        doubled = self._node("Add", [gate, self._number(name, "one", 1.0)], self._name(name, "/gate"))
+        product = self._node("Mul", [value, doubled], self._name(name, "/product"))
+        self._node("Mul", [product, self._number(name, "half", 0.5)], name)
+
+    def _number(self, name: str, key: str, value: float) -> str:
+        return self._constant(name, f".{key}", np.float32(value))
 
     def _image(self, x: str) -> str:
         """The value [n, c, h, w] of a layer whose own may be [n, c]."""

@@ -223,6 +223,10 @@ class _Network:
             self.values[name] = self._reshaped(x, name, shape)
         elif activation in _UNARY:
             self.values[name] = self.builder.operator(_UNARY[activation], [x], self.builder.tensor(name, shape))
+        elif activation in ("gelu", "gelu_tanh"):
+            fields = {"Approximate": activation == "gelu_tanh"}
+            result = self.builder.tensor(name, shape)
+            self.values[name] = self.builder.operator("GELU", [x], result, "GeluOptions", **fields)
         elif activation == "silu":
             gate = self.builder.operator("LOGISTIC", [x], shape)
             self.values[name] = self._binary("MUL", x, gate, shape)

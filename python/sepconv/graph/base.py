@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-ActivationName = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu"]
+ActivationName = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu", "gelu", "gelu_tanh"]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 Shape = tuple[int, int, int]

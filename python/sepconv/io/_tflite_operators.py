@@ -245,6 +245,12 @@ def _activation(network: Network, operator: Operator, name: ActivationName) -> N
     network.add(layer, operator.output, source.shape)
 
 
+def _gelu(network: Network, operator: Operator) -> None:
+    options = operator.optional_options(Options.GELU)
+    approximate = options is not None and options.integer(0, "?") != 0
+    _activation(network, operator, "gelu_tanh" if approximate else "gelu")
+
+
 def _quantize(network: Network, operator: Operator) -> None:
     source, target = (network.tensors.get(index) for index in (operator.input(0, "the activation"), operator.output))
     activation = target.implied_activation()
@@ -271,6 +277,7 @@ _TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "DEQUANTIZE": _dequantize,
     "FULLY_CONNECTED": _fully_connected,
+    "GELU": _gelu,
     "HARD_SWISH": lambda network, operator: _activation(network, operator, "hard_swish"),
     "LOGISTIC": lambda network, operator: _activation(network, operator, "sigmoid"),
     "MAX_POOL_2D": _max_pool_2d,

@@ -78,6 +78,7 @@ class Options(IntEnum):
     DEQUANTIZE = 38
     RESIZE_NEAREST_NEIGHBOR = 74
     QUANTIZE = 89
+    GELU = 116
 
 
 class TensorType(IntEnum):

@@ -45,7 +45,8 @@ def depthwise_conv2d(
         stride, dilation: an int or (height, width).
         padding: zeros around the image: an int, (height, width), ((top, bottom), (left, right)), "valid" (none), "same"
             (TensorFlow's rule: ceil(size / stride) outputs, an odd zero after), or "same_lower" (an odd zero before).
-        activation: "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid" or "silu".
+        activation: "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu",
+            "gelu" or "gelu_tanh".
         out: where to write the result: an array of its shape, of any floating type and strides, not read-only. Where it
             may share memory with an input, the result is copied to it at the end.
         threads: how many to run on; None for :func:`sepconv.num_threads`. The result is the same to the bit.

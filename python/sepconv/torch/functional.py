@@ -75,7 +75,8 @@ def separable_conv2d(
     Args:
         x, depthwise_weight, depthwise_bias, stride, padding, dilation: as for :func:`depthwise_conv2d`.
         pointwise_weight: [N, C*M, 1, 1]. pointwise_bias: [N] or None.
-        middle_activation, activation: "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid" or "silu".
+        middle_activation, activation: "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu",
+            "gelu" or "gelu_tanh".
         residual: None, or a tensor of the result's shape that is added before the last activation.
 
     Returns, raises:

@@ -172,6 +172,10 @@ def _activate(name: Any) -> Maker:
     return lambda a: Activate((a["input"],), name)
 
 
+def _gelu(a: Arguments) -> Operator:
+    return Activate((a["input"],), "gelu_tanh" if a.get("approximate", "none") == "tanh" else "gelu")
+
+
 def _clamp(a: Arguments) -> Operator:
     bounds = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
     if bounds == (0, 6):
@@ -298,6 +302,7 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     functional.batch_norm: ("input running_mean running_var weight bias training momentum eps", _normalize),
     **{f: ("input inplace", _activate(name)) for name, fs in _ACTIVATIONS.items() for f in fs},
     torch.relu_: ("input inplace!", _activate("relu")),
+    functional.gelu: ("input approximate", _gelu),
     functional.hardtanh: ("input min_val max_val inplace", _clamp),
     torch.clamp: ("input min max", _clamp),
     operator.add: ("input other", _sum),
@@ -362,6 +367,7 @@ MODULES: dict[Any, tuple[str, Maker]] = {
     nn.SiLU: ("inplace", _activate("silu")),
     nn.Hardsigmoid: ("inplace", _activate("hard_sigmoid")),
     nn.Sigmoid: ("", _activate("sigmoid")),
+    nn.GELU: ("approximate", _gelu),
     nn.Hardtanh: ("min_val max_val inplace", _clamp),
     nn.AvgPool2d: ("kernel_size stride padding ceil_mode count_include_pad divisor_override", _average_pool),
     nn.MaxPool2d: ("kernel_size stride padding dilation ceil_mode return_indices", _max_pool),

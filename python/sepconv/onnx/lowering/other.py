@@ -19,7 +19,7 @@ from sepconv.graph import (
 )
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
-from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.elementwise import gelu_name, trains
 from sepconv.onnx.ops.registry import normal_axis
 
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish"}
@@ -35,6 +35,12 @@ def _activation(lowering: Lowering, node: Node) -> None:
 def _own_activation(lowering: Lowering, node: Node) -> None:
     lowering.shape(node.inputs[0])
     lowering.emit(node, Activation, activation=node.attribute("kind"))
+
+
+@lowers("Gelu")
+def _gelu(lowering: Lowering, node: Node) -> None:
+    lowering.shape(node.inputs[0])
+    lowering.emit(node, Activation, activation=gelu_name(node))
 
 
 @lowers("HardSigmoid")

@@ -48,8 +48,11 @@ def unary(call: Call) -> list[Array]:
 
 @native("Gelu")
 def gelu(call: Call) -> list[Array]:
-    name = "gelu_tanh" if call.attribute("approximate", "none") == "tanh" else "gelu"
-    return [nd.unary(name, call.dense(0), 0.0, 0.0, call.threads)]
+    return [nd.unary(gelu_name(call.node), call.dense(0), 0.0, 0.0, call.threads)]
+
+
+def gelu_name(node: Node) -> str:
+    return "gelu_tanh" if node.attribute("approximate", "none") == "tanh" else "gelu"
 
 
 @native("Activation", domain=OWN_DOMAIN)
@@ -66,6 +69,8 @@ def activate(kind: str, x: Array, threads: int) -> Array:
         "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
         "sigmoid": ("sigmoid", 0.0, 0.0),
         "silu": ("swish", 1.0, 0.0),
+        "gelu": ("gelu", 0.0, 0.0),
+        "gelu_tanh": ("gelu_tanh", 0.0, 0.0),
     }[kind]
     return nd.unary(name, x, a, b, threads)
 

@@ -14,7 +14,7 @@ from sepconv.onnx.ir import Graph
 
 # In order of execution. Each is the module of that name here, with a function run(graph).
 PASSES = (
-    "constants", "identities", "pooling", "batch_norm", "scale", "pad", "flatten", "hard_swish", "activation",
+    "constants", "identities", "pooling", "batch_norm", "scale", "pad", "flatten", "hard_swish", "gelu", "activation",
     "squeeze_excite", "channel_shuffle", "dead_code",
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
+from sepconv.onnx.ops.elementwise import gelu_name
 from sepconv.onnx.passes.rewrite import Uses, output_channels, scale_weights
 
 _KINDS = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish"}
@@ -22,6 +23,8 @@ def run(graph: Graph) -> str:
         kind = _KINDS.get(node.op) if node.is_op(*_KINDS) else None
         if node.domain == OWN_DOMAIN and node.op == "Activation":
             kind = node.attribute("kind")
+        if node.is_op("Gelu"):
+            kind = gelu_name(node)
         if node.is_op("HardSigmoid") and _rescale(graph, before, node):
             kind = "hard_sigmoid"
         if kind is None:

@@ -1,4 +1,4 @@
-"""Activations that exporters write as several nodes: hard-sigmoid, hard-swish, SiLU, Mish, GELU, ReLU6."""
+"""Activations that exporters write as several nodes: hard-sigmoid, hard-swish, SiLU, Mish, ReLU6."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
+from sepconv.onnx.passes import dead_code
 from sepconv.onnx.passes.rewrite import Uses
 
 
 def run(graph: Graph) -> str:
     found: dict[str, int] = {}
-    for recognise in (_relu6, _hard_sigmoid, _gated, _divided_hard_swish, _gelu):
+    for recognise in (_relu6, _hard_sigmoid, _gated, _divided_hard_swish):
         uses = Uses(graph)
         for index, node in enumerate(graph.nodes):
             made = recognise(uses, node)
@@ -21,6 +22,7 @@ def run(graph: Graph) -> str:
                 uses.producers[node.outputs[0]] = made
                 name = made.attribute("kind", made.op)
                 found[name] = found.get(name, 0) + 1
+    dead_code.run(graph)  # an activation can join a convolution that nothing else reads
     return ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
 
 
@@ -132,23 +134,4 @@ def _gated(uses: Uses, node: Node) -> Node | None:
             soft = uses.producer(before.inputs[0], "Softplus")
             if soft is not None and soft.inputs[0] == x:
                 return Node("Mish", [x], [])
-    return None
-
-
-def _gelu(uses: Uses, node: Node) -> Node | None:
-    """x · (1 + erf(x / √2)) · ½, in the order in which torch writes it."""
-    if not node.is_op("Mul"):
-        return None
-    half = _with_constant(uses, node)
-    product = None if half is None or not _near(half[1], 0.5) else uses.producer(half[0], "Mul")
-    if product is None:
-        return None
-    for x, gate in (product.inputs, product.inputs[::-1]):
-        add = uses.producer(gate, "Add")
-        one = None if add is None else _with_constant(uses, add)
-        erf = None if one is None or not _near(one[1], 1.0) else uses.producer(one[0], "Erf")
-        div = None if erf is None else uses.producer(erf.inputs[0], "Div")
-        root = None if div is None else _with_constant(uses, div)
-        if root is not None and root[0] == x and _near(root[1], math.sqrt(2)) and _is_float(uses, x):
-            return Node("Gelu", [x], [])
     return None

@@ -1,0 +1,109 @@
+"""GELU, exact (x/2 · (1 + erf(x/√2))) or by tanh, in whatever order an exporter multiplies its factors."""
+
+from __future__ import annotations
+
+import math
+
+from sepconv.onnx.ir import Graph, Node
+from sepconv.onnx.passes import dead_code
+from sepconv.onnx.passes.rewrite import Uses
+
+_DEPTH = 4  # products within products
+_TANH, _CUBIC = math.sqrt(2 / math.pi), 0.044715
+Factors = tuple[float, list[str]]  # a number and values, which are multiplied
+
+
+def run(graph: Graph) -> str:
+    uses = Uses(graph)
+    found = 0
+    for index, node in enumerate(graph.nodes):
+        made = _gelu(uses, node)
+        if made is not None:
+            made.outputs, made.name, made.opset, made.origin = [node.outputs[0]], node.name, node.opset, node.origin
+            graph.nodes[index] = made
+            uses.producers[node.outputs[0]] = made
+            found += 1
+    dead_code.run(graph)  # an activation can join a convolution that nothing else reads
+    return f"{found} Gelu" if found else ""
+
+
+def _gelu(uses: Uses, node: Node) -> Node | None:
+    """In place of the outermost product."""
+    dtype = uses.graph.info(node.outputs[0]).dtype if node.is_op("Mul") else None
+    if dtype is None or dtype.name != "float32":
+        return None
+    for gate in _gates(uses, node.outputs[0], _DEPTH):
+        for x, approximate in _arguments(uses, gate):
+            number, values = _factors(uses, node.outputs[0], {x, gate})
+            if _near(number, 0.5) and sorted(values) == sorted((x, gate)):
+                attributes = {"approximate": "tanh"} if approximate else {}
+                return Node("Gelu", [x], [], attributes)
+    return None
+
+
+def _gates(uses: Uses, value: str, depth: int) -> list[str]:
+    """Of the factors of a value: those that are a sum with 1."""
+    product = uses.producer(value, "Mul")
+    if product is None or depth == 0:
+        return [value] if _plus_one(uses, value) else []
+    return [gate for factor in product.inputs for gate in _gates(uses, factor, depth - 1)]
+
+
+def _plus_one(uses: Uses, value: str) -> str | None:
+    """y of y + 1."""
+    node = uses.producer(value, "Add")
+    pair = None if node is None else _with_number(uses, node)
+    return pair[0] if pair is not None and _near(pair[1], 1.0) else None
+
+
+def _arguments(uses: Uses, gate: str) -> list[tuple[str, bool]]:
+    """What x may be, for 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³)), and whether it is the latter."""
+    inner = _plus_one(uses, gate) or ""
+    erf, tanh = uses.producer(inner, "Erf"), uses.producer(inner, "Tanh")
+    if erf is not None:
+        number, values = _factors(uses, erf.inputs[0], set(), depth=1)
+        return [(values[0], False)] if len(values) == 1 and _near(number, math.sqrt(0.5)) else []
+    if tanh is None:
+        return []
+    number, values = _factors(uses, tanh.inputs[0], set(), depth=1)
+    total = uses.producer(values[0], "Add") if len(values) == 1 and _near(number, _TANH) else None
+    if total is None:
+        return []
+    found = []
+    for x, other in (total.inputs, total.inputs[::-1]):
+        number, values = _factors(uses, other, {x})
+        if _near(number, _CUBIC) and values == [x] * 3:
+            found.append((x, True))
+    return found
+
+
+def _factors(uses: Uses, value: str, stop: set[str], depth: int = _DEPTH) -> Factors:
+    """A value as a product of a number and of values, as far as those of ``stop``."""
+    node = None if value in stop or depth == 0 else uses.producer(value, "Mul", "Div", "Pow")
+    if node is None:
+        return 1.0, [value]
+    pair = _with_number(uses, node)
+    if pair is not None and node.op == "Pow":
+        number, values = _factors(uses, pair[0], stop, depth - 1)
+        return (number**3, values * 3) if pair[1] == 3.0 else (1.0, [value])
+    if pair is not None:
+        number, values = _factors(uses, pair[0], stop, depth - 1)
+        return (number * pair[1] if node.op == "Mul" else number / pair[1]), values
+    if node.op != "Mul":
+        return 1.0, [value]
+    (a, first), (b, second) = (_factors(uses, name, stop, depth - 1) for name in node.inputs)
+    return a * b, first + second
+
+
+def _with_number(uses: Uses, node: Node) -> tuple[str, float] | None:
+    """(value, number ≠ 0) of an operation between the two; the number second where that matters."""
+    places = (0, 1) if node.op in ("Div", "Pow") else (0, 1, 0)
+    for value, number in zip((node.inputs[i] for i in places), (node.inputs[i] for i in places[1:]), strict=False):
+        scalar = uses.graph.scalar(number)
+        if scalar and value not in uses.graph.constants:
+            return None if uses.graph.adds_axes(value, number) else (value, scalar)
+    return None
+
+
+def _near(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6)
