@@ -32,7 +32,7 @@ SEPCONV_INLINE vf sigmoid(vf x) {
 SEPCONV_INLINE vf gelu(vf x) {
   const vf zero = broadcast(0.0f), one = broadcast(1.0f);
   const vf a = min(broadcast(15.0f), max(sub(zero, x), x));
-  const vf square = mul(a, a), lost = fmadd(a, a, sub(zero, square));
+  const vf square = mul(a, a), lost = square_error(a, square);
   const vf t = div(one, fmadd(broadcast(0.35f), a, one));
   vf p = broadcast(-0.029163806f);
   p = fmadd(p, t, broadcast(0.14406024f));

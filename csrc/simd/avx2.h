@@ -24,6 +24,7 @@ SEPCONV_INLINE vf load_once(const float* p) {
 }
 SEPCONV_INLINE vf broadcast(float x) { return _mm256_set1_ps(x); }
 SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+SEPCONV_INLINE vf square_error(vf a, vf square) { return _mm256_fmsub_ps(a, a, square); }
 SEPCONV_INLINE vf add(vf a, vf b) { return _mm256_add_ps(a, b); }
 SEPCONV_INLINE vf sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 SEPCONV_INLINE vf mul(vf a, vf b) { return _mm256_mul_ps(a, b); }

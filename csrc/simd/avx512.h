@@ -5,6 +5,7 @@
 //   if_less    a < b ? x : y, the bits of x or y
 //   clamp      min(hi, max(lo, x)) for bounds that are numbers: NaN comes through. Of two zeros it may give either.
 //   fmadd      a*b + c
+//   square_error  what the rounding of a*a to `square` lost
 //   merge_lanes  lane l is v[lanes[l]], or that of old where lanes[l] is -1
 //   load_some, store_some  the first n lanes, 0 < n < V; no other memory is touched, other lanes are loaded as zeros
 //   transpose  lane j of vector i becomes lane i of vector j
@@ -36,6 +37,7 @@ SEPCONV_INLINE vf load_once(const float* p) {
 }
 SEPCONV_INLINE vf broadcast(float x) { return _mm512_set1_ps(x); }
 SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+SEPCONV_INLINE vf square_error(vf a, vf square) { return _mm512_fmsub_ps(a, a, square); }
 SEPCONV_INLINE vf add(vf a, vf b) { return _mm512_add_ps(a, b); }
 SEPCONV_INLINE vf sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 SEPCONV_INLINE vf mul(vf a, vf b) { return _mm512_mul_ps(a, b); }

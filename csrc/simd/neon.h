@@ -20,6 +20,7 @@ SEPCONV_INLINE void store(float* p, vf v) { vst1q_f32(p, v); }
 SEPCONV_INLINE vf load_once(const float* p) { return load(p); }
 SEPCONV_INLINE vf broadcast(float x) { return vdupq_n_f32(x); }
 SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+SEPCONV_INLINE vf square_error(vf a, vf square) { return vfmaq_f32(vnegq_f32(square), a, a); }
 SEPCONV_INLINE vf add(vf a, vf b) { return vaddq_f32(a, b); }
 SEPCONV_INLINE vf sub(vf a, vf b) { return vsubq_f32(a, b); }
 SEPCONV_INLINE vf mul(vf a, vf b) { return vmulq_f32(a, b); }

@@ -24,6 +24,14 @@ SEPCONV_INLINE void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
 SEPCONV_INLINE vf load_once(const float* p) { return load(p); }
 SEPCONV_INLINE vf broadcast(float x) { return vf{x, x, x, x}; }
 SEPCONV_INLINE vf fmadd(vf a, vf b, vf c) { return a * b + c; }
+SEPCONV_INLINE vf square_error(vf a, vf square) {
+  vf lost;
+  for (int i = 0; i < kLanes; ++i) {
+    const double wide = static_cast<double>(a[i]);
+    lost[i] = static_cast<float>(wide * wide - static_cast<double>(square[i]));
+  }
+  return lost;
+}
 SEPCONV_INLINE vf add(vf a, vf b) { return a + b; }
 SEPCONV_INLINE vf sub(vf a, vf b) { return a - b; }
 SEPCONV_INLINE vf mul(vf a, vf b) { return a * b; }
