@@ -100,6 +100,17 @@ void add_graph(py::module_& module) {
                             const std::string& activation) { return g.activation(name, x, to_activation(activation)); },
            arg("name"), arg("x"), arg("activation"))
       .def("softmax", &Graph::softmax, arg("name"), arg("x"), arg("beta"))
+      .def("prelu", [](Graph& g, const std::string& name, int x,
+                       const FloatArray& slope) { return g.prelu(name, x, to_vector(slope)); },
+           arg("name"), arg("x"), arg("slope"))
+      .def("layer_norm",
+           [](Graph& g, const std::string& name, int x, const std::optional<FloatArray>& scale,
+              const std::optional<FloatArray>& bias, double epsilon) {
+             const std::optional<VectorView> s = scale ? std::optional(to_vector(*scale)) : std::nullopt;
+             const std::optional<VectorView> b = bias ? std::optional(to_vector(*bias)) : std::nullopt;
+             return g.layer_norm(name, x, s ? &*s : nullptr, b ? &*b : nullptr, epsilon);
+           },
+           arg("name"), arg("x"), arg("scale"), arg("bias"), arg("epsilon"))
       .def("pad", [](Graph& g, const std::string& name, int x,
                      const PaddingPairs& padding) { return g.pad(name, x, to_padding(padding)); },
            arg("name"), arg("x"), arg("padding"))

@@ -125,6 +125,11 @@ void add_ref(py::module_& module) {
         arg("x"), arg("groups"));
   m.def("upsample", [](const Array& x, const Pair& size) { return to_array(ref::upsample(to_tensor(x), size[0], size[1])); },
         arg("x"), arg("size"));
+  m.def("layer_norm",
+        [](const Array& x, const std::vector<double>& scale, const std::vector<double>& bias, double epsilon) {
+          return to_array(ref::layer_norm(to_tensor(x), scale, bias, epsilon));
+        },
+        arg("x"), arg("scale"), arg("bias"), arg("epsilon"));
   m.def("softmax", [](const Array& x, double beta) { return to_array(ref::softmax(to_tensor(x), beta)); }, arg("x"), arg("beta"));
 }
 

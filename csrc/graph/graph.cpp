@@ -32,6 +32,13 @@ void check_length(const std::string& layer, const char* argument, const VectorVi
   }
 }
 
+std::vector<float> floats(const std::string& layer, const char* argument, const VectorView& v, int channels) {
+  check_length(layer, argument, v, channels);
+  std::vector<float> result(static_cast<std::size_t>(channels));
+  for (int i = 0; i < channels; ++i) result[static_cast<std::size_t>(i)] = static_cast<float>(v.at(i));
+  return result;
+}
+
 Affine fold(const std::string& layer, const VectorView* bias, const BatchNormView* norm, int channels) {
   Affine affine{std::vector<double>(channels, 1.0), std::vector<double>(channels, 0.0)};
   if (bias) check_length(layer, "bias", *bias, channels);
@@ -180,6 +187,24 @@ int Graph::activation(const std::string& name, int x, Activation activation) {
 int Graph::softmax(const std::string& name, int x, float beta) {
   Node node{NodeKind::softmax, name, {x}, at(x, name).out, {}};
   node.beta = beta;
+  return append(std::move(node));
+}
+
+int Graph::prelu(const std::string& name, int x, const VectorView& slope) {
+  Node node{NodeKind::prelu, name, {x}, at(x, name).out, {}};
+  node.slopes = std::make_shared<const std::vector<float>>(floats(name, "slope", slope, node.out.c));
+  return append(std::move(node));
+}
+
+int Graph::layer_norm(const std::string& name, int x, const VectorView* scale, const VectorView* bias, double epsilon) {
+  Node node{NodeKind::layer_norm, name, {x}, at(x, name).out, {}};
+  const auto values = [&](const char* argument, const VectorView* v, float missing) {
+    return v ? floats(name, argument, *v, node.out.c) : std::vector<float>(static_cast<std::size_t>(node.out.c), missing);
+  };
+  if (!(epsilon >= 0 && std::isfinite(epsilon))) {
+    fail(name, "epsilon is " + std::to_string(epsilon) + ", must be a finite number of at least 0");
+  }
+  node.norm = std::make_shared<const LayerNorm>(LayerNorm{values("scale", scale, 1.0f), values("bias", bias, 0.0f), epsilon});
   return append(std::move(node));
 }
 

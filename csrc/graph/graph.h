@@ -14,7 +14,8 @@
 namespace sepconv {
 
 enum class NodeKind {
-  input, conv, depthwise, add, mul, average_pool, max_pool, global_average, activation, softmax, pad, reshape, channels, upsample,
+  input, conv, depthwise, add, mul, average_pool, max_pool, global_average, activation, softmax,
+  layer_norm, prelu, pad, reshape, channels, upsample,
   from_nhwc, to_nhwc
 };
 
@@ -34,6 +35,8 @@ struct Node {
   std::vector<ChannelSource> sources{};  // channels: where each of its channels comes from
   std::shared_ptr<const PackedGemm> gemm{};
   std::shared_ptr<const PackedDepthwise> depthwise{};
+  std::shared_ptr<const LayerNorm> norm{};  // layer_norm
+  std::shared_ptr<const std::vector<float>> slopes{};  // prelu
 };
 
 // Per-channel float arrays, strides in bytes.
@@ -69,6 +72,9 @@ class Graph {
   int global_average_pool(const std::string& name, int x);
   int activation(const std::string& name, int x, Activation activation);
   int softmax(const std::string& name, int x, float beta);
+  int prelu(const std::string& name, int x, const VectorView& slope);  // of each channel
+  // Over channels; scale and bias may be nullptr.
+  int layer_norm(const std::string& name, int x, const VectorView* scale, const VectorView* bias, double epsilon);
   int pad(const std::string& name, int x, const Padding& padding);
   int reshape(const std::string& name, int x, Shape shape);
   int concat(const std::string& name, const std::vector<int>& inputs);

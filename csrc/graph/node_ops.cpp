@@ -22,6 +22,8 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
     case NodeKind::global_average: return make_global_average(in, t);
     case NodeKind::activation: return make_activation(n.out, n.activation, t);
     case NodeKind::softmax: return make_softmax(n.out, n.beta, t);
+    case NodeKind::layer_norm: return make_layer_norm(n.out, n.norm, t);
+    case NodeKind::prelu: return make_prelu(n.out, *n.slopes, t);
     case NodeKind::pad: return make_pad(in, w.padding, t);
     case NodeKind::reshape: return make_reshape(in, n.out, t);
     case NodeKind::channels: return make_channels(n.out, n.sources, t);
@@ -44,6 +46,8 @@ bool is_pixelwise(const Node& node, const std::vector<Node>& nodes) {
     case NodeKind::mul:
     case NodeKind::activation:
     case NodeKind::softmax:
+    case NodeKind::layer_norm:
+    case NodeKind::prelu:
     case NodeKind::to_nhwc: return true;
     default: return false;
   }

@@ -110,6 +110,14 @@ SEPCONV_INLINE void scale(const float* a, const float* factors, float* out, std:
   for (std::int64_t i = 0; i < n; ++i) store(out + i * kLanes, min(high, max(low, mul(load(a + i * kLanes), factor))));
 }
 
+SEPCONV_INLINE void prelu(const float* a, const float* slopes, float* out, std::int64_t n) {
+  const vf zero = broadcast(0.0f), slope = load(slopes);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const vf x = load(a + i * kLanes);
+    store(out + i * kLanes, if_less(x, zero, mul(slope, x), x));
+  }
+}
+
 SEPCONV_INLINE void softmax(const float* in, float* out, std::int64_t n, float beta) {
   float largest = -__builtin_inff();
   for (std::int64_t i = 0; i < n; ++i) {

@@ -62,6 +62,7 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.scale_f32 = [](const float* a, const float* factors, float* out, std::int64_t n, float lo, float hi) {
     scale(a, factors, out, n, lo, hi);
   };
+  t.prelu_f32 = [](const float* a, const float* slopes, float* out, std::int64_t n) { prelu(a, slopes, out, n); };
   t.channels_f32 = [](const ChannelVectors& c) { channels(c); };
   t.activate_f32 = [](Activation activation, const float* in, float* out, std::int64_t n) {
     activate(activation, in, out, n);

@@ -169,6 +169,8 @@ struct KernelTable {
   void (*mul_f32)(const float* a, const float* b, float* out, std::int64_t n, float lo, float hi);
   // out = clamp(a·factors), the V factors for each of n vectors. out may be a.
   void (*scale_f32)(const float* a, const float* factors, float* out, std::int64_t n, float lo, float hi);
+  // out = a < 0 ? slopes·a : a, the V slopes for each of n vectors. out may be a.
+  void (*prelu_f32)(const float* a, const float* slopes, float* out, std::int64_t n);
   void (*channels_f32)(const ChannelVectors&);
   // out = activation(in); n floats. out may be in.
   void (*activate_f32)(Activation, const float* in, float* out, std::int64_t n);

@@ -1,5 +1,10 @@
-// Operators whose output has their input's shape: sum and product of two, activation, softmax.
+// Operators whose output has their input's shape: sum and product of two, activations, softmax, layer
+// normalisation.
 #include "ops/operators.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
 
 namespace sepconv {
 namespace {
@@ -63,6 +68,23 @@ class Mul final : public Elementwise {
   bool scales_;
 };
 
+class PRelu final : public Elementwise {
+ public:
+  PRelu(Shape shape, const std::vector<float>& slopes, const KernelTable& t) : Elementwise(shape, "prelu", t), slopes_(slopes) {
+    slopes_.resize(static_cast<std::size_t>(parts) * static_cast<std::size_t>(t.vector), 0.0f);
+  }
+
+  void run(const RowTask& task) const noexcept override {
+    for (int b = task.part0; b < task.part1; ++b) {
+      const float* const slopes = slopes_.data() + std::ptrdiff_t{1} * b * table_.vector;
+      for (int y = task.y0; y < task.y1; ++y) table_.prelu_f32(task.in.at(b, y), slopes, task.out.at(b, y), out.w);
+    }
+  }
+
+ private:
+  std::vector<float> slopes_;  // as many as all vectors have lanes
+};
+
 class Activate final : public Elementwise {
  public:
   Activate(Shape shape, Activation activation, const KernelTable& t)
@@ -81,27 +103,60 @@ class Activate final : public Elementwise {
 };
 
 // Over the channels of each pixel, which are gathered from their planes first.
-class Softmax final : public Elementwise {
+class OfPixels : public Elementwise {
  public:
-  Softmax(Shape shape, float beta, const KernelTable& t) : Elementwise(shape, "softmax", t), beta_(beta) {
+  OfPixels(Shape shape, const char* name, const KernelTable& t) : Elementwise(shape, name, t) {
+    scratch_floats = static_cast<std::size_t>(parts) * static_cast<std::size_t>(t.vector);
+    blocks_ = parts;
     parts = 1;
-    scratch_floats = static_cast<std::size_t>(shape.c);
   }
 
-  void run(const RowTask& task) const noexcept override {
-    const int v = table_.vector;
+  void run(const RowTask& task) const noexcept final {
+    const std::ptrdiff_t v = table_.vector;
+    const std::size_t size = sizeof(float) * static_cast<std::size_t>(v);
     float* const row = task.scratch;
     for (int y = task.y0; y < task.y1; ++y) {
       for (int x = 0; x < in.w; ++x) {
-        for (int c = 0; c < in.c; ++c) row[c] = task.in.at(c / v, y)[x * v + c % v];
-        table_.softmax_f32(row, row, in.c, beta_);
-        for (int c = 0; c < in.c; ++c) task.out.at(c / v, y)[x * v + c % v] = row[c];
+        for (int b = 0; b < blocks_; ++b) std::memcpy(row + b * v, task.in.at(b, y) + x * v, size);
+        pixel(row);
+        for (int b = 0; b < blocks_; ++b) std::memcpy(task.out.at(b, y) + x * v, row + b * v, size);
       }
     }
   }
 
+ protected:
+  virtual void pixel(float* channels) const noexcept = 0;  // in place
+
+ private:
+  int blocks_;
+};
+
+class Softmax final : public OfPixels {
+ public:
+  Softmax(Shape shape, float beta, const KernelTable& t) : OfPixels(shape, "softmax", t), beta_(beta) {}
+
+ protected:
+  void pixel(float* channels) const noexcept override { table_.softmax_f32(channels, channels, in.c, beta_); }
+
  private:
   float beta_;
+};
+
+class Normalize final : public OfPixels {
+ public:
+  Normalize(Shape shape, std::shared_ptr<const LayerNorm> norm, const KernelTable& t)
+      : OfPixels(shape, "layer_norm", t), norm_(std::move(norm)) {}
+
+ protected:
+  void pixel(float* channels) const noexcept override {
+    const double mean = table_.sum_f32(SumKind::plain, channels, in.c, 0.0) / in.c;
+    const double variance = table_.sum_f32(SumKind::squares, channels, in.c, mean) / in.c;
+    const double factor = 1.0 / std::sqrt(variance + norm_->epsilon);
+    table_.normalize_f32(channels, in.c, mean, factor, norm_->scale.data(), norm_->bias.data(), 1, channels);
+  }
+
+ private:
+  std::shared_ptr<const LayerNorm> norm_;
 };
 
 }  // namespace
@@ -116,6 +171,14 @@ RowOpPtr make_mul(Shape shape, bool scales, Activation activation, const KernelT
 
 RowOpPtr make_activation(Shape shape, Activation activation, const KernelTable& table) {
   return std::make_unique<Activate>(shape, activation, table);
+}
+
+RowOpPtr make_prelu(Shape shape, const std::vector<float>& slopes, const KernelTable& table) {
+  return std::make_unique<PRelu>(shape, slopes, table);
+}
+
+RowOpPtr make_layer_norm(Shape shape, std::shared_ptr<const LayerNorm> norm, const KernelTable& table) {
+  return std::make_unique<Normalize>(shape, std::move(norm), table);
 }
 
 RowOpPtr make_softmax(Shape shape, float beta, const KernelTable& table) {

@@ -38,7 +38,15 @@ RowOpPtr make_add(Shape, Activation, const KernelTable&);
 // a·b, b of the same shape or (`scales`) one pixel that scales each channel of a.
 RowOpPtr make_mul(Shape, bool scales, Activation, const KernelTable&);
 RowOpPtr make_activation(Shape, Activation, const KernelTable&);
+// x < 0 ? slope·x : x, a slope for each channel.
+RowOpPtr make_prelu(Shape, const std::vector<float>& slopes, const KernelTable&);
 RowOpPtr make_softmax(Shape, float beta, const KernelTable&);
+// (x - mean)/√(variance + epsilon)·scale + bias over the channels of each pixel.
+struct LayerNorm {
+  std::vector<float> scale, bias;
+  double epsilon;
+};
+RowOpPtr make_layer_norm(Shape, std::shared_ptr<const LayerNorm>, const KernelTable&);
 
 // Between layouts, and what moves elements about. `flush`: denormals become zeros of their sign.
 RowOpPtr make_from_nhwc(Shape, bool flush, const KernelTable&);

@@ -58,6 +58,22 @@ Tensor softmax(const Tensor& x, double beta) {
   return out;
 }
 
+Tensor layer_norm(const Tensor& x, std::span<const double> scale, std::span<const double> bias, double epsilon) {
+  const auto channels = static_cast<std::size_t>(x.shape.c);
+  require(scale.size() == channels && bias.size() == channels, "scale and bias have " + std::to_string(scale.size()) + " and " +
+          std::to_string(bias.size()) + " elements, which must be the " + std::to_string(channels) + " channels of x");
+  Tensor out(x.shape);
+  for (std::size_t pixel = 0; pixel < x.data.size(); pixel += channels) {
+    double mean = 0.0, variance = 0.0;
+    for (std::size_t c = 0; c < channels; ++c) mean += x.data[pixel + c] / x.shape.c;
+    for (std::size_t c = 0; c < channels; ++c) variance += (x.data[pixel + c] - mean) * (x.data[pixel + c] - mean) / x.shape.c;
+    for (std::size_t c = 0; c < channels; ++c) {
+      out.data[pixel + c] = (x.data[pixel + c] - mean) / std::sqrt(variance + epsilon) * scale[c] + bias[c];
+    }
+  }
+  return out;
+}
+
 Tensor pad(const Tensor& x, const Padding& padding, double value) {
   require(padding.top >= 0 && padding.bottom >= 0 && padding.left >= 0 && padding.right >= 0,
           "padding has a negative side, which must be 0 or more");

@@ -26,6 +26,10 @@ Tensor mul(const Tensor& a, const Tensor& b);
 // Over the channels of each pixel: e^(beta·x - max) / Σ. A NaN or +inf among them makes all NaN.
 Tensor softmax(const Tensor& x, double beta = 1.0);
 
+// (x - mean)/√(variance + epsilon)·scale + bias over the channels of each pixel (arXiv 1607.06450); scale and bias have c
+// elements.
+Tensor layer_norm(const Tensor& x, std::span<const double> scale, std::span<const double> bias, double epsilon);
+
 // A border of `value`.
 Tensor pad(const Tensor& x, const Padding& padding, double value = 0.0);
 

@@ -23,9 +23,11 @@ from .graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -136,6 +138,14 @@ def _add(graph: _core.Graph, layer: Layer, inputs: list[int]) -> int:
             return graph.activation(name, inputs[0], layer.activation)
         case Softmax():
             return graph.softmax(name, inputs[0], layer.beta)
+        case PRelu():
+            return graph.prelu(name, inputs[0], _float32(layer, "slope", layer.slope))
+        case LayerNorm():
+            scale, bias = (
+                None if array is None else _float32(layer, argument, array)
+                for argument, array in (("scale", layer.scale), ("bias", layer.bias))
+            )
+            return graph.layer_norm(name, inputs[0], scale, bias, float(layer.epsilon))
         case Reshape():
             return graph.reshape(name, inputs[0], layer.shape)
         case Pad():

@@ -19,13 +19,15 @@ from sepconv.graph import (
     FullyConnected,
     GlobalAveragePool,
     Layer,
+    LayerNorm,
     Mul,
+    PRelu,
     Reshape,
     Softmax,
     array_shape,
 )
 
-_FOLLOWERS = (Softmax, Activation, Add, Mul, Concat, ChannelSlice, ChannelShuffle)
+_FOLLOWERS = (Softmax, LayerNorm, PRelu, Activation, Add, Mul, Concat, ChannelSlice, ChannelShuffle)
 
 
 def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

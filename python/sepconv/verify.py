@@ -30,9 +30,11 @@ from .graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -155,6 +157,11 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
             # The argument of each exponential is rounded: an error of its size times the result.
             span = np.abs(layer.beta) * (np.abs(x[0]) + np.max(np.abs(x[0]), axis=-1, keepdims=True))
             return want, want * (TRANSCENDENTAL + 2 * UNIT * (span + np.max(span, axis=-1, keepdims=True)))
+        case PRelu():
+            want = np.where(x[0] < 0, np.asarray(layer.slope, np.float32).astype(np.float64) * x[0], x[0])
+            return want, UNIT * np.abs(want)
+        case LayerNorm():
+            return _layer_norm(layer, x[0])
         case Reshape():
             return _exact(x[0].reshape(layer.shape))
         case Pad():
@@ -168,6 +175,19 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
         case Upsample():
             return _exact(ref.upsample(x[0], layer.size))
     raise ValueError(f"layer {layer.name!r} is a {type(layer).__name__}, which has no oracle")
+
+
+def _layer_norm(layer: LayerNorm, x: Float64) -> tuple[Float64, Float64]:
+    channels = x.shape[-1]
+    scale, bias = (
+        np.full(channels, missing) if array is None else np.asarray(array, np.float32).astype(np.float64)
+        for array, missing in ((layer.scale, 1.0), (layer.bias, 0.0))
+    )
+    want = ref.layer_norm(x, scale.tolist(), bias.tolist(), layer.epsilon)
+    # The kernels find mean and variance in float64 and round what remains of x, the factors and the results.
+    spread = np.abs(x) + np.mean(np.abs(x), axis=-1, keepdims=True)
+    factor = np.abs(scale) / np.sqrt(np.var(x, axis=-1, keepdims=True) + layer.epsilon)
+    return want, 4 * UNIT * (spread * factor + np.abs(bias))
 
 
 def _exact(want: Float64) -> tuple[Float64, Float64]:

@@ -40,6 +40,12 @@ class Network {
     return graph_.fully_connected(name("logits"), x, view(w, dims), nullptr, Activation::none);
   }
 
+  int layer_norm(int x) {
+    const std::vector<float> scale = weights({1, 1, 1, graph_.shape(x).c}), bias = weights({1, 1, 1, graph_.shape(x).c});
+    const VectorView views[] = {vector(scale), vector(bias)};
+    return graph_.layer_norm(name("norm"), x, &views[0], &views[1], 1e-3);
+  }
+
   static WeightView view(const std::vector<float>& w, const std::array<int, 4>& d) {
     const std::ptrdiff_t n = sizeof(float);
     return {reinterpret_cast<const char*>(w.data()), {n * d[1] * d[2] * d[3], n * d[2] * d[3], n * d[3], n}, d};

@@ -112,6 +112,13 @@ def expected(layer: graph.Layer, x: Sequence[Float64]) -> tuple[Float64, Float64
             # The argument of each exponential is rounded twice; its error is the exponential's relative one.
             span = 2 * UNIT * (np.abs(scaled) + 2 * np.abs(scaled).max(axis=-1, keepdims=True))
             return want, want * (TRANSCENDENTAL + span + span.max(axis=-1, keepdims=True))
+        case graph.LayerNorm():
+            centered = x[0] - x[0].mean(axis=-1, keepdims=True)
+            deviation = np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + layer.epsilon)
+            scale, bias = (np.asarray(0.0 if a is None else a, np.float64) for a in (layer.scale, layer.bias))
+            scale = np.asarray(1.0) if layer.scale is None else scale
+            spread = (np.abs(x[0]) + np.abs(x[0]).mean(axis=-1, keepdims=True)) / deviation * np.abs(scale)
+            return centered / deviation * scale + bias, 4 * UNIT * (spread + np.abs(bias))
         case graph.Reshape():
             return x[0].reshape(layer.shape), np.zeros(layer.shape)
         case graph.Pad():

@@ -64,6 +64,100 @@ def test_identities() -> None:
     assert check(b, b.node("Add", "x", b.constant(np.zeros((1, 1, 1, 1, 1)))), "identities") == ["Add"]
 
 
+LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+def _convnext_block(b: Builder, x: Any) -> Any:
+    """What is between the Transposes of ConvNeXt's block."""
+    y = b.node("LayerNormalization", x, b.weight(6), b.weight(6), axis=-1, epsilon=1e-3)
+    y = b.node("Add", b.weight(12), b.node("MatMul", y, b.weight(6, 12)))
+    y = b.node("Mul", y, b.node("Sigmoid", y))
+    return b.node("Mul", b.node("MatMul", b.node("Clip", y, b.constant(-0.5)), b.weight(12, 6)), b.weight(1, 1, 1, 6))
+
+
+def test_channels_last() -> None:
+    turned = ["LayerNorm", "Conv", "Add", "Sigmoid", "Mul", "Clip", "Conv", "Mul"]
+    b = Builder()
+    y = _convnext_block(b, b.node("Transpose", "x", perm=LAST))
+    y = b.node("Add", "x", b.node("Transpose", y, perm=FIRST))
+    assert check(b, y, "channels_last", "identities", "dead_code") == [*turned, "Add"]
+    b = Builder()  # a value on the way is read with channels last too, and one path leads back
+    y = _convnext_block(b, b.node("Transpose", "x", perm=LAST))
+    b.node("Identity", "x")
+    first = b.node("Transpose", y, perm=FIRST)
+    other = b.node("ReduceSum", y, b.integers(2), keepdims=0)
+    proto = b.model(SHAPE, [first, other])
+    assert_agrees(proto, normal(*SHAPE["x"]))
+    assert ops(proto, "channels_last", "dead_code") == [*turned, "Transpose", "Identity", "ReduceSum"]
+    b = Builder()  # no way back: nothing is won
+    y = b.node("ReduceSum", _convnext_block(b, b.node("Transpose", "x", perm=LAST)), b.integers(2))
+    assert "LayerNorm" not in check(b, y, "channels_last")
+    b = Builder()  # two parts that meet, and operands that the pass must leave
+    left, right = (b.node("Relu", b.node("Transpose", "x", perm=LAST)) for _ in range(2))
+    y = b.node("Transpose", b.node("Sub", left, b.node("Neg", right)), perm=FIRST)
+    wide = b.node("Add", left, b.node("Reshape", "x", b.integers(2, 9, 10, 6)))
+    proto = b.model(SHAPE, [y, wide])
+    assert_agrees(proto, normal(*SHAPE["x"]))
+    assert ops(proto, "channels_last", "dead_code").count("Transpose") == 1
+    b = Builder()  # more axes than an image has
+    y = b.node("Mul", b.node("Transpose", "x", perm=LAST), b.weight(1, 1, 1, 1, 6))
+    assert check(b, y, "channels_last", "dead_code") == ["Transpose", "Mul"]
+    b = Builder()  # of each row, not of channels
+    y = b.node("LayerNormalization", b.node("Transpose", "x", perm=LAST), b.weight(10, 6), axis=2)
+    y = b.node("Transpose", y, perm=FIRST)
+    assert check(b, y, "channels_last", "dead_code") == ["Transpose", "LayerNormalization", "Transpose"]
+
+
+def _written_out(b: Builder, x: Any, axis: int, *, twice: bool = False, square: bool = False) -> Any:
+    """A layer normalisation without its operator, with scale and bias."""
+
+    def centered() -> Any:
+        return b.node("Sub", x, b.node("ReduceMean", x, axes=[axis]))
+
+    y = centered()
+    other = centered() if twice else y
+    power = b.node("Mul", other, other) if square else b.node("Pow", other, b.constant(2.0))
+    total = b.node("Add", b.node("ReduceMean", power, axes=[axis]), b.constant(1e-3))
+    normal = b.node("Div", y, b.node("Sqrt", total))
+    shape = (10,) if axis != 1 else (6, 1, 1)
+    return b.node("Add", b.weight(*shape), b.node("Mul", normal, b.weight(*shape)))
+
+
+def test_layer_norm() -> None:
+    for axis, name in ((-1, "LayerNormalization"), (3, "LayerNormalization"), (1, "LayerNorm")):
+        for twice, square in ((False, False), (True, True)):
+            b = Builder()
+            y = _written_out(b, "x", axis, twice=twice, square=square)
+            assert check(b, b.node("Relu", y), "layer_norm", opset=14) == [name, "Relu"]
+    b = Builder()
+    assert "LayerNorm" not in check(b, _written_out(b, "x", 2), "layer_norm", opset=14)
+    b = Builder()  # no scale, and two that read what is normalised
+    mean = b.node("ReduceMean", "x", axes=[1])
+    y = b.node("Sub", "x", mean)
+    variance = b.node("ReduceMean", b.node("Mul", y, y), axes=[1])
+    normal = b.node("Div", y, b.node("Sqrt", b.node("Add", b.constant(0.1), variance)))
+    y = b.node("Mul", b.node("Mul", normal, b.weight(6, 1, 1)), normal)
+    assert check(b, y, "layer_norm", opset=14) == ["LayerNorm", "Mul", "Mul"]
+    b = Builder()  # means over other axes than each other
+    mean = b.node("ReduceMean", "x", axes=[1])
+    y = b.node("Sub", "x", mean)
+    variance = b.node("ReduceMean", b.node("Pow", y, b.constant(2.0)), axes=[3])
+    y = b.node("Div", y, b.node("Sqrt", b.node("Add", variance, b.constant(0.1))))
+    assert "Div" in check(b, y, "layer_norm", opset=14)
+
+
+def test_layer_norm_of_vectors_in_a_plan() -> None:
+    b = Builder()
+    pooled = b.node("Flatten", b.node("GlobalAveragePool", b.conv("x", 6, 6)))
+    y = b.node("Gemm", b.node("LayerNormalization", pooled, b.weight(6), b.weight(6)), b.weight(6, 3))
+    model = assert_agrees(b.model(SHAPE, [y]), normal(*SHAPE["x"]))
+    assert "native" not in model.explain().split("output")[1]
+    b = Builder()
+    y = b.node("Sub", b.node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "x")
+    model = assert_agrees(b.model(SHAPE, [y]), normal(*SHAPE["x"]))
+    assert "native" not in model.explain().split("output")[1]
+
+
 def test_batch_norm() -> None:
     b = Builder()
     y = b.batch_norm(b.conv("x", 6, 8, bias=False), 8)

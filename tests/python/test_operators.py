@@ -174,6 +174,11 @@ def zeros_around(draw: Draw, shape: Shape) -> Layer:
     return graph.Pad(name="y", inputs=("x",), padding=(sides[0], sides[1]))
 
 
+def layer_norm(draw: Draw, shape: Shape) -> Layer:
+    scale, bias = (draw.random.choice((None, draw.array(shape[2]))) for _ in range(2))
+    return graph.LayerNorm(name="y", inputs=("x",), scale=scale, bias=bias, epsilon=draw.random.choice((1e-5, 0.1)))
+
+
 OPERATORS: dict[str, Make] = {
     "conv2d": lambda draw, shape: draw.convolution(shape, "y", "x", depthwise=False),
     "depthwise_conv2d": lambda draw, shape: draw.convolution(shape, "y", "x", depthwise=True),
@@ -184,6 +189,7 @@ OPERATORS: dict[str, Make] = {
     "add": lambda draw, shape: graph.Add(name="y", inputs=("x", "x2"), activation=draw.activation()),
     "activation": lambda draw, shape: graph.Activation(name="y", inputs=("x",), activation=draw.activation()),
     "softmax": lambda draw, shape: graph.Softmax(name="y", inputs=("x",), beta=draw.random.choice((1.0, 0.5, 3.0))),
+    "layer_norm": layer_norm,
     "reshape": reshaped,
     "pad": zeros_around,
     "mul": lambda draw, shape: graph.Mul(name="y", inputs=("x", "x2"), activation=draw.activation()),

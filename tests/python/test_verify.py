@@ -46,6 +46,8 @@ def every_layer_type(activation: Any = "none") -> list[Layer]:
             name="logits", inputs=("pool",), weight=normal(20, 7), bias=normal(7), activation=activation
         ),
         graph.Softmax(name="shares", inputs=("logits",), beta=1.5),
+        graph.LayerNorm(name="norm", inputs=("conv",), scale=normal(20), bias=normal(20), epsilon=1e-3),
+        graph.LayerNorm(name="plain norm", inputs=("logits",)),
         graph.Mul(name="scaled", inputs=("b", "pool"), activation=activation),
         graph.Concat(name="together", inputs=("scaled", "conv")),
         graph.ChannelShuffle(name="mixed", inputs=("together",), groups=8),

@@ -22,11 +22,13 @@ from sepconv.graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
     Padding,
     Pair,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -75,6 +77,15 @@ def _run(layer: Layer, inputs: list[Array]) -> Array:
         case Softmax():
             powers = np.exp(np.float32(layer.beta) * (x - x.max(axis=-1, keepdims=True)))
             return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+        case PRelu():
+            return np.where(x < 0, np.asarray(layer.slope, np.float32) * x, x)
+        case LayerNorm():
+            centered = x - x.mean(axis=-1, keepdims=True)
+            deviation = np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + np.float32(layer.epsilon))
+            scaled = centered / deviation
+            if layer.scale is not None:
+                scaled = scaled * np.asarray(layer.scale, np.float32)
+            return np.asarray(scaled if layer.bias is None else scaled + np.asarray(layer.bias, np.float32))
         case Reshape():
             return x.reshape(len(x), *layer.shape)
         case Pad():

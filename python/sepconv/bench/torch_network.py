@@ -20,10 +20,12 @@ from sepconv.graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
     Padding,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -83,6 +85,11 @@ class TorchNetwork:
                 return lambda x: act(x[0])
             case Softmax():
                 return lambda x: torch.softmax(layer.beta * x[0], 1)
+            case PRelu():
+                slope = torch.from_numpy(float32(layer.slope))
+                return lambda x: functional.prelu(x[0], slope)
+            case LayerNorm():
+                return self._layer_norm(layer, shapes[0][2])
             case Reshape():
                 h, w, c = layer.shape
                 return lambda x: x[0].permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
@@ -128,6 +135,16 @@ class TorchNetwork:
                 ones = functional.pad(torch.ones_like(x[0][:1, :1]), pads)
                 means = means / functional.avg_pool2d(ones, layer.kernel, layer.stride)
             return act(means)
+
+        return step
+
+    def _layer_norm(self, layer: LayerNorm, channels: int) -> Step:
+        torch, functional = self._torch, self._functional
+        scale, bias = (None if a is None else torch.from_numpy(float32(a)) for a in (layer.scale, layer.bias))
+
+        def step(x: list[Tensor]) -> Tensor:
+            pixels = x[0].permute(0, 2, 3, 1)
+            return functional.layer_norm(pixels, (channels,), scale, bias, layer.epsilon).permute(0, 3, 1, 2)
 
         return step
 

@@ -26,10 +26,12 @@ from sepconv.graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
     Padding,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -150,6 +152,12 @@ class _Network:
                     scaling = f"0={_MULTIPLY} 1=1 2={float(layer.beta)!r}"
                     inputs = [self._between("BinaryOp", f"{name}/scaled", inputs, scaling)]
                 self._line("Softmax", name, inputs, "0=0 1=1")
+            case PRelu():
+                slope = np.asarray(layer.slope).astype(np.float32)
+                self.weights.append(slope.tobytes())
+                self._line("PReLU", name, self._inputs(layer), f"0={slope.size}")
+            case LayerNorm():
+                self._reject(layer, "a mean over channels")
             case Reshape():
                 x = self.shapes[layer.inputs[0]]
                 if x[0] * x[1] > 1 or layer.shape[:2] != (1, 1):

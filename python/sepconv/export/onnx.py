@@ -26,11 +26,13 @@ from sepconv.graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
     Padding,
     Pool2d,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -162,6 +164,12 @@ class _Graph:
                     beta = self._constant(name, ".beta", np.float32(layer.beta))
                     x = self._node("Mul", [x, beta], self._name(name, "/scaled"))
                 self._node("Softmax", [x], name, axis=1)
+            case PRelu():
+                shape = (-1,) if name in self.vectors else (-1, 1, 1)
+                slope = self._constant(name, ".slope", np.asarray(layer.slope).astype(np.float32).reshape(shape))
+                self._node("PRelu", [layer.inputs[0], slope], name)
+            case LayerNorm():
+                self._layer_norm(layer)
             case Reshape():
                 self._reshape(layer)
             case Pad():
@@ -264,6 +272,23 @@ class _Graph:
             columns = self._constant(name, ".columns", np.arange(width, dtype=np.int64) * w // width)
             x = self._node("Gather", [x, rows], self._name(name, "/rows"), axis=2)
             self._node("Gather", [x, columns], name, axis=3)
+
+    def _layer_norm(self, layer: LayerNorm) -> None:
+        """In the operators that it is defined by: ONNX's own, of opset 17, is over last axes."""
+        name, x = layer.name, layer.inputs[0]
+        channels = self.shapes[name][2]
+        shape = (channels,) if name in self.vectors else (channels, 1, 1)
+        mean = self._node("ReduceMean", [x], self._name(name, "/mean"), axes=[1])
+        centered = self._node("Sub", [x, mean], self._name(name, "/centered"))
+        squares = self._node("Mul", [centered, centered], self._name(name, "/squares"))
+        variance = self._node("ReduceMean", [squares], self._name(name, "/variance"), axes=[1])
+        positive = self._node("Add", [variance, self._number(name, "epsilon", layer.epsilon)], self._name(name, "/sum"))
+        deviation = self._node("Sqrt", [positive], self._name(name, "/deviation"))
+        value = self._node("Div", [centered, deviation], self._name(name, "/normal"))
+        for op, key, array, missing in (("Mul", "scale", layer.scale, 1.0), ("Add", "bias", layer.bias, 0.0)):
+            numbers = np.full(channels, missing) if array is None else np.asarray(array)
+            constant = self._constant(name, f".{key}", numbers.astype(np.float32).reshape(shape))
+            value = self._node(op, [value, constant], name if op == "Add" else self._name(name, f"/{key}"))
 
     def _before(self, name: str, activation: str) -> str:
         """What the value is called that the layer's activation reads."""

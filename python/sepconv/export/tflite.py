@@ -27,11 +27,13 @@ from sepconv.graph import (
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Mul,
     Pad,
     Padding,
     Pair,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
@@ -112,6 +114,15 @@ class _Network:
                 self._operator(
                     layer, "SOFTMAX", [self.values[layer.inputs[0]]], "SoftmaxOptions", Beta=float(layer.beta)
                 )
+            case PRelu():
+                shape = self._shape(name)
+                slope = self._constant(
+                    f"{name}.slope", np.asarray(layer.slope).reshape((1,) * (len(shape) - 2) + (-1,))
+                )
+                result = self.builder.tensor(name, shape)
+                self.values[name] = self.builder.operator("PRELU", [self.values[layer.inputs[0]], slope], result)
+            case LayerNorm():
+                self._reject(layer, "a mean over channels,")
             case Reshape():
                 self.values[name] = self._reshaped(self.values[layer.inputs[0]], name, self._shape(name))
             case Pad():

@@ -43,7 +43,16 @@ from sepconv.graph.network import (
     outputs,
     same_padding,
 )
-from sepconv.graph.weighted import BatchNorm, Conv2d, Convolution, DepthwiseConv2d, FullyConnected, WeightedLayer
+from sepconv.graph.weighted import (
+    BatchNorm,
+    Conv2d,
+    Convolution,
+    DepthwiseConv2d,
+    FullyConnected,
+    LayerNorm,
+    PRelu,
+    WeightedLayer,
+)
 
 __all__ = [
     "INPUT_DTYPES",
@@ -65,8 +74,10 @@ __all__ = [
     "GlobalAveragePool",
     "Input",
     "Layer",
+    "LayerNorm",
     "MaxPool2d",
     "Mul",
+    "PRelu",
     "Pad",
     "Padding",
     "Pair",

@@ -17,11 +17,11 @@ from sepconv.graph.layers import (
     Softmax,
 )
 from sepconv.graph.moving import ChannelShuffle, ChannelSlice, Concat, Pad, Reshape, Upsample
-from sepconv.graph.weighted import Conv2d, DepthwiseConv2d, FullyConnected
+from sepconv.graph.weighted import Conv2d, DepthwiseConv2d, FullyConnected, LayerNorm, PRelu
 
 LAYER_TYPES = (
     Input, Conv2d, DepthwiseConv2d, FullyConnected, Add, Mul, AveragePool2d, MaxPool2d, GlobalAveragePool, Activation,
-    Softmax, Reshape, Pad, Concat, ChannelSlice, ChannelShuffle, Upsample,
+    Softmax, PRelu, LayerNorm, Reshape, Pad, Concat, ChannelSlice, ChannelShuffle, Upsample,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Layers with weights: convolutions and the fully connected layer."""
+"""Layers with weights: convolutions, the fully connected layer, PReLU and layer normalisation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,43 @@ class BatchNorm:
     mean: ArrayLike
     variance: ArrayLike
     epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PRelu(Layer):
+    """y = x where x >= 0, else slope * x, the slope of shape [channels] (arXiv 1502.01852)."""
+
+    slope: ArrayLike
+
+    def params(self) -> int:
+        return math.prod(array_shape(self.slope))
+
+    def _output_shape(self, *inputs: Shape) -> Shape:
+        self._check_array("slope", self.slope, C=inputs[0][2])
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNorm(Layer):
+    """y = scale * (x - mean) / sqrt(variance + epsilon) + bias over the channels of each pixel (arXiv 1607.06450).
+
+    scale and bias have the shape [channels]; None is 1 and 0.
+    """
+
+    scale: ArrayLike | None = None
+    bias: ArrayLike | None = None
+    epsilon: float = 1e-5
+
+    def params(self) -> int:
+        return sum(math.prod(array_shape(array)) for array in (self.scale, self.bias) if array is not None)
+
+    def _output_shape(self, *inputs: Shape) -> Shape:
+        for argument in ("scale", "bias"):
+            if getattr(self, argument) is not None:
+                self._check_array(argument, getattr(self, argument), C=inputs[0][2])
+        if not (is_finite(self.epsilon) and self.epsilon >= 0):
+            self._reject("epsilon", repr(self.epsilon), "a finite number of at least 0")
+        return inputs[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

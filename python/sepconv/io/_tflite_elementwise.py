@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.graph import Activation, ActivationName, Add, DepthwiseConv2d, Mul
+from sepconv.graph import Activation, ActivationName, Add, DepthwiseConv2d, Mul, PRelu
 from sepconv.io._tflite_network import Network, Value
 from sepconv.io._tflite_options import Operator, fused_activation
 from sepconv.io._tflite_schema import Options
@@ -55,6 +57,26 @@ def mul(network: Network, operator: Operator) -> None:
         )
     layer = Mul(name=network.unique_name(operator.output), inputs=(image.layer, factor.layer), activation=activation)
     network.add(layer, operator.output, image.shape)
+
+
+def prelu(network: Network, operator: Operator) -> None:
+    constant = _constant_operand(network, operator)
+    if constant is None or network.is_activation(operator.input(1, "the slope")):
+        raise UnsupportedError("the slope is no constant")
+    _add_slope(network, operator, *constant)
+
+
+def leaky_relu(network: Network, operator: Operator) -> None:
+    source = network.value(operator.input(0, "the activation"))
+    slope = operator.options_of(Options.LEAKY_RELU).real(0)
+    if not math.isfinite(slope):
+        raise ModelFormatError(f"the slope is {slope}; it must be finite")
+    _add_slope(network, operator, source, np.full(source.shape[-1:], slope, np.float32))
+
+
+def _add_slope(network: Network, operator: Operator, source: Value, slope: NDArray[np.float32]) -> None:
+    layer = PRelu(name=network.unique_name(operator.output), inputs=(source.layer,), slope=slope)
+    network.add(layer, operator.output, source.shape)
 
 
 def _constant_operand(network: Network, operator: Operator) -> tuple[Value, NDArray[np.float32]] | None:

@@ -22,7 +22,7 @@ from sepconv.graph import (
     Reshape,
     Softmax,
 )
-from sepconv.io._tflite_elementwise import add, mul
+from sepconv.io._tflite_elementwise import add, leaky_relu, mul, prelu
 from sepconv.io._tflite_moving import concatenation, resize_nearest_neighbor, slice_, split_channels, transpose
 from sepconv.io._tflite_network import Network, Value
 from sepconv.io._tflite_options import (
@@ -279,11 +279,13 @@ _TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
     "FULLY_CONNECTED": _fully_connected,
     "GELU": _gelu,
     "HARD_SWISH": lambda network, operator: _activation(network, operator, "hard_swish"),
+    "LEAKY_RELU": leaky_relu,
     "LOGISTIC": lambda network, operator: _activation(network, operator, "sigmoid"),
     "MAX_POOL_2D": _max_pool_2d,
     "MEAN": _mean,
     "MUL": mul,
     "PAD": _pad,
+    "PRELU": prelu,
     "QUANTIZE": _quantize,
     "RELU": lambda network, operator: _activation(network, operator, "relu"),
     "RELU6": lambda network, operator: _activation(network, operator, "relu6"),

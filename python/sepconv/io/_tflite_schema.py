@@ -77,6 +77,7 @@ class Options(IntEnum):
     SQUEEZE = 30
     DEQUANTIZE = 38
     RESIZE_NEAREST_NEIGHBOR = 74
+    LEAKY_RELU = 75
     QUANTIZE = 89
     GELU = 116
 

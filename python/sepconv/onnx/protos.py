@@ -28,7 +28,7 @@ def node_protos(node: Node) -> list[Any]:
 
 
 # Operators that passes make from others: elementwise, and of later opsets than the file's may be.
-_SAME_SHAPE = frozenset({"HardSwish", "Mish", "Gelu", "Swish"})
+_SAME_SHAPE = frozenset({"HardSwish", "Mish", "Gelu", "Swish", "LayerNormalization"})
 
 
 def _proto(node: Node, inputs: list[str]) -> Any:

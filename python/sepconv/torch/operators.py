@@ -237,6 +237,24 @@ class Activate(Operator):
 
 
 @dataclass(frozen=True)
+class PRelu(Operator):
+    slope: Weight | float
+    keeps_first = True
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return () if isinstance(self.slope, float) else (self.slope,)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        channels = x[0].shape[2]
+        check(not x[0].flat or x[0].shape[:2] == (1, 1), "its input is a flattened image")
+        slope = np.full(1, self.slope, np.float32) if isinstance(self.slope, float) else to.array(self.slope)
+        check(slope.shape in ((1,), (channels,)), f"its slope is of shape {slope.shape}")
+        layer = graph.PRelu(name=node.name, inputs=(x[0].layer,), slope=np.broadcast_to(slope, (channels,)))
+        return to.add(layer, x[0], flat=x[0].flat)
+
+
+@dataclass(frozen=True)
 class Sum(Operator):
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
         check(x[0].flat == x[1].flat and x[0].shape == x[1].shape, "its inputs have different shapes")

@@ -28,6 +28,7 @@ from sepconv.torch.operators import (
     PadZeros,
     Pool,
     PoolTo,
+    PRelu,
     Product,
     Same,
     Separable,
@@ -176,6 +177,17 @@ def _gelu(a: Arguments) -> Operator:
     return Activate((a["input"],), "gelu_tanh" if a.get("approximate", "none") == "tanh" else "gelu")
 
 
+def _prelu(a: Arguments) -> Operator:
+    return PRelu((a["input"],), a["weight"])
+
+
+def _leaky_relu(a: Arguments) -> Operator:
+    slope = a.get("negative_slope", 0.01)
+    if not isinstance(slope, int | float):
+        raise Unsupported(f"its slope is {slope}")
+    return PRelu((a["input"],), float(slope))
+
+
 def _clamp(a: Arguments) -> Operator:
     bounds = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
     if bounds == (0, 6):
@@ -303,6 +315,9 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     **{f: ("input inplace", _activate(name)) for name, fs in _ACTIVATIONS.items() for f in fs},
     torch.relu_: ("input inplace!", _activate("relu")),
     functional.gelu: ("input approximate", _gelu),
+    functional.leaky_relu: ("input negative_slope inplace", _leaky_relu),
+    functional.leaky_relu_: ("input negative_slope inplace!", _leaky_relu),
+    torch.prelu: ("input weight", _prelu),
     functional.hardtanh: ("input min_val max_val inplace", _clamp),
     torch.clamp: ("input min max", _clamp),
     operator.add: ("input other", _sum),
@@ -368,6 +383,8 @@ MODULES: dict[Any, tuple[str, Maker]] = {
     nn.Hardsigmoid: ("inplace", _activate("hard_sigmoid")),
     nn.Sigmoid: ("", _activate("sigmoid")),
     nn.GELU: ("approximate", _gelu),
+    nn.LeakyReLU: ("negative_slope inplace", _leaky_relu),
+    nn.PReLU: ("weight", _prelu),
     nn.Hardtanh: ("min_val max_val inplace", _clamp),
     nn.AvgPool2d: ("kernel_size stride padding ceil_mode count_include_pad divisor_override", _average_pool),
     nn.MaxPool2d: ("kernel_size stride padding dilation ceil_mode return_indices", _max_pool),

@@ -12,13 +12,16 @@ from sepconv.graph import (
     ChannelSlice,
     Concat,
     DepthwiseConv2d,
+    LayerNorm,
     Pad,
+    PRelu,
     Reshape,
     Softmax,
     Upsample,
 )
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
+from sepconv.onnx.lowering.weighted import per_channel
 from sepconv.onnx.ops.elementwise import gelu_name, trains
 from sepconv.onnx.ops.registry import normal_axis
 
@@ -41,6 +44,38 @@ def _own_activation(lowering: Lowering, node: Node) -> None:
 def _gelu(lowering: Lowering, node: Node) -> None:
     lowering.shape(node.inputs[0])
     lowering.emit(node, Activation, activation=gelu_name(node))
+
+
+@lowers("LayerNorm", domain=OWN_DOMAIN)
+def _layer_norm(lowering: Lowering, node: Node) -> None:
+    """Over axis 1."""
+    lowering.shape(node.inputs[0])
+    scale, bias = (lowering.constant(name) if name else None for name in (node.input(1), node.input(2)))
+    lowering.emit(node, LayerNorm, scale=scale, bias=bias, epsilon=float(node.attribute("epsilon")))
+
+
+@lowers("LayerNormalization")
+def _layer_normalization(lowering: Lowering, node: Node) -> None:
+    """Of vectors: the last axis holds the channels."""
+    shape = lowering.shape(node.inputs[0])
+    if len(shape) != 2 or node.attribute("axis", -1) not in (-1, 1):
+        raise NotInPlanError("a normalisation of other than one vector an image")
+    arrays = [lowering.constant(name).reshape(-1) for name in node.inputs[1:] if name]
+    scale, bias = (np.broadcast_to(array, shape[1:]) for array in (*arrays, np.zeros(1, np.float32))[:2])
+    lowering.emit(node, LayerNorm, scale=scale, bias=bias, epsilon=float(node.attribute("epsilon", 1e-5)))
+
+
+@lowers("LeakyRelu", "PRelu")
+def _prelu(lowering: Lowering, node: Node) -> None:
+    shape = lowering.shape(node.inputs[0])
+    slope = np.full(1, node.attribute("alpha", 0.01), np.float32)
+    if node.op == "PRelu":
+        slope = lowering.constant(node.inputs[1])
+        if slope.dtype != np.float32 or not (
+            per_channel(slope, shape) or (node.opset < 7 and slope.shape == shape[1:2])
+        ):
+            raise NotInPlanError("a slope that differs within a channel")
+    lowering.emit(node, PRelu, slope=np.broadcast_to(slope.reshape(-1), shape[1:2]))
 
 
 @lowers("HardSigmoid")

@@ -145,15 +145,14 @@ def _arithmetic(lowering: Lowering, node: Node) -> None:
 def _two_values(lowering: Lowering, node: Node) -> None:
     a, b = node.inputs
     shapes = [layer_shape(lowering.shape(name)) for name in (a, b)]
-    if len(lowering.shape(a)) != len(lowering.shape(b)) or node.op not in ("Add", "Mul"):
+    if len(lowering.shape(a)) != len(lowering.shape(b)) or node.op not in ("Add", "Sub", "Mul"):
         raise NotInPlanError(f"{node.op} of two values")
-    if shapes[0] != shapes[1] and node.op == "Add":
+    if shapes[0] != shapes[1] and node.op != "Mul":
         raise NotInPlanError("an addition that broadcasts")
     if shapes[0][:2] == (1, 1):  # a gate for each channel comes second
         a, b = b, a
-    lowering.emit(
-        node,
-        Add if node.op == "Add" else Mul,
-        inputs=(lowering.layer(a), lowering.layer(b)),
-        activation=node.activation,
-    )
+    reads = [lowering.layer(a), lowering.layer(b)]
+    if node.op == "Sub":
+        minus = np.full((1, 1, shapes[0][2], 1), -1, np.float32)
+        reads[1] = lowering.emit(node, DepthwiseConv2d, part="negated", inputs=(reads[1],), weight=minus)
+    lowering.emit(node, Mul if node.op == "Mul" else Add, inputs=reads, activation=node.activation)
