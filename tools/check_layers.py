@@ -23,8 +23,8 @@ CPP_LAYERS: dict[str, set[str]] = {
     "ops": {"base", "cpu", TABLE, "pack", "runtime"},
     "grad": {"base", TABLE, "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
-    "nd": {"base", TABLE, "pack", "runtime"},
-    "eager": {"base", TABLE, "pack", "runtime", "ops/gemm_blocks.h", "ops/row_op.h"},
+    "nd": {"base", TABLE, "pack", "runtime", "ops/gemm_panels.h"},
+    "eager": {"base", TABLE, "pack", "runtime", "ops/gemm_blocks.h", "ops/gemm_panels.h", "ops/row_op.h"},
     "ref": {"base"},
     "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "eager", "ref"},
 }

@@ -15,12 +15,6 @@ std::unique_ptr<Stage> make_pointwise_stage(Shape in, std::shared_ptr<const Eage
 std::unique_ptr<Stage> make_dense_stage(Shape in, std::shared_ptr<const EagerWeights>, const Window&, Activation,
                                         const KernelTable&);
 
-// The highest tile for rows of A that lie so far apart: those that share the sets of L1 with each other must stay in it.
-inline int tile_rows(int highest, std::ptrdiff_t pixel) {
-  constexpr int kAliased = 10;  // measured: of 14 rows a multiple of 4 KB apart each load would miss
-  return pixel * static_cast<std::ptrdiff_t>(sizeof(float)) % 4096 == 0 ? std::min(highest, kAliased) : highest;
-}
-
 // Rows of output that a fast depthwise kernel takes at a time of pixels so far apart: two, unless a tile's pixels would drive
 // each other out of L1, which keeps eight lines or some more that are a multiple of 4 KB apart. One where its pixels do not,
 // and it reads whole lines; 0 where a copy with other distances is better (28×28×512 takes half the time).

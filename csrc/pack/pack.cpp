@@ -113,14 +113,19 @@ void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel
     out += width;
     for (int r = 0; r < kh; ++r) {
       for (int s = 0; s < kw; ++s) {
-        if (real == width && plain(w, affine, 3)) {
-          for (int c = 0; c < channels; ++c, out += width) std::memcpy(out, w.address(r, s, c, first), sizeof(float) * width);
+        if (plain(w, affine, 3)) {
+          for (int c = 0; c < channels; ++c, out += width) {
+            std::memcpy(out, w.address(r, s, c, first), sizeof(float) * real);
+            if (real < width) std::memset(out + real, 0, sizeof(float) * (width - real));
+          }
           continue;
         }
-        if (real == width && plain(w, affine, 2) && w.strides[3] % static_cast<std::ptrdiff_t>(sizeof(float)) == 0) {
+        if (plain(w, affine, 2) && w.strides[3] % static_cast<std::ptrdiff_t>(sizeof(float)) == 0) {
           table_.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / static_cast<std::ptrdiff_t>(sizeof(float)), out,
-                              width, width, channels);
-          out += std::ptrdiff_t{1} * width * channels;
+                              width, real, channels);
+          for (int c = 0; c < channels; ++c, out += width) {
+            if (real < width) std::memset(out + real, 0, sizeof(float) * (width - real));
+          }
           continue;
         }
         for (int c = 0; c < channels; ++c, out += width) {

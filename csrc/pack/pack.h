@@ -45,6 +45,8 @@ class PackedGemm {
   bool later() const { return data_ == nullptr; }
   // Panels [first, first + count) to `to`, panel_bytes() apart.
   void pack(int first, int count, float* to) const { pack(source_, affine_, first, count, to); }
+  // The same of any other weights of these sizes.
+  void pack(const WeightView& weights, const Affine& affine, int first_panel, int count, float* to) const;
 
   int panels() const { return panels_; }
   int vectors(int panel) const { return panel + 1 < panels_ ? panel_vectors_ : blocks_ - panel * panel_vectors_; }
@@ -59,7 +61,6 @@ class PackedGemm {
 
  private:
   void lay_out(const WeightView& weights);
-  void pack(const WeightView& weights, const Affine& affine, int first_panel, int count, float* to) const;
 
   const KernelTable& table_;
   int blocks_, panels_, panel_vectors_;
