@@ -149,6 +149,62 @@ Floats matmul(const Floats& a, const MatrixPtr& b, int threads) {
   return c;
 }
 
+Floats products(const py::array& a, const py::array& b, int threads) {
+  for (const auto* x : {&a, &b}) {
+    if (type_of(x->dtype()) != nd::Type::f32) fail("products need float32");
+    if (x->ndim() < 2 || x->ndim() > nd::kMaxRank) fail("a matrix has rank " + std::to_string(x->ndim()) + ", must have 2 to " + std::to_string(nd::kMaxRank));
+  }
+  const Sizes shape_a = shape_of(a), shape_b = shape_of(b);
+  const std::int64_t m = shape_a.end()[-2], k = shape_a.end()[-1], n = shape_b.end()[-1];
+  if (shape_b.end()[-2] != k) fail("the matrices do not fit: " + std::to_string(k) + " columns, " + std::to_string(shape_b.end()[-2]) + " rows");
+  constexpr std::int64_t kMost = 1 << 26;
+  if (k > kMost || n > kMost) fail("each side of the second matrix must be at most 2^26");
+  const std::size_t rank = std::max(shape_a.size(), shape_b.size());
+  Sizes sizes(rank, 1);
+  const auto broadcast = [&](const Sizes& shape) {
+    for (std::size_t i = 0; i + 2 < shape.size(); ++i) {
+      std::int64_t& size = sizes[i + rank - shape.size()];
+      if (shape[i] == 1) continue;
+      if (size != 1 && size != shape[i]) fail("the shapes do not broadcast");
+      size = shape[i];
+    }
+  };
+  broadcast(shape_a);
+  broadcast(shape_b);
+  sizes[rank - 2] = m;
+  sizes[rank - 1] = n;
+  Floats c = floats(sizes);
+  float* const out = c.mutable_data();
+  check_threads(threads);
+  if (c.size() == 0 || k == 0) {
+    std::fill(out, out + c.size(), 0.0f);
+    return c;
+  }
+  // What the kernels cannot read where it lies is copied: rows of a whose elements do not lie side by side, parts of floats.
+  const auto readable = [&](const py::array& x, bool rows) {
+    bool fits = reinterpret_cast<std::uintptr_t>(x.data()) % alignof(float) == 0;
+    for (py::ssize_t i = 0; i < x.ndim(); ++i) fits = fits && x.strides(i) % static_cast<py::ssize_t>(sizeof(float)) == 0;
+    return fits && (!rows || k == 1 || x.strides(x.ndim() - 1) == sizeof(float)) ? x : dense(x, threads);
+  };
+  const py::array left = readable(a, true), right = readable(b, false);
+  const auto aligned = [&](const py::array& x) {
+    nd::Array array;
+    array.data = static_cast<char*>(const_cast<void*>(x.data()));
+    array.rank = static_cast<int>(rank);
+    for (py::ssize_t i = 0; i < x.ndim(); ++i) {
+      const std::size_t axis = static_cast<std::size_t>(i) + rank - static_cast<std::size_t>(x.ndim());
+      array.strides[axis] = x.shape(i) == 1 && axis + 2 < rank ? 0 : x.strides(i);
+    }
+    std::copy(sizes.begin(), sizes.end() - 2, array.dims.begin());
+    array.dims[rank - 2] = x.shape(x.ndim() - 2);
+    array.dims[rank - 1] = x.shape(x.ndim() - 1);
+    return array;
+  };
+  const nd::Array from_a = aligned(left), from_b = aligned(right);
+  compute([&] { nd::products(kernels(), from_a, from_b, out, threads); });
+  return c;
+}
+
 // --- Rows
 
 nd::ReduceKind to_reduce(const std::string& name) {
@@ -248,6 +304,7 @@ void add_nd(py::module_& module) {
   m.def("binary", &binary, arg("name"), arg("a"), arg("b"), arg("threads"));
   m.def("cast", &cast, arg("x"), arg("dtype"), arg("threads"));
   m.def("matmul", &matmul, arg("a"), arg("b"), arg("threads"));
+  m.def("products", &products, arg("a"), arg("b"), arg("threads"));
   m.def("reduce", &reduce, arg("name"), arg("x"), arg("threads"));
   m.def("softmax", &softmax, arg("x"), arg("logarithm"), arg("threads"));
   m.def("normalize", &normalize, arg("x"), arg("epsilon"), arg("center"), arg("threads"));

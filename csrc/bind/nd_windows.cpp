@@ -51,20 +51,25 @@ std::vector<const nd::PackedMatrix*> pointers(const std::vector<MatrixPtr>& grou
   return result;
 }
 
-Floats conv(const Floats& x, const std::vector<MatrixPtr>& groups, const Sizes& out, const Sizes& kernel, const Sizes& stride,
-            const Sizes& begin, const Sizes& end, const Sizes& dilation, int threads) {
+Floats conv(const Floats& x, const Floats& weights, std::int64_t groups, const Sizes& out, const Sizes& kernel,
+            const Sizes& stride, const Sizes& begin, const Sizes& end, const Sizes& dilation, int threads) {
   if (x.ndim() < 3) fail("x must be [n, c, space...]");
   const Windows w = windows(space_of(x), out, kernel, stride, begin, end, dilation);
-  const auto matrices = pointers(groups);
-  const auto count = static_cast<std::int64_t>(groups.size());
-  const std::int64_t channels = x.shape(1) / count;
-  if (channels * count != x.shape(1) || channels * w.g.taps() != groups[0]->k()) fail("the weights do not fit the channels");
-  Sizes shape{x.shape(0), count * groups[0]->n()};
+  if (groups < 1 || weights.ndim() != 2) fail("groups must be at least 1, and weights [outputs, 1 + inputs]");
+  const std::int64_t channels = x.shape(1) / groups, outputs = weights.shape(0) / groups, taps = w.g.taps();
+  constexpr std::int64_t kMost = 1 << 26;
+  if (channels < 1 || outputs < 1 || taps > kMost / channels || outputs > kMost) {
+    fail("inputs and outputs of a group must be between 1 and 2^26");
+  }
+  if (channels * groups != x.shape(1) || outputs * groups != weights.shape(0) || weights.shape(1) != 1 + channels * taps) {
+    fail("the weights do not fit the channels");
+  }
+  Sizes shape{x.shape(0), groups * outputs};
   shape.insert(shape.end(), out.begin(), out.end());
   Floats y = floats(shape);
   float* const to = y.mutable_data();
   check_threads(threads);
-  compute([&] { nd::conv(x.data(), x.shape(0), channels, matrices, w.g, to, threads); });
+  compute([&] { nd::conv(kernels(), x.data(), x.shape(0), channels, weights.data(), groups, outputs, w.g, to, threads); });
   return y;
 }
 
@@ -147,8 +152,8 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
 
 void add_nd_windows(py::module_& m) {
   using py::arg;
-  m.def("conv", &conv, arg("x"), arg("groups"), arg("out"), arg("kernel"), arg("stride"), arg("begin"), arg("end"),
-        arg("dilation"), arg("threads"));
+  m.def("conv", &conv, arg("x"), arg("weights"), arg("groups"), arg("out"), arg("kernel"), arg("stride"), arg("begin"),
+        arg("end"), arg("dilation"), arg("threads"));
   m.def("conv_transpose", &conv_transpose, arg("x"), arg("groups"), arg("bias"), arg("in_"), arg("out"), arg("kernel"),
         arg("stride"), arg("begin"), arg("end"), arg("dilation"), arg("threads"));
   m.def("pool", &pool, arg("kind"), arg("x"), arg("out"), arg("kernel"), arg("stride"), arg("begin"), arg("end"),

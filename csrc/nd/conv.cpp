@@ -1,5 +1,5 @@
-// Convolutions and poolings over any number of axes. A plan's convolutions are faster: these serve 3-D, groups, and
-// whatever else the layer list does not say.
+// Transposed convolutions and poolings over any number of axes. A plan's are faster: these serve 3-D, groups, and whatever
+// else the layer list does not say.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -33,49 +33,7 @@ void for_taps(const Geometry& g, std::int64_t index, const F& f) {
   }
 }
 
-// Row `row` of the matrix that a convolution multiplies by its weights: [channels][taps] around output `index`.
-void gather_row(const Geometry& g, const float* x, std::int64_t channels, std::int64_t index, float* row) {
-  const std::int64_t taps = g.taps(), plane = g.in_size();
-  std::fill(row, row + channels * taps, 0.0f);
-  for_taps(g, index, [&](std::int64_t tap, std::int64_t offset) {
-    for (std::int64_t c = 0; c < channels; ++c) row[c * taps + tap] = x[c * plane + offset];
-  });
-}
-
 }  // namespace
-
-void conv(const float* x, std::int64_t n, std::int64_t channels, const std::vector<const PackedMatrix*>& groups,
-          const Geometry& g, float* y, int threads) {
-  const PackedMatrix& one = *groups[0];
-  const int v = one.table().vector, height = one.tile_rows();
-  const std::int64_t count = static_cast<std::int64_t>(groups.size()), pixels = g.out_size(), outputs = one.n();
-  const std::int64_t tiles = (pixels + height - 1) / height;
-  if (n * pixels == 0) return;
-  const int used = threads_for(n * count * pixels * outputs * one.k() / 16, threads);
-  const std::size_t rows_floats = static_cast<std::size_t>(height) * static_cast<std::size_t>(one.k());
-  const std::size_t per_thread = rows_floats + one.tile_floats();
-  AlignedBuffer scratch = AlignedBuffer::of_floats(per_thread * static_cast<std::size_t>(used));
-  for_pieces(used, n * count * tiles, [&](std::int64_t begin, std::int64_t end, int thread) {
-    float* const gathered = scratch.floats() + per_thread * static_cast<std::size_t>(thread);
-    float* const tile = gathered + rows_floats;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t first = i % tiles * height, image = i / tiles;  // image: of one group
-      const PackedMatrix& weights = *groups[static_cast<std::size_t>(image % count)];
-      const int rows = static_cast<int>(std::min<std::int64_t>(height, pixels - first));
-      const float* const from = x + image * channels * g.in_size();
-      for (int r = 0; r < rows; ++r) gather_row(g, from, channels, first + r, gathered + std::ptrdiff_t{1} * r * weights.k());
-      for (int p = 0; p < weights.gemm().panels(); ++p) {
-        multiply_tile(weights, p, gathered, weights.k(), rows, tile);
-        const std::int64_t base = std::int64_t{1} * weights.gemm().first_block(p) * v;
-        const std::int64_t width = std::min<std::int64_t>(std::int64_t{1} * weights.gemm().vectors(p) * v, outputs - base);
-        for (std::int64_t o = 0; o < width; ++o) {
-          float* const to = y + (image * outputs + base + o) * pixels + first;
-          for (int r = 0; r < rows; ++r) to[r] = tile[((o / v) * rows + r) * v + o % v];
-        }
-      }
-    }
-  });
-}
 
 void conv_transpose(const float* x, std::int64_t n, const std::vector<const PackedMatrix*>& groups, std::int64_t outputs,
                     const float* bias, const Geometry& g, float* y, int threads) {

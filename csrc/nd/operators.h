@@ -46,8 +46,6 @@ class PackedMatrix {
   int n() const { return n_; }
   const KernelTable& table() const { return *table_; }
   const PackedGemm& gemm() const { return *gemm_; }
-  int tile_rows() const { return table_->gemm_rows[gemm_->vectors(0) - 1]; }
-  std::size_t tile_floats() const;  // of a scratch buffer for multiply_tile
 
  private:
   const KernelTable* table_;
@@ -56,12 +54,11 @@ class PackedMatrix {
   std::unique_ptr<PackedGemm> gemm_;
 };
 
-// Rows of A (a_step floats apart, k floats each) times panel p. Result: tile[(j·rows + i)·V + l], column
-// first_block(p)·V + j·V + l of row i.
-void multiply_tile(const PackedMatrix& b, int panel, const float* a, std::ptrdiff_t a_step, int rows, float* tile);
-
 // c[m, n] = a[m, k]·b, a and c dense.
 void matmul(const float* a, std::int64_t m, const PackedMatrix& b, float* c, int threads);
+// c[batch..., m, n] = a[batch..., m, k]·b[batch..., k, n]; c is dense, no size is 0. Strides are multiples of a float; the
+// last of a is one. Axes of the batch have stride 0 in an operand that broadcasts.
+void products(const KernelTable& table, const Array& a, const Array& b, float* c, int threads);
 
 // --- conv.cpp: images [c, spatial...] without a batch
 
@@ -78,9 +75,10 @@ struct Geometry {
   }
 };
 
-// groups[g] is [channels·taps, outputs] of one group; y[n][groups·outputs][out] from x[n][groups·channels][in].
-void conv(const float* x, std::int64_t n, std::int64_t channels, const std::vector<const PackedMatrix*>& groups,
-          const Geometry& g, float* y, int threads);
+// y[n][groups·outputs][out] from x[n][groups·channels][in]. weights: a row for each output channel, its bias before
+// [channels][taps].
+void conv(const KernelTable& table, const float* x, std::int64_t n, std::int64_t channels, const float* weights,
+          std::int64_t groups, std::int64_t outputs, const Geometry& g, float* y, int threads);
 // groups[g] is [channels, outputs·taps]; x is [n][groups][pixels][channels], each input pixel's taps are added to y
 // [n][groups·outputs][out], which starts at bias (or 0). In and out of g are those of the transposed convolution.
 void conv_transpose(const float* x, std::int64_t n, const std::vector<const PackedMatrix*>& groups, std::int64_t outputs,

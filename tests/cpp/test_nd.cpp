@@ -1,5 +1,4 @@
-// The N-d operators: copies and gathers between guard pages, products and convolutions against plain loops, and the same
-// bits at any number of threads.
+// The N-d operators that move: copies and gathers between guard pages.
 #include <algorithm>
 #include <numeric>
 
@@ -94,106 +93,6 @@ TEST(NdGather, TakesPlacesAndFills) {
     ASSERT_TRUE(out.slack_intact());
   }
 }
-
-class NdProducts : public ::testing::TestWithParam<KernelId> {
- protected:
-  const KernelTable& table = GetParam().table();
-  Random random{33};
-};
-
-TEST_P(NdProducts, MultiplyAsPlainLoopsDo) {
-  for (const int m : {1, 2, 13, 14, 15, 29}) {
-    for (const int k : {1, 2, 7, 33}) {
-      for (const int n : {1, 3, 15, 16, 17, 33, 70}) {
-        const auto count = [](int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); };
-        GuardedBuffer<float> a(draw(random, count(m, k), Values::integer), Flush::tail);
-        GuardedBuffer<float> b(draw(random, count(k, n), Values::integer), Flush::head);
-        const std::vector<float> bias = draw(random, static_cast<std::size_t>(n), Values::integer);
-        const nd::PackedMatrix packed(table, reinterpret_cast<const char*>(b.data()), k, n, 4 * n, 4, bias.data());
-        for (const int threads : {1, 2}) {
-          GuardedBuffer<float> c = unwritten(count(m, n), Flush::tail);
-          nd::matmul(a.data(), m, packed, c.data(), threads);
-          ASSERT_TRUE(c.slack_intact());
-          for (int i = 0; i < m; ++i)
-            for (int j = 0; j < n; ++j) {
-              float want = bias[static_cast<std::size_t>(j)];
-              for (int x = 0; x < k; ++x) want += a.data()[i * k + x] * b.data()[x * n + j];
-              ASSERT_EQ(c.data()[i * n + j], want) << m << "×" << k << "×" << n << " at " << i << ", " << j;
-            }
-        }
-      }
-    }
-  }
-}
-
-// A 2-D convolution in groups by the definition; integers, so without rounding.
-std::vector<float> naive_conv(const std::vector<float>& x, const std::vector<float>& w, const nd::Geometry& g, int channels,
-                              int outputs, int groups) {
-  const std::int64_t oh = g.out[0], ow = g.out[1], kh = g.kernel[0], kw = g.kernel[1];
-  std::vector<float> y(static_cast<std::size_t>(groups * outputs * oh * ow));
-  for (std::int64_t o = 0; o < groups * outputs; ++o)
-    for (std::int64_t p = 0; p < oh * ow; ++p) {
-      float sum = 0;
-      for (std::int64_t c = 0; c < channels; ++c)
-        for (std::int64_t t = 0; t < kh * kw; ++t) {
-          const std::int64_t r = p / ow * g.stride[0] - g.pad[0] + t / kw * g.dilation[0];
-          const std::int64_t s = p % ow * g.stride[1] - g.pad[1] + t % kw * g.dilation[1];
-          if (r < 0 || s < 0 || r >= g.in[0] || s >= g.in[1]) continue;
-          sum += w[static_cast<std::size_t>((o * channels + c) * kh * kw + t)] *
-                 x[static_cast<std::size_t>(((o / outputs * channels + c) * g.in[0] + r) * g.in[1] + s)];
-        }
-      y[static_cast<std::size_t>(o * oh * ow + p)] = sum;
-    }
-  return y;
-}
-
-TEST_P(NdProducts, ConvolveInGroupsAsPlainLoopsDo) {
-  for (int round = 0; round < 60; ++round) {
-    nd::Geometry g;
-    g.rank = 2;
-    for (int i = 0; i < 2; ++i) {
-      g.in[i] = 1 + random.below(9);
-      g.kernel[i] = 1 + random.below(3);
-      g.stride[i] = 1 + random.below(2);
-      g.dilation[i] = 1 + random.below(2);
-      g.pad[i] = random.below(3);
-      const std::int64_t room = g.in[i] + 2 * g.pad[i] - (g.kernel[i] - 1) * g.dilation[i] - 1;
-      if (room < 0) g.pad[i] += 3;
-      g.out[i] = (g.in[i] + 2 * g.pad[i] - (g.kernel[i] - 1) * g.dilation[i] - 1) / g.stride[i] + 1;
-    }
-    const int groups = 1 + random.below(3), channels = 1 + random.below(4), outputs = 1 + random.below(20);
-    const int k = static_cast<int>(channels * g.taps());
-    const std::vector<float> x = draw(random, static_cast<std::size_t>(groups * channels * g.in_size()), Values::integer);
-    const std::vector<float> w = draw(random, static_cast<std::size_t>(groups * outputs * k), Values::integer);
-    std::vector<std::unique_ptr<nd::PackedMatrix>> packed;
-    std::vector<const nd::PackedMatrix*> pointers;
-    for (int i = 0; i < groups; ++i) {
-      packed.push_back(std::make_unique<nd::PackedMatrix>(
-          table, reinterpret_cast<const char*>(w.data() + std::ptrdiff_t{1} * i * outputs * k), k, outputs, 4, 4 * k, nullptr));
-      pointers.push_back(packed.back().get());
-    }
-    const std::vector<float> want = naive_conv(x, w, g, channels, outputs, groups);
-    GuardedBuffer<float> in(x, round % 2 ? Flush::head : Flush::tail), out = unwritten(want.size(), Flush::tail);
-    nd::conv(in.data(), 1, channels, pointers, g, out.data(), 1 + round % 2);
-    ASSERT_TRUE(out.slack_intact());
-    for (std::size_t i = 0; i < want.size(); ++i) ASSERT_EQ(out.data()[i], want[i]) << "round " << round << ", element " << i;
-  }
-}
-
-TEST_P(NdProducts, AreTheSameBitsAtAnyNumberOfThreads) {
-  const int m = 300, k = 40, n = 100;
-  const std::vector<float> a = draw(random, std::size_t{300} * 40, Values::real), b = draw(random, std::size_t{40} * 100, Values::real);
-  const nd::PackedMatrix packed(table, reinterpret_cast<const char*>(b.data()), k, n, 4 * n, 4, nullptr);
-  std::vector<float> first(std::size_t{300} * 100);
-  nd::matmul(a.data(), m, packed, first.data(), 1);
-  for (const int threads : {2, 3, 5}) {
-    std::vector<float> c(first.size());
-    nd::matmul(a.data(), m, packed, c.data(), threads);
-    for (std::size_t i = 0; i < c.size(); ++i) ASSERT_TRUE(same_bits(c[i], first[i]));
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Kernels, NdProducts, ::testing::ValuesIn(on_each_isa({"nd"})), test_name);
 
 }  // namespace
 }  // namespace sepconv::test

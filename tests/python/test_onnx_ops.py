@@ -187,23 +187,55 @@ def test_normalised_rows() -> None:
         ),
         (
             lambda: nd.conv(
-                np.ones((1, 3, 4), np.float32),
-                [nd.PackedMatrix(np.ones((5, 2), np.float32))],
-                [4],
-                [1],
-                [1],
-                [0],
-                [0],
-                [1],
-                1,
+                np.ones((1, 3, 4), np.float32), np.ones((2, 6), np.float32), 1, [4], [1], [1], [0], [0], [1], 1
             ),
             "do not fit",
         ),
+        (
+            lambda: nd.conv(
+                np.ones((1, 3, 4), np.float32), np.ones((2, 4), np.float32), 4, [4], [1], [1], [0], [0], [1], 1
+            ),
+            "between 1 and",
+        ),
+        (lambda: nd.products(np.ones((2, 3), np.float32), np.ones((4, 2), np.float32), 1), "do not fit"),
+        (lambda: nd.products(np.ones((2, 3), np.int32), np.ones((3, 2), np.float32), 1), "need float32"),
+        (lambda: nd.products(np.ones(3, np.float32), np.ones((3, 2), np.float32), 1), "has rank 1"),
+        (lambda: nd.products(np.ones((2, 1, 1), np.float32), np.ones((3, 1, 1), np.float32), 1), "broadcast"),
     ),
 )
 def test_bad_arguments_are_refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@settings(max_examples=150)
+@given(
+    hnp.mutually_broadcastable_shapes(signature="(m,k),(k,n)->(m,n)", max_dims=3, max_side=20, min_side=0),
+    st.integers(0, 999),
+)
+def test_products_of_any_strides_are_those_of_numpy(shapes: hnp.BroadcastableShapes, seed: int) -> None:
+    source = np.random.default_rng(seed)
+
+    def operand(shape: tuple[int, ...]) -> Array:
+        x: Array = source.integers(-9, 9, shape).astype(np.float32)
+        match int(source.integers(5)):
+            case 0:
+                return np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+            case 1:
+                return np.ascontiguousarray(x[..., ::-1, ::-1])[..., ::-1, ::-1]
+            case 2:
+                return np.repeat(x, 2, axis=-1)[..., ::2]
+            case 3 if x.size:  # what lies between its rows is no multiple of four bytes
+                apart = np.zeros((*shape[:-1], 4 * shape[-1] + 1), np.uint8)
+                apart[..., 1:] = x.view(np.uint8)
+                return apart[..., 1:].view(np.float32)
+        return x
+
+    a, b = (operand(shape) for shape in shapes.input_shapes)
+    want = np.matmul(a, b)
+    got = nd.products(a, b, 1 + seed % 3)
+    assert got.shape == want.shape
+    assert np.array_equal(got, want)
 
 
 # --- Operators of ONNX that the suite has few cases of

@@ -1,4 +1,4 @@
-"""Gemm and MatMul."""
+"""Gemm, MatMul, and a MatMul with a term for each column."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sepconv import _core
-from sepconv.onnx.ir import Array
+from sepconv.onnx.ir import OWN_DOMAIN, Array
 from sepconv.onnx.ops.elementwise import binary_of
 from sepconv.onnx.ops.registry import Call, dense, native
 from sepconv.onnx.ops.windows import activated
@@ -27,10 +27,12 @@ def gemm(call: Call) -> list[Array]:
     alpha, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))
     if a.shape[1] != matrix.shape[0]:
         raise ValueError(f"A is {list(a.shape)} and B {list(matrix.shape)}, after transposing: they do not fit")
-    result = _product(call, a, matrix, (1,))
+    # Where all is constant, C is added by the product itself.
+    fused = {1, 2} <= call.constant and c is not None and alpha == beta == 1.0 and c.shape == matrix.shape[1:]
+    result = _product(call, a, matrix, c if fused else None)
     if alpha != 1.0:
         result = nd.unary("affine", result, alpha, 0.0, call.threads)
-    if c is not None and beta != 0.0:
+    if c is not None and beta != 0.0 and not fused:
         if np.broadcast_shapes(c.shape, result.shape) != result.shape:
             raise ValueError(f"C has the shape {c.shape}, must broadcast to {result.shape}")
         scaled = c if beta == 1.0 else nd.unary("affine", dense(c, call.threads), beta, 0.0, call.threads)
@@ -38,10 +40,14 @@ def gemm(call: Call) -> list[Array]:
     return [activated(call, result)]
 
 
-def _product(call: Call, a: Array, matrix: Array, depends: tuple[int, ...]) -> Array:
-    if 0 in a.shape or 0 in matrix.shape:
-        return np.zeros((a.shape[0], matrix.shape[1]), np.float32)
-    return nd.matmul(a, call.cached("matrix", depends, lambda: nd.PackedMatrix(matrix)), call.threads)
+def _product(call: Call, a: Array, matrix: Array, bias: Array | None = None) -> Array:
+    """Rows of ``a``, which is dense, times input 1 as a matrix, packed once where that is constant."""
+    if 1 not in call.constant or 0 in a.shape or 0 in matrix.shape:
+        product = nd.products(a, matrix, call.threads)
+        return product if bias is None else binary_of("add", product, bias, call.threads)
+    packed = call.cached("matrix", (1,), lambda: nd.PackedMatrix(matrix, bias))
+    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    return nd.matmul(rows, packed, call.threads).reshape(*a.shape[:-1], matrix.shape[1])
 
 
 @native("MatMul", typed=2)
@@ -56,20 +62,21 @@ def matmul(call: Call) -> list[Array]:
     if left.shape[-1] != right.shape[-2]:
         raise ValueError(f"operands have the shapes {a.shape} and {b.shape}, which do not fit")
     if right.ndim == 2:
-        rows = dense(left, call.threads).reshape(math.prod(left.shape[:-1]), left.shape[-1])
-        result = _product(call, rows, right, (1,)).reshape(*left.shape[:-1], right.shape[-1])
+        result = _product(call, dense(left, call.threads), right)
     else:
-        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        count = math.prod(batch)
-        lefts = np.broadcast_to(left, (*batch, *left.shape[-2:])).reshape(count, *left.shape[-2:])
-        rights = np.broadcast_to(right, (*batch, *right.shape[-2:])).reshape(count, *right.shape[-2:])
-        result = np.zeros((count, left.shape[-2], right.shape[-1]), np.float32)
-        for index in range(len(result) if result.size and left.shape[-1] else 0):
-            product = nd.matmul(dense(lefts[index], call.threads), nd.PackedMatrix(rights[index]), call.threads)
-            nd.copy(result[index], product, call.threads)
-        result = result.reshape(*batch, left.shape[-2], right.shape[-1])
+        result = nd.products(left, right, call.threads)
     if a.ndim == 1:
         result = result[..., 0, :]
     if b.ndim == 1:
         result = result[..., 0]
     return [activated(call, dense(result, call.threads))]
+
+
+@native("Linear", domain=OWN_DOMAIN)
+def linear(call: Call) -> list[Array]:
+    """A matrix of constants and a term for each of its columns: what the pass ``linear`` makes of MatMul and Add."""
+    a, matrix = call.dense(0), call[1]
+    if a.ndim == 0 or a.shape[-1] != matrix.shape[0]:
+        raise ValueError(f"x has the shape {a.shape} and the matrix {matrix.shape}, which do not fit")
+    result = _product(call, np.atleast_2d(a), matrix, call[2]).reshape(*a.shape[:-1], matrix.shape[1])
+    return [activated(call, result)]

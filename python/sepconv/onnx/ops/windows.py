@@ -28,16 +28,30 @@ def conv(call: Call) -> list[Array]:
     check_float32(call, 1, 2)
     space = windows(call.node, x.shape[2:], kernel)
 
-    def pack() -> list[Any]:
-        matrices = weight.reshape(groups, outputs // groups, inner * math.prod(kernel))
-        bias = call.get(2)
-        biases = [None] * groups if bias is None else list(bias_vector(bias, outputs).reshape(groups, -1))
-        return [nd.PackedMatrix(matrix.T, b) for matrix, b in zip(matrices, biases, strict=True)]
-
     if x.shape[0] == 0:
         return [np.empty((0, outputs, *space.out), np.float32)]
-    packed = call.cached("groups", (1, 2), pack)
-    y = nd.conv(x, packed, space.out, space.kernel, space.stride, space.begin, space.end, space.dilation, call.threads)
+
+    def rows() -> Array:
+        """For each output channel its bias, then its weights."""
+        bias = call.get(2)
+        result = np.zeros((outputs, 1 + inner * math.prod(kernel)), np.float32)
+        result[:, 0] = 0 if bias is None else bias_vector(bias, outputs)
+        result[:, 1:] = weight.reshape(outputs, -1)
+        return result
+
+    rows_of = call.cached("rows", (1, 2), rows)
+    y = nd.conv(
+        x,
+        rows_of,
+        groups,
+        space.out,
+        space.kernel,
+        space.stride,
+        space.begin,
+        space.end,
+        space.dilation,
+        call.threads,
+    )
     return [activated(call, y)]
 
 
