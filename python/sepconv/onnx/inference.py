@@ -181,7 +181,7 @@ def _fold(graph: Graph, node: Node, budget: int) -> int | None:
     """Bytes of the constants that took the node's place; None where it stays."""
     import onnx
 
-    if node.domain not in ("", OWN_DOMAIN) or node.op in _RANDOM or not node.outputs or not all(node.outputs):
+    if node.domain not in ("", OWN_DOMAIN) or node.op in _RANDOM or not any(node.outputs):
         return None  # functions take what they like
     if any(isinstance(value, onnx.AttributeProto) for value in node.attributes.values()):
         return None  # so do graphs
@@ -214,7 +214,7 @@ def _is_affordable(graph: Graph, node: Node, operands: list[Array], budget: int)
     elements = sum(array.size for array in operands)
     if sum(array.nbytes for array in operands) > budget or (node.op in _PRODUCTS and elements > FEW_ELEMENTS):
         return False
-    infos = [graph.info(name) for name in node.outputs]
+    infos = [graph.info(name) for name in node.outputs if name]
     if any(info.static is None for info in infos):
         return elements <= VERY_FEW_ELEMENTS and node.op not in _GROWING
     return sum(math.prod(i.static or ()) * (i.dtype.itemsize if i.dtype is not None else 16) for i in infos) <= budget
@@ -224,6 +224,7 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
     operator = find(node)
     infos = [graph.info(name) for name in node.inputs]
     results = None
+    names = node.outputs
     try:
         if operator is not None and operator.problem(node, infos) is None:
             try:
@@ -234,12 +235,13 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
             values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
             if not _is_small(graph, node, values.values()):
                 return None
+            names = [name for name in names if name]  # it gives no others
             results = Reference(node, graph)(values)
     except Exception:  # also where there is no memory for it
         return None
-    if len(results) != len(node.outputs) or not all(isinstance(result, np.ndarray) for result in results):
+    if len(results) != len(names) or not all(isinstance(result, np.ndarray) for result in results):
         return None
-    graph.constants.update(zip(node.outputs, results, strict=True))
+    graph.constants.update({name: result for name, result in zip(names, results, strict=True) if name})
     return sum(result.nbytes for result in results)
 
 
@@ -247,7 +249,7 @@ def _is_small(graph: Graph, node: Node, operands: Collection[Array]) -> bool:
     """Whether the reference implementation, much of which is loops of Python, is done with a node in no time."""
     if node.op in _QUANTISATION:
         return True
-    shapes = [graph.shape(name) for name in node.outputs]
+    shapes = [graph.shape(name) for name in node.outputs if name]
     if any(shape is None for shape in shapes) and node.op not in _FROM_VALUES:
         return False
     results = sum(math.prod(shape or ()) for shape in shapes)

@@ -247,22 +247,41 @@ def cast_like(call: Call) -> list[Array]:
 def _batch_norm_problem(node: Node, _: list[Info]) -> str | None:
     if not node.attribute("spatial", 1):
         return "its spatial is 0"
-    return "it trains" if trains(node) else None
+    return "it trains, as before opset 14" if trains(node) and node.opset < 14 else None
 
 
 @native("BatchNormalization", check=_batch_norm_problem)
 def batch_normalization(call: Call) -> list[Array]:
-    if len(call.node.outputs) > 1:
+    training = trains(call.node)
+    if len(call.node.outputs) > 1 and not training:
         raise NotNativeError("it trains")
-
-    def affine() -> tuple[Array, Array]:
-        gamma, beta, mean, variance = (call[index].astype(np.float64) for index in range(1, 5))
-        scale = gamma / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
-        return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
-
     shape = (-1, *(1,) * (call[0].ndim - 2))
-    scale, shift = (factor.reshape(shape) for factor in call.cached("affine", (1, 2, 3, 4), affine))
-    return [nd.binary("add", nd.binary("mul", call.dense(0), scale, call.threads), shift, call.threads)]
+    x, channels = call.dense(0), call[0].shape[1:2]
+    if any(call[index].shape != channels for index in range(1, 5)):
+        raise ValueError(f"scale, B, mean and var must have the shape {list(channels)}")
+
+    def affine(mean: Array, variance: Array) -> tuple[Array, Array]:
+        scale = call[1].astype(np.float64) / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
+        return scale.astype(np.float32), (call[2] - mean * scale).astype(np.float32)
+
+    def normalized(scale: Array, shift: Array) -> Array:
+        product = nd.binary("mul", x, scale.reshape(shape), call.threads)
+        return nd.binary("add", product, shift.reshape(shape), call.threads)
+
+    if not training:
+        known = (call[3].astype(np.float64), call[4].astype(np.float64))
+        return [normalized(*call.cached("affine", (1, 2, 3, 4), lambda: affine(*known)))]
+    if x.size == 0:
+        raise NotNativeError("it trains on nothing")
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, np.float64)
+    variance = np.square(x - mean.reshape(shape)).mean(axes)
+    momentum = float(call.attribute("momentum", 0.9))
+    running = [
+        (before * momentum + now * (1 - momentum)).astype(np.float32)
+        for before, now in ((call[3], mean), (call[4], variance))
+    ]
+    return [normalized(*affine(mean, variance)), *running][: len(call.node.outputs)]
 
 
 def trains(node: Node) -> bool:
