@@ -191,6 +191,51 @@ def test_scale() -> None:
     assert ops(b.model(SHAPE, [y]), "scale") == ["Conv", "Div"]
 
 
+def test_linear() -> None:
+    shape = {"x": [2, 3, 7]}
+    b = Builder()
+    y = b.node("Add", b.weight(1, 5), b.node("MatMul", "x", b.weight(7, 5)))
+    y = b.node("Relu", b.node("Add", b.node("MatMul", y, b.weight(5, 4)), b.weight(4)))
+    assert check(b, y, "constants", "linear", inputs=shape) == ["Linear", "Linear", "Relu"]
+    for term in ((3, 5), (1,), (1, 1, 1, 5), (3, 1)):  # for each row, for all, with one more axis
+        b = Builder()
+        y = b.node("Add", b.node("MatMul", "x", b.weight(7, 5)), b.weight(*term))
+        assert check(b, y, "constants", "linear", inputs=shape) == ["MatMul", "Add"]
+    b = Builder()  # read twice
+    y = b.node("MatMul", "x", b.weight(7, 7))
+    assert check(b, b.node("Mul", y, b.node("Add", y, b.weight(7))), "linear", inputs=shape) == ["MatMul", "Add", "Mul"]
+    b = Builder()  # sizes that only a run tells
+    y = b.node("Add", b.node("MatMul", "x", b.weight(7, 5)), b.weight(5))
+    proto = b.model({"x": ["n", "m", 7]}, [b.node("Softmax", y)])
+    assert_agrees(proto, normal(2, 3, 7))
+    assert ops(proto, "constants", "linear") == ["Linear", "Softmax"]
+
+
+@pytest.mark.parametrize("all_wanted", (False, True))
+def test_batch_norm_that_trains_on_constants(all_wanted: bool) -> None:
+    b = Builder()  # as weights are standardised: more elements than the reference implementation computes at load
+    weight = b.weight(1, 300, 54 * 5)
+    vectors = [b.weight(300), b.weight(300), b.weight(300), b.constant(np.ones(300))]
+    results = b.node("BatchNormalization", weight, *vectors, count=3, training_mode=1, momentum=0.3)
+    y = b.node("Conv", "x", b.node("Reshape", results[0], b.integers(300, 30, 3, 3)), pads=[1, 1, 1, 1])
+    if not all_wanted:
+        b.nodes[0].output[1:] = ["", ""]
+    else:
+        y = b.node("Mul", y, b.node("Reshape", b.node("Add", *results[1:]), b.integers(300, 1, 1)))
+    proto = b.model({"x": [1, 30, 5, 6]}, [y])
+    assert "BatchNormalization" not in ops(proto, "constants")
+    assert_agrees(proto, normal(1, 30, 5, 6))
+
+
+def test_batch_norm_that_trains() -> None:
+    b = Builder()
+    vectors = [b.weight(6) for _ in range(3)]
+    y, mean, variance = b.node("BatchNormalization", "x", *vectors, b.constant(np.ones(6)), count=3, training_mode=1)
+    proto = b.model(SHAPE, [y, mean, variance])
+    model = assert_agrees(proto, normal(*SHAPE["x"]))
+    assert "onnx.reference" not in model.explain()
+
+
 def test_pad() -> None:
     b = Builder()
     y = b.conv(b.node("Pad", "x", b.integers(0, 0, 1, 2, 0, 0, 0, 1)), 6, 8, pads=[1, 0, 1, 0])

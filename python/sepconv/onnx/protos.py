@@ -17,6 +17,8 @@ def node_protos(node: Node) -> list[Any]:
     import onnx
 
     helper = onnx.helper
+    if node.domain == OWN_DOMAIN and node.op == "Linear":
+        return [helper.make_node("MatMul", node.inputs[:2], node.outputs)]
     if node.domain == OWN_DOMAIN or (node.proto is None and node.op in _SAME_SHAPE):
         return [helper.make_node("Identity", node.inputs[:1], node.outputs)]
     inputs = list(node.inputs)

@@ -1,0 +1,44 @@
+"""A product with a matrix of constants and a term for each of its columns are one node."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sepconv.onnx.ir import OWN_DOMAIN, Graph
+from sepconv.onnx.passes.rewrite import Uses, float32_weight
+
+
+def run(graph: Graph) -> str:
+    uses = Uses(graph)
+    dead: set[int] = set()
+    for node in graph.nodes:
+        if not node.is_op("Add"):
+            continue
+        place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
+        value = "" if place is None else node.inputs[1 - place]
+        before = uses.producer(value, "MatMul")
+        if place is None or before is None or not uses.only_for(value):
+            continue
+        matrix, term, shape = (
+            float32_weight(graph, before),
+            graph.constants[node.inputs[place]],
+            graph.info(value).shape,
+        )
+        if (
+            graph.info(before.inputs[0]).dtype != np.float32
+            or matrix is None
+            or matrix.ndim != 2
+            or term.dtype != np.float32
+            or shape is None
+            or len(shape) < 2
+        ):
+            continue
+        # Along the last axis, and no axis more than the product has.
+        if term.ndim < 1 or term.ndim > len(shape) or not term.shape[-1] == term.size == matrix.shape[1]:
+            continue
+        before.op, before.domain, before.proto = "Linear", OWN_DOMAIN, None
+        before.inputs = [*before.inputs, graph.add_constant(f"{before.outputs[0]}.bias", term.reshape(-1))]
+        uses.merge(before, node)
+        dead.add(id(node))
+    graph.remove(dead)
+    return f"{len(dead)} term(s) of products added by them" if dead else ""
