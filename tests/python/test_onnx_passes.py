@@ -211,6 +211,31 @@ def test_linear() -> None:
     assert ops(proto, "constants", "linear") == ["Linear", "Softmax"]
 
 
+def test_transposed() -> None:
+    shapes = {"x": [2, 5, 3, 4], "y": [2, 7, 3, 4]}
+    b = Builder()  # attention: heads beside each other in each row
+    q = b.node("Transpose", "x", perm=[0, 2, 1, 3])
+    weights = b.node("Softmax", b.node("MatMul", q, b.node("Transpose", "y", perm=[0, 2, 3, 1])))
+    y = b.node("MatMul", weights, b.node("Transpose", "y", perm=[0, 2, 1, 3]))
+    assert check(b, y, "transposed", inputs=shapes) == ["Product", "Softmax", "Product"]
+    b = Builder()  # rows that lie apart, and an order that is not said
+    y = b.node("MatMul", b.node("Transpose", "x", perm=[0, 1, 3, 2]), b.node("Transpose", b.node("Abs", "y")))
+    proto = b.model({"x": [4, 3, 7, 5], "y": [6, 7, 3, 4]}, [y])
+    assert ops(proto, "transposed") == ["Abs", "Product"]
+    assert_agrees(proto, normal(4, 3, 7, 5), normal(6, 7, 3, 4))
+    b = Builder()  # a vector has no rows
+    y = b.node("MatMul", b.node("Squeeze", "y", b.integers(0)), b.node("Transpose", "x", perm=[1, 0]))
+    assert check(b, y, "transposed", inputs={"x": [5, 4], "y": [1, 4]}) == ["Squeeze", "Transpose", "MatMul"]
+    b = Builder()  # read twice; and sizes that only a run tells
+    turned = b.node("Transpose", "x", perm=[1, 0])
+    y = b.node(
+        "Mul", b.node("MatMul", "x", turned), b.node("MatMul", b.node("Transpose", turned), b.node("Relu", turned))
+    )
+    proto = b.model({"x": ["n", "m"]}, [y])
+    assert ops(proto, "transposed") == ["Transpose", "MatMul", "Relu", "Product", "Mul"]
+    assert_agrees(proto, normal(3, 4))
+
+
 @pytest.mark.parametrize("all_wanted", (False, True))
 def test_batch_norm_that_trains_on_constants(all_wanted: bool) -> None:
     b = Builder()  # as weights are standardised: more elements than the reference implementation computes at load

@@ -19,6 +19,12 @@ def node_protos(node: Node) -> list[Any]:
     helper = onnx.helper
     if node.domain == OWN_DOMAIN and node.op == "Linear":
         return [helper.make_node("MatMul", node.inputs[:2], node.outputs)]
+    if node.domain == OWN_DOMAIN and node.op == "Product":
+        sides = [
+            (name, f"{node.outputs[0]}/{side}", side) for name, side in zip(node.inputs, ("left", "right"), strict=True)
+        ]
+        turned = [helper.make_node("Transpose", [x], [y], perm=node.attribute(side)) for x, y, side in sides]
+        return [*turned, helper.make_node("MatMul", [y for _, y, _ in sides], node.outputs)]
     if node.domain == OWN_DOMAIN or (node.proto is None and node.op in _SAME_SHAPE):
         return [helper.make_node("Identity", node.inputs[:1], node.outputs)]
     inputs = list(node.inputs)

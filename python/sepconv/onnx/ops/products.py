@@ -80,3 +80,18 @@ def linear(call: Call) -> list[Array]:
         raise ValueError(f"x has the shape {a.shape} and the matrix {matrix.shape}, which do not fit")
     result = _product(call, np.atleast_2d(a), matrix, call[2]).reshape(*a.shape[:-1], matrix.shape[1])
     return [activated(call, result)]
+
+
+@native("Product", typed=2, domain=OWN_DOMAIN)
+def product(call: Call) -> list[Array]:
+    """Two operands whose axes come in another order: what the pass ``transposed`` makes of Transpose and MatMul."""
+    operands = []
+    for index, side in enumerate(("left", "right")):
+        x, order = call[index], call.attribute(side)
+        if len(order) != x.ndim:
+            raise ValueError(f"perm is {order}, must be the axes of an operand, which has rank {x.ndim}, in some order")
+        operands.append(x.transpose(order))
+    left, right = operands
+    if left.ndim < 2 or right.ndim < 2 or left.shape[-1] != right.shape[-2]:
+        raise ValueError(f"operands have the shapes {left.shape} and {right.shape}, which do not fit")
+    return [activated(call, nd.products(left, right, call.threads))]
