@@ -152,11 +152,15 @@ Floats matmul(const Floats& a, const MatrixPtr& b, int threads) {
 Floats products(const py::array& a, const py::array& b, int threads) {
   for (const auto* x : {&a, &b}) {
     if (type_of(x->dtype()) != nd::Type::f32) fail("products need float32");
-    if (x->ndim() < 2 || x->ndim() > nd::kMaxRank) fail("a matrix has rank " + std::to_string(x->ndim()) + ", must have 2 to " + std::to_string(nd::kMaxRank));
+    if (x->ndim() < 2 || x->ndim() > nd::kMaxRank) {
+      fail("a matrix has rank " + std::to_string(x->ndim()) + ", must have 2 to " + std::to_string(nd::kMaxRank));
+    }
   }
   const Sizes shape_a = shape_of(a), shape_b = shape_of(b);
   const std::int64_t m = shape_a.end()[-2], k = shape_a.end()[-1], n = shape_b.end()[-1];
-  if (shape_b.end()[-2] != k) fail("the matrices do not fit: " + std::to_string(k) + " columns, " + std::to_string(shape_b.end()[-2]) + " rows");
+  if (shape_b.end()[-2] != k) {
+    fail("the matrices do not fit: " + std::to_string(k) + " columns, " + std::to_string(shape_b.end()[-2]) + " rows");
+  }
   constexpr std::int64_t kMost = 1 << 26;
   if (k > kMost || n > kMost) fail("each side of the second matrix must be at most 2^26");
   const std::size_t rank = std::max(shape_a.size(), shape_b.size());

@@ -113,7 +113,8 @@ class Gatherer {
   std::size_t row_floats() const { return row_floats_; }
 
   // The block of `rows` output rows from `row` on, each from column x0 on: `width` pixels. `copied`: row_floats() of them.
-  void set(std::int64_t row, std::int64_t rows, std::int64_t x0, std::int64_t width, const PackedGemm& packed, int v, float* copied) {
+  void set(std::int64_t row, std::int64_t rows, std::int64_t x0, std::int64_t width, const PackedGemm& packed, int v,
+           float* copied) {
     if (row == row_ && x0 == x0_) return;  // as for the image before
     row_ = row;
     x0_ = x0;

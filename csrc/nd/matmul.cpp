@@ -53,7 +53,8 @@ void matmul(const float* a, std::int64_t m, const PackedMatrix& b, float* c, int
   const PackedGemm& packed = b.gemm();
   const int used = threads_for(m * b.n() * b.k() / 16, threads);
   // Weights that are much more than what they meet are shared, else rows.
-  const bool few_rows = packed.bytes() > std::max<std::size_t>(kResidentWeights, 3 * sizeof(float) * static_cast<std::size_t>(m * b.k()));
+  const std::size_t operand = sizeof(float) * static_cast<std::size_t>(m * b.k());
+  const bool few_rows = packed.bytes() > std::max(kResidentWeights, 3 * operand);
   const PiecesOfProduct pieces(m, packed.panels(), std::int64_t{1} * b.k() * b.table().panel_vectors * b.table().vector,
                                used == 1 ? 1 : 4 * used, few_rows, packed.panels());
   for_pieces(used, pieces.count(), [&](std::int64_t begin, std::int64_t end, int) {

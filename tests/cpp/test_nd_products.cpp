@@ -64,7 +64,8 @@ TEST_P(NdProducts, MultiplyBatchesOfAnyStrides) {
     const Array from_a = matrices(a.data(), {outer, inner, m, k}, {inner * m * k, apart ? k : m * k, heads * k, 1});
     const int kind = random.below(3);
     const std::int64_t size = k * n, count = shared ? 1 : outer * inner;
-    GuardedBuffer<float> b(draw(random, static_cast<std::size_t>(count * size), Values::integer), round % 2 ? Flush::tail : Flush::head);
+    const std::vector<float> numbers = draw(random, static_cast<std::size_t>(count * size), Values::integer);
+    GuardedBuffer<float> b(numbers, round % 2 ? Flush::tail : Flush::head);
     Array from_b = matrices(b.data(), {outer, inner, k, n},
                             {shared ? 0 : inner * size, shared ? 0 : size, kind == 0 ? n : 1, kind == 0 ? 1 : k});
     if (kind == 2) {  // rows from the last to the first
@@ -108,7 +109,8 @@ std::vector<float> naive_conv(const std::vector<float>& x, const std::vector<flo
         size *= g.in[axis];
       }
       for (std::int64_t c = 0; inside && c < channels; ++c) {
-        sum += w[static_cast<std::size_t>(output * k + 1 + c * taps + t)] * x[static_cast<std::size_t>((image * channels + c) * size + place)];
+        const auto weight = static_cast<std::size_t>(output * k + 1 + c * taps + t);
+        sum += w[weight] * x[static_cast<std::size_t>((image * channels + c) * size + place)];
       }
     }
     y[static_cast<std::size_t>(i)] = sum;
@@ -141,7 +143,8 @@ TEST_P(NdProducts, ConvolveInGroupsAsPlainLoopsDo) {
     const std::vector<float> x = draw(random, static_cast<std::size_t>(n * groups * channels * g.in_size()), Values::integer);
     const std::vector<float> w = draw(random, static_cast<std::size_t>(groups * outputs) * k, Values::integer);
     const std::vector<float> want = naive_conv(x, w, g, n, channels, outputs, groups);
-    GuardedBuffer<float> in(x, round % 2 ? Flush::head : Flush::tail), weights(w, Flush::tail), out = unwritten(want.size(), Flush::tail);
+    GuardedBuffer<float> in(x, round % 2 ? Flush::head : Flush::tail), weights(w, Flush::tail);
+    GuardedBuffer<float> out = unwritten(want.size(), Flush::tail);
     nd::conv(table, in.data(), n, channels, weights.data(), groups, outputs, g, out.data(), 1 + round % 3);
     ASSERT_TRUE(out.slack_intact());
     for (std::size_t i = 0; i < want.size(); ++i) ASSERT_EQ(out.data()[i], want[i]) << "round " << round << ", element " << i;
