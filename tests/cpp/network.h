@@ -40,6 +40,11 @@ class Network {
     return graph_.fully_connected(name("logits"), x, view(w, dims), nullptr, Activation::none);
   }
 
+  int prelu(int x) {
+    const std::vector<float> slope = weights({1, 1, 1, graph_.shape(x).c});
+    return graph_.prelu(name("prelu"), x, vector(slope));
+  }
+
   int layer_norm(int x) {
     const std::vector<float> scale = weights({1, 1, 1, graph_.shape(x).c}), bias = weights({1, 1, 1, graph_.shape(x).c});
     const VectorView views[] = {vector(scale), vector(bias)};

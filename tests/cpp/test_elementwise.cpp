@@ -119,6 +119,24 @@ TEST_P(Add, SoDoFactorsOfAPlane) {
       }
 }
 
+TEST_P(Add, SoDoesTheSlopeOfAPlane) {
+  const std::size_t v = table.vector;
+  for (std::size_t n = 1; n <= 20; ++n)
+    for (const Flush flush : kBothEnds)
+      for (const float special : {1.0f, kNaN, kInf, -kInf, -0.0f}) {
+        std::vector<float> a = draw(random, n * v, Values::real), slopes = draw(random, v, Values::real);
+        a[random.below(static_cast<int>(n * v))] = special;
+        if (n % 4 == 0) slopes[random.below(static_cast<int>(v))] = special;
+        GuardedBuffer<float> read_a(a, flush), read_slopes(slopes, flush), out = unwritten(n * v, flush);
+        table.prelu_f32(read_a.data(), read_slopes.data(), out.data(), static_cast<std::int64_t>(n));
+        for (std::size_t i = 0; i < n * v; ++i) {
+          const float expected = a[i] < 0.0f ? slopes[i % v] * a[i] : a[i];
+          ASSERT_TRUE(close(double{expected}, out.data()[i], 0.0)) << "element " << i << " of " << n << " vectors";
+        }
+        ASSERT_TRUE(out.slack_intact());
+      }
+}
+
 // Lanes from any number of planes, none among them: bits are moved, whatever they mean.
 TEST_P(Add, ChannelsComeAsTheyAre) {
   const int v = table.vector;

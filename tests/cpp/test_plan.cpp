@@ -43,7 +43,7 @@ void add_every_layer(Network& n, int height, int width) {
   const int scaled = g.mul(n.name("excite"), other, squeezed, Activation::hard_swish);
   const int mixed = g.channel_shuffle(n.name("shuffle"), g.concat(n.name("concat"), {scaled, other}), 2);
   g.output(g.upsample(n.name("up"), g.channel_slice(n.name("slice"), mixed, 1, 8), height + 5, 2 * width));
-  g.output(n.layer_norm(mixed));
+  g.output(n.layer_norm(n.prelu(mixed)));
   const int y = g.activation(n.name("active"), n.depthwise(other, 7, 1), Activation::silu);
   g.output(g.add(n.name("sum"), y, other, Activation::relu6));
 }

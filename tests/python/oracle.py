@@ -112,6 +112,9 @@ def expected(layer: graph.Layer, x: Sequence[Float64]) -> tuple[Float64, Float64
             # The argument of each exponential is rounded twice; its error is the exponential's relative one.
             span = 2 * UNIT * (np.abs(scaled) + 2 * np.abs(scaled).max(axis=-1, keepdims=True))
             return want, want * (TRANSCENDENTAL + span + span.max(axis=-1, keepdims=True))
+        case graph.PRelu():
+            want = np.where(x[0] < 0, np.asarray(layer.slope, np.float64) * x[0], x[0])
+            return want, UNIT * np.abs(want)
         case graph.LayerNorm():
             centered = x[0] - x[0].mean(axis=-1, keepdims=True)
             deviation = np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + layer.epsilon)

@@ -63,6 +63,12 @@ def small_networks() -> dict[str, list[Layer]]:
             conv("a", "input", normal(3, 3, 6, 8), bias=normal(8), stride=(2, 2), padding=same, activation="relu6"),
             conv("b", "a", normal(3, 2, 8, 7), batch_norm=batch_norm(7), padding=((2, 1), (0, 1)), activation="silu"),
         ),
+        "prelu": chain(
+            conv("a", "input", normal(1, 1, 6, 5)),
+            graph.PRelu(name="b", inputs=("a",), slope=normal(5)),
+            graph.GlobalAveragePool(name="c", inputs=("b",)),
+            graph.PRelu(name="d", inputs=("c",), slope=np.full(5, 0.25)),
+        ),
         "layer norm": chain(
             graph.LayerNorm(name="a", inputs=("input",), scale=normal(6), bias=normal(6), epsilon=1e-3),
             conv("b", "a", normal(1, 1, 6, 4)),

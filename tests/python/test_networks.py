@@ -192,6 +192,9 @@ class Builder:
             graph.Upsample, x, size=(height * self.random.choice((1, 2)), width + self.random.randint(0, width))
         )
 
+    def prelu(self, x: str) -> str:
+        return self.append(graph.PRelu, x, slope=normal(self.random, self.shapes[x][2]))
+
     def layer_norm(self, x: str) -> str:
         channels = self.shapes[x][2]
         scale, bias = (self.random.choice((None, normal(self.random, channels))) for _ in range(2))
@@ -209,14 +212,8 @@ class Builder:
 STEPS = (
     *(Builder.separable, Builder.inverted_residual, Builder.inverted_residual, Builder.residual) * 2,
     *(Builder.pointwise, Builder.depthwise, Builder.dense, Builder.two_branches, Builder.twice),
-    *(
-        Builder.pad_then_convolution,
-        Builder.activation,
-        Builder.pool,
-        Builder.reshape,
-        Builder.softmax,
-        Builder.layer_norm,
-    ),
+    *(Builder.pad_then_convolution, Builder.activation, Builder.pool, Builder.reshape, Builder.softmax),
+    *(Builder.layer_norm, Builder.prelu),
     *(Builder.squeeze_and_excite, Builder.multiply, Builder.concat, Builder.split, Builder.shuffle),
     *(Builder.shuffle_unit, Builder.upsample),
 )

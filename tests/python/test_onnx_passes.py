@@ -108,6 +108,18 @@ def test_channels_last() -> None:
     assert check(b, y, "channels_last", "dead_code") == ["Transpose", "LayerNormalization", "Transpose"]
 
 
+def test_slopes_in_a_plan() -> None:
+    for opset, slope in ((18, (6, 1, 1)), (18, (1,)), (18, (1, 6, 1, 1)), (6, (6,))):
+        b = Builder()
+        y = b.node("PRelu", b.node("LeakyRelu", b.conv("x", 6, 6), alpha=0.3), b.weight(*slope))
+        model = assert_agrees(b.model(SHAPE, [y], opset=opset), normal(*SHAPE["x"]))
+        assert "native" not in model.explain().split("output")[1]
+    b = Builder()
+    y = b.node("PRelu", b.conv("x", 6, 6), b.weight(6, 9, 1))
+    model = assert_agrees(b.model(SHAPE, [y]), normal(*SHAPE["x"]))
+    assert "a slope that differs within a channel" in model.explain()
+
+
 def _written_out(b: Builder, x: Any, axis: int, *, twice: bool = False, square: bool = False) -> Any:
     """A layer normalisation without its operator, with scale and bias."""
 

@@ -190,6 +190,7 @@ OPERATORS: dict[str, Make] = {
     "activation": lambda draw, shape: graph.Activation(name="y", inputs=("x",), activation=draw.activation()),
     "softmax": lambda draw, shape: graph.Softmax(name="y", inputs=("x",), beta=draw.random.choice((1.0, 0.5, 3.0))),
     "layer_norm": layer_norm,
+    "prelu": lambda draw, shape: graph.PRelu(name="y", inputs=("x",), slope=draw.array(shape[2])),
     "reshape": reshaped,
     "pad": zeros_around,
     "mul": lambda draw, shape: graph.Mul(name="y", inputs=("x", "x2"), activation=draw.activation()),

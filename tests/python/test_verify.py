@@ -47,6 +47,7 @@ def every_layer_type(activation: Any = "none") -> list[Layer]:
         ),
         graph.Softmax(name="shares", inputs=("logits",), beta=1.5),
         graph.LayerNorm(name="norm", inputs=("conv",), scale=normal(20), bias=normal(20), epsilon=1e-3),
+        graph.PRelu(name="sloped", inputs=("conv",), slope=normal(20)),
         graph.LayerNorm(name="plain norm", inputs=("logits",)),
         graph.Mul(name="scaled", inputs=("b", "pool"), activation=activation),
         graph.Concat(name="together", inputs=("scaled", "conv")),
