@@ -140,7 +140,8 @@ def test_slopes_and_gelu() -> None:
     x = b.operator("PRELU", [x, b.constant("slope", slope)], shape)
     x = b.operator("GELU", [x], shape, "GeluOptions", Approximate=True)
     _, leaky, sloped, approximate, exact = read_tflite(b.finish(b.operator("GELU", [x], shape)))
-    assert isinstance(leaky, graph.PRelu) and isinstance(sloped, graph.PRelu)
+    assert isinstance(leaky, graph.PRelu)
+    assert isinstance(sloped, graph.PRelu)
     np.testing.assert_array_equal(np.asarray(leaky.slope), [0.25, 0.25])
     np.testing.assert_array_equal(np.asarray(sloped.slope), slope.reshape(2))
     assert [getattr(layer, "activation", "") for layer in (approximate, exact)] == ["gelu_tanh", "gelu"]

@@ -96,6 +96,9 @@ def _tflite_seeds() -> list[bytes]:
         network("RESHAPE", (1, 24), "ReshapeOptions", [np.array([-1, 24], np.int32)]),
         network("SQUEEZE", (4, 3, 2), "SqueezeOptions", SqueezeDims=[0]),
         network("SOFTMAX", (1, 4, 3, 2), "SoftmaxOptions", Beta=1.0),
+        network("GELU", (1, 4, 3, 2), "GeluOptions", Approximate=True),
+        network("LEAKY_RELU", (1, 4, 3, 2), "LeakyReluOptions", Alpha=0.1),
+        network("PRELU", (1, 4, 3, 2), "", [ones((1, 1, 2), np.float32)]),
         *(network(kind, (1, 4, 3, 2)) for kind in ("RELU", "RELU6", "LOGISTIC", "QUANTIZE", "DEQUANTIZE")),
     ]
     b = TfliteBuilder()
