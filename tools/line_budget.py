@@ -26,7 +26,7 @@ BUDGET = {
     "csrc/graph": 2000,
     "csrc/eager": 1300,
     "csrc/ref": 900,
-    "csrc/nd": 1400,
+    "csrc/nd": 1450,
     "csrc/bind": 1850,
     "python": 23000,
     "tests/cpp": 5150,

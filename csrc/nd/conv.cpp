@@ -1,8 +1,6 @@
-// Transposed convolutions and poolings over any number of axes. A plan's are faster: these serve 3-D, groups, and whatever
-// else the layer list does not say.
+// Transposed convolutions over any number of axes. A plan's are faster: these serve 3-D, groups, and whatever else the
+// layer list does not say.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "base/aligned.h"
 #include "nd/operators.h"
@@ -59,61 +57,5 @@ void conv_transpose(const float* x, std::int64_t n, const std::vector<const Pack
     });
   }
 }
-
-void pool(PoolKind kind, const float* x, std::int64_t planes, const Geometry& g,
-          const std::array<std::int64_t, kMaxRank>& end_pad, float* y, std::int64_t* indices, int threads) {
-  const std::int64_t in = g.in_size(), out = g.out_size();
-  for_pieces(threads_for(planes * out * g.taps(), threads), planes, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t p = begin; p < end; ++p) {
-      const float* const from = x + p * in;
-      for (std::int64_t o = 0; o < out; ++o) {
-        double sum = 0;
-        float greatest = -std::numeric_limits<float>::infinity();
-        std::int64_t count = 0, place = -1;
-        for_taps(g, o, [&](std::int64_t, std::int64_t offset) {
-          const float value = from[offset];
-          sum += static_cast<double>(value);
-          ++count;
-          // The first of equals; a NaN stays.
-          if (place < 0 || value > greatest || (std::isnan(value) && !std::isnan(greatest))) {
-            greatest = value;
-            place = offset;
-          }
-        });
-        if (kind == PoolKind::sum) count = 1;
-        if (kind == PoolKind::average_padded) {
-          count = 1;
-          std::int64_t rest = o;
-          for (int i = g.rank - 1; i >= 0; --i) {
-            // A last window that ceil_mode adds may reach beyond the padding: those taps do not count.
-            const std::int64_t first = rest % g.out[i] * g.stride[i];
-            rest /= g.out[i];
-            const std::int64_t room = g.in[i] + g.pad[i] + end_pad[i] - first;
-            count *= std::min(g.kernel[i], (room + g.dilation[i] - 1) / g.dilation[i]);
-          }
-        }
-        const std::int64_t at = p * out + o;
-        y[at] = kind == PoolKind::max ? greatest : static_cast<float>(sum / static_cast<double>(count));
-        if (indices) indices[at] = p * in + place;
-      }
-    }
-  });
-}
-
-template <class T>
-void max_pool_integers(const T* x, std::int64_t planes, const Geometry& g, T* y, int threads) {
-  const std::int64_t in = g.in_size(), out = g.out_size();
-  for_pieces(threads_for(planes * out * g.taps(), threads), planes, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin * out; i < end * out; ++i) {
-      const T* const from = x + i / out * in;
-      T greatest = std::numeric_limits<T>::min();
-      for_taps(g, i % out, [&](std::int64_t, std::int64_t offset) { greatest = std::max(greatest, from[offset]); });
-      y[i] = greatest;
-    }
-  });
-}
-
-template void max_pool_integers(const std::int8_t*, std::int64_t, const Geometry&, std::int8_t*, int);
-template void max_pool_integers(const std::uint8_t*, std::int64_t, const Geometry&, std::uint8_t*, int);
 
 }  // namespace sepconv::nd

@@ -60,7 +60,7 @@ void matmul(const float* a, std::int64_t m, const PackedMatrix& b, float* c, int
 // last of a is one. Axes of the batch have stride 0 in an operand that broadcasts.
 void products(const KernelTable& table, const Array& a, const Array& b, float* c, int threads);
 
-// --- conv.cpp: images [c, spatial...] without a batch
+// --- conv.cpp and pool.cpp: images [c, spatial...] without a batch
 
 struct Geometry {
   int rank = 0;  // of space
