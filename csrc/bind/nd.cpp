@@ -15,7 +15,7 @@ void copy(py::array& to, const py::array& from, int threads) {
   const nd::Array target = view(to), source = view(from);
   const int size = element_size(to);
   check_threads(threads);
-  compute([&] { nd::copy(target, source, size, threads); });
+  compute([&] { nd::copy(kernels(), target, source, size, threads); });
 }
 
 py::array dense(const py::array& x, int threads) {

@@ -1,4 +1,4 @@
-// Moving elements without arithmetic: transposed and sliced copies, padding and nearest neighbours by index tables.
+// Moving elements without arithmetic (but on the kernel that transposes floats): transposed and sliced copies, padding and nearest neighbours by index tables.
 #include <algorithm>
 #include <cstring>
 
@@ -48,19 +48,70 @@ void collapse(Array& a, Array& b) {
   b.dims = a.dims;
 }
 
+// Where the last axis lies dense in both and is as long as an element of some size, it becomes part of the element.
+void widen_elements(Array& a, Array& b, int& size) {
+  if (a.rank == 0 || a.strides[a.rank - 1] != size || b.strides[b.rank - 1] != size) return;
+  const std::int64_t bytes = a.dims[a.rank - 1] * size;
+  if (bytes != 2 && bytes != 4 && bytes != 8 && bytes != 16) return;
+  size = static_cast<int>(bytes);
+  a.rank = --b.rank;
+}
+
 struct Plane {
   std::int64_t rows, columns;
   std::ptrdiff_t to_row, to_column, from_row, from_column;
 };
 
-constexpr std::int64_t kBlock = 16;  // cache lines of a transposed block, on either side
+constexpr std::int64_t kBlock = 16;      // cache lines of a transposed block, on either side
+constexpr std::int64_t kTileRows = 64;   // of floats that the kernel transposes at a time
+constexpr std::int64_t kShortest = 8;    // rows of the target: of shorter ones the kernel would write partial vectors alone
 
+// Whether the plane is a matrix of floats and its copy the transposed one.
+bool is_transposition(const char* to, const char* from, const Plane& p, int size) {
+  constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
+  const auto whole = [](std::ptrdiff_t n) { return n % kFloat == 0; };
+  return size == kFloat && p.columns >= kShortest && p.to_column == kFloat && p.from_row == kFloat && whole(p.to_row) && whole(p.from_column) &&
+         whole(reinterpret_cast<std::intptr_t>(to)) && whole(reinterpret_cast<std::intptr_t>(from));
+}
+
+void transpose_plane(const KernelTable& table, char* to, const char* from, const Plane& p) {
+  constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
+  for (std::int64_t r = 0; r < p.rows; r += kBlock) {
+    for (std::int64_t c = 0; c < p.columns; c += kTileRows) {
+      table.transpose_f32(reinterpret_cast<const float*>(from + c * p.from_column) + r, p.from_column / kFloat,
+                          reinterpret_cast<float*>(to + r * p.to_row) + c, p.to_row / kFloat,
+                          std::min(kTileRows, p.columns - c), std::min(kBlock, p.rows - r));
+    }
+  }
+}
+
+// Short runs without a call, which is dearer than they are.
+void copy_run(char* to, const char* from, std::size_t bytes) {
+  if (bytes > 256 || bytes % 16 != 0) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  for (std::size_t i = 0; i < bytes; i += 16) std::memcpy(to + i, from + i, 16);
+}
+
+// Not inlined into the lambdas that call it: there GCC 12 runs out of registers for these loops.
 template <class T>
-void copy_plane(char* to, const char* from, const Plane& p) {
+[[gnu::noinline]] void copy_plane(char* to, const char* from, const Plane p) {  // by value: what is written could else be the plane
   const auto size = static_cast<std::ptrdiff_t>(sizeof(T));
   if (p.to_column == size && p.from_column == size) {
     for (std::int64_t r = 0; r < p.rows; ++r) {
-      std::memcpy(to + r * p.to_row, from + r * p.from_row, static_cast<std::size_t>(p.columns) * sizeof(T));
+      copy_run(to + r * p.to_row, from + r * p.from_row, static_cast<std::size_t>(p.columns) * sizeof(T));
+    }
+    return;
+  }
+  if (p.columns < kShortest && p.to_row == p.columns * size) {  // pixels of a few channels: long loops along the rows
+    for (std::int64_t r0 = 0; r0 < p.rows; r0 += kBlock * kBlock) {
+      const std::int64_t r1 = std::min(r0 + kBlock * kBlock, p.rows);
+      for (std::int64_t c = 0; c < p.columns; ++c) {
+        char* const target = to + c * p.to_column;
+        const char* const source = from + c * p.from_column;
+        for (std::int64_t r = r0; r < r1; ++r) move<T>(target + r * p.to_row, source + r * p.from_row);
+      }
     }
     return;
   }
@@ -69,9 +120,9 @@ void copy_plane(char* to, const char* from, const Plane& p) {
     for (std::int64_t c0 = 0; c0 < p.columns; c0 += kBlock) {
       const std::int64_t c1 = std::min(c0 + kBlock, p.columns);
       for (std::int64_t r = r0; r < r1; ++r) {
-        for (std::int64_t c = c0; c < c1; ++c) {
-          move<T>(to + r * p.to_row + c * p.to_column, from + r * p.from_row + c * p.from_column);
-        }
+        char* target = to + r * p.to_row + c0 * p.to_column;
+        const char* source = from + r * p.from_row + c0 * p.from_column;
+        for (std::int64_t c = c0; c < c1; ++c, target += p.to_column, source += p.from_column) move<T>(target, source);
       }
     }
   }
@@ -79,19 +130,22 @@ void copy_plane(char* to, const char* from, const Plane& p) {
 
 }  // namespace
 
-void copy(const Array& to_array, const Array& from_array, int size, int threads) {
+void copy(const KernelTable& table, const Array& to_array, const Array& from_array, int size, int threads) {
   Array to = to_array, from = from_array;
   const std::int64_t elements = to.elements();
   if (elements == 0) return;
   collapse(to, from);
+  widen_elements(to, from, size);
   if (to.rank == 0) {
     std::memcpy(to.data, from.data, static_cast<std::size_t>(size));
     return;
   }
-  // The plane: the last axis, and of the others the one along which the source is nearest to dense.
+  // The plane: the last axis, and of the others the one along which the source is nearest to dense; where the last one is
+  // dense in both, the one before it.
   const int last = to.rank - 1;
-  int row = -1;
-  for (int i = 0; i < last; ++i) {
+  const bool runs = to.strides[last] == size && from.strides[last] == size;
+  int row = runs ? last - 1 : -1;
+  for (int i = 0; i < last && !runs; ++i) {
     if (row < 0 || std::abs(from.strides[i]) < std::abs(from.strides[row])) row = i;
   }
   Plane plane{1, to.dims[last], 0, to.strides[last], 0, from.strides[last]};
@@ -120,9 +174,14 @@ void copy(const Array& to_array, const Array& from_array, int size, int threads)
         const std::int64_t first = i % strips * strip;
         Plane part = plane;
         part.rows = std::min(strip, rows - first);
-        copy_plane<decltype(element)>(
-            to.data + offset_of(i / strips, outer, outer_to.dims, outer_to.strides) + first * plane.to_row,
-            from.data + offset_of(i / strips, outer, outer_to.dims, outer_from.strides) + first * plane.from_row, part);
+        char* const target = to.data + offset_of(i / strips, outer, outer_to.dims, outer_to.strides) + first * plane.to_row;
+        const char* const source =
+            from.data + offset_of(i / strips, outer, outer_to.dims, outer_from.strides) + first * plane.from_row;
+        if (is_transposition(target, source, part, size)) {
+          transpose_plane(table, target, source, part);
+        } else {
+          copy_plane<decltype(element)>(target, source, part);
+        }
       }
     });
   });

@@ -15,7 +15,7 @@ namespace sepconv::nd {
 // --- copy.cpp: elements of `size` bytes, 1, 2, 4, 8 or 16
 
 // to = from, both of the same dims.
-void copy(const Array& to, const Array& from, int size, int threads);
+void copy(const KernelTable& table, const Array& to, const Array& from, int size, int threads);
 // to[i, j, ...] = from[index[0][i], index[1][j], ...]; a negative index, anywhere, gives *fill. An axis without a table
 // keeps its place. `to` is dense.
 void gather(const Array& to, const Array& from, const std::vector<std::vector<std::int64_t>>& index, const void* fill,
