@@ -162,6 +162,27 @@ void elementwise() {
       t.transpose_f32(a.data(), kPixels, y.data(), 128, 128, kPixels);
     };
   });
+  direct("sum_f32", "12544", 0, 4.0 * kPixels * 16, [](const KernelTable& t) {
+    return [&t, a = some(kPixels * 16)] { benchmark::DoNotOptimize(t.sum_f32(SumKind::plain, a.data(), kPixels * 16, 0.0)); };
+  });
+  direct("greatest_f32", "12544", 0, 4.0 * kPixels * 16, [](const KernelTable& t) {
+    return [&t, a = some(kPixels * 16)] { benchmark::DoNotOptimize(t.greatest_f32(a.data(), kPixels * 16, 1.0f)); };
+  });
+  direct("sum_columns_f32", "16x784", 0, 4.0 * kPixels * 16, [](const KernelTable& t) {
+    return [&t, a = some(kPixels * 16), y = std::vector<double>(kPixels)]() mutable {
+      t.sum_columns_f32(SumKind::plain, a.data(), kPixels, 16, kPixels, y.data());
+    };
+  });
+  direct("greatest_columns_f32", "16x784", 0, 4.0 * kPixels * 16, [](const KernelTable& t) {
+    return [&t, a = some(kPixels * 16), y = Floats(kPixels)]() mutable {
+      t.greatest_columns_f32(a.data(), kPixels, 16, kPixels, 1.0f, y.data());
+    };
+  });
+  direct("normalize_f32", "784", 0, 16.0 * kPixels, [](const KernelTable& t) {
+    return [&t, a = some(kPixels), b = some(kPixels), y = Floats(kPixels)]() mutable {
+      t.normalize_f32(a.data(), kPixels, 0.1, 2.0, b.data(), b.data(), 1, y.data());
+    };
+  });
   direct("unary_f32", "12544/affine", 0, 8.0 * kPixels * 16, [](const KernelTable& t) {
     return [&t, a = some(kPixels * 16), y = Floats(kPixels * 16)]() mutable {
       t.unary_f32(UnaryKind::affine, a.data(), y.data(), kPixels * 16, 2.0f, 1.0f);

@@ -226,16 +226,20 @@ void check_rows(const py::array& x) {
 
 py::array reduce(const std::string& name, const py::array& x, int threads) {
   const nd::ReduceKind kind = to_reduce(name);
-  check_rows(x);
+  check_dense(x);
+  if (x.ndim() != 2 && x.ndim() != 3) fail("x must be [rows, n] or [outer, n, inner]");
   const nd::Type type = type_of(x.dtype());
   const bool whole = kind != nd::ReduceKind::mean && kind != nd::ReduceKind::l2 && kind < nd::ReduceKind::log_sum;
   if (type == nd::Type::boolean || type == nd::Type::f64 || (type != nd::Type::f32 && !whole)) {
     fail("'" + name + "' does not exist for " + py::str(x.dtype()).cast<std::string>());
   }
-  py::array y = empty(x.dtype(), {x.shape(0)});
+  const bool columns = x.ndim() == 3;
+  const bool by_rows = type != nd::Type::f32 || kind == nd::ReduceKind::prod || kind == nd::ReduceKind::log_sum_exp;
+  if (columns && by_rows) fail("'" + name + "' of " + py::str(x.dtype()).cast<std::string>() + " needs [rows, n]");
+  py::array y = empty(x.dtype(), columns ? Sizes{x.shape(0), x.shape(2)} : Sizes{x.shape(0)});
   char* const to = bytes_of(y);
   const void* const from = x.data();
-  const std::int64_t rows = x.shape(0), n = x.shape(1);
+  const std::int64_t rows = x.shape(0), n = x.shape(1), inner = columns ? x.shape(2) : 1;
   check_threads(threads);
   compute([&] {
     const auto run = [&](auto element) {
@@ -243,7 +247,8 @@ py::array reduce(const std::string& name, const py::array& x, int threads) {
       nd::reduce_integers(kind, static_cast<const T*>(from), rows, n, reinterpret_cast<T*>(to), threads);
     };
     switch (type) {
-      case nd::Type::f32: return nd::reduce(kind, static_cast<const float*>(from), rows, n, reinterpret_cast<float*>(to), threads);
+      case nd::Type::f32:
+        return nd::reduce(kind, kernels(), static_cast<const float*>(from), rows, n, inner, reinterpret_cast<float*>(to), threads);
       case nd::Type::i8: return run(std::int8_t{});
       case nd::Type::u8: return run(std::uint8_t{});
       case nd::Type::i32: return run(std::int32_t{});
@@ -263,13 +268,24 @@ Floats softmax(const Floats& x, bool logarithm, int threads) {
   return y;
 }
 
-py::tuple normalize(const Floats& x, double epsilon, bool center, int threads) {
+// Without a scale it is 1; `run` elements after each other share one (see nd::Scaling).
+py::tuple normalize(const Floats& x, double epsilon, bool center, int threads, const std::optional<Floats>& scale,
+                    const std::optional<Floats>& bias, std::int64_t run) {
   check_rows(x);
   if (x.shape(1) < 1) fail("a row must have at least one element");
+  if (run < 1) fail("run must be at least 1");
+  for (const auto* factors : {&scale, &bias}) {
+    if (*factors && ((*factors)->ndim() != 1 || (*factors)->size() < 1)) fail("scale and bias must have one axis");
+  }
+  if (bias && (!scale || bias->size() != scale->size())) fail("bias must have as many elements as scale");
+  constexpr float kOne = 1.0f;
+  const bool one = !scale || scale->size() == 1;
+  const nd::Scaling scaling{scale ? scale->data() : &kOne, bias ? bias->data() : nullptr, one ? 1 : scale->size(),
+                            one ? x.shape(1) : run};
   Floats y = floats(shape_of(x)), mean = floats({x.shape(0)}), inverse = floats({x.shape(0)});
   float *const to = y.mutable_data(), *const m = mean.mutable_data(), *const i = inverse.mutable_data();
   check_threads(threads);
-  compute([&] { nd::normalize(x.data(), x.shape(0), x.shape(1), epsilon, center, to, m, i, threads); });
+  compute([&] { nd::normalize(kernels(), x.data(), x.shape(0), x.shape(1), epsilon, center, scaling, to, m, i, threads); });
   return py::make_tuple(y, mean, inverse);
 }
 
@@ -311,7 +327,8 @@ void add_nd(py::module_& module) {
   m.def("products", &products, arg("a"), arg("b"), arg("threads"));
   m.def("reduce", &reduce, arg("name"), arg("x"), arg("threads"));
   m.def("softmax", &softmax, arg("x"), arg("logarithm"), arg("threads"));
-  m.def("normalize", &normalize, arg("x"), arg("epsilon"), arg("center"), arg("threads"));
+  m.def("normalize", &normalize, arg("x"), arg("epsilon"), arg("center"), arg("threads"), arg("scale") = py::none(),
+        arg("bias") = py::none(), arg("run") = 1);
   m.def("resample", &resample, arg("x"), arg("index"), arg("weight"), arg("threads"));
   add_nd_windows(m);
 }

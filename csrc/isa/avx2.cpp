@@ -10,6 +10,7 @@
 #include "kernels/depthwise_pixels.h"
 #include "kernels/pool.h"
 #include "kernels/elementwise.h"
+#include "kernels/rows.h"
 #include "kernels/channels.h"
 #include "kernels/nd_elementwise.h"
 #include "kernels/transpose.h"

@@ -1,4 +1,4 @@
-// Elementwise sums, products, activations and the softmax. Tails shorter than a vector go through a copy on the stack.
+// Elementwise sums, products and activations. Tails shorter than a vector go through a copy on the stack.
 #include "kernels/table.h"
 
 namespace sepconv::SEPCONV_ISA {
@@ -116,20 +116,6 @@ SEPCONV_INLINE void prelu(const float* a, const float* slopes, float* out, std::
     const vf x = load(a + i * kLanes);
     store(out + i * kLanes, if_less(x, zero, mul(slope, x), x));
   }
-}
-
-SEPCONV_INLINE void softmax(const float* in, float* out, std::int64_t n, float beta) {
-  float largest = -__builtin_inff();
-  for (std::int64_t i = 0; i < n; ++i) {
-    const float x = beta * in[i];
-    largest = largest > x ? largest : x;  // a NaN may get lost here, but not below, where it reaches the total
-  }
-  const vf scale = broadcast(beta), shift = broadcast(largest);
-  for_each_vector(in, out, n, [=](vf x) { return exp(sub(mul(x, scale), shift)); });
-  double total = 0;
-  for (std::int64_t i = 0; i < n; ++i) total += static_cast<double>(out[i]);
-  const vf factor = broadcast(static_cast<float>(1.0 / total));
-  for_each_vector(out, out, n, [=](vf x) { return mul(x, factor); });
 }
 
 }  // namespace sepconv::SEPCONV_ISA

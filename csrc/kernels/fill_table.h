@@ -75,6 +75,17 @@ SEPCONV_INLINE constexpr KernelTable make_table(const char* isa) {
   t.transpose_f32 = [](const float* in, std::ptrdiff_t in_step, float* out, std::ptrdiff_t out_step, std::int64_t rows,
                        std::int64_t columns) { transpose_matrix(in, in_step, out, out_step, rows, columns); };
   t.softmax_f32 = [](const float* in, float* out, std::int64_t n, float beta) { softmax(in, out, n, beta); };
+  t.sum_f32 = [](SumKind kind, const float* in, std::int64_t n, double shift) { return sum_row(kind, in, n, shift); };
+  t.sum_columns_f32 = [](SumKind kind, const float* in, std::ptrdiff_t step, std::int64_t n, std::int64_t columns,
+                         double* out) { sum_columns(kind, in, step, n, columns, out); };
+  t.greatest_f32 = [](const float* in, std::int64_t n, float factor) { return greatest_of_row(in, n, factor); };
+  t.greatest_columns_f32 = [](const float* in, std::ptrdiff_t step, std::int64_t n, std::int64_t columns, float factor,
+                              float* out) { greatest_of_columns(in, step, n, columns, factor, out); };
+  t.normalize_f32 = [](const float* in, std::int64_t n, double mean, double factor, const float* scale, const float* bias,
+                       int step, float* out) {
+    if (step) return normalize_row<true>(in, n, mean, factor, scale, bias, out);
+    normalize_row<false>(in, n, mean, factor, scale, bias, out);
+  };
   t.fma_peak_f32 = [](std::int64_t iterations, float factor, float term) { return fma_peak(iterations, factor, term); };
   t.read_peak_f32 = [](const float* in, std::int64_t n) { return read_peak(in, n); };
   return t;

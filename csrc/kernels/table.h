@@ -134,6 +134,8 @@ struct ChannelVectors {
   std::int64_t n;              // vectors
 };
 
+enum class SumKind { plain, absolute, squares };
+
 struct KernelTable {
   const char* isa;            // "avx512"
   int vector;                 // V
@@ -179,6 +181,18 @@ struct KernelTable {
                         std::int64_t columns);
   // out = softmax(beta·in) over n floats (n not a multiple of V is fine). out may be in.
   void (*softmax_f32)(const float* in, float* out, std::int64_t n, float beta);
+  // The sum over n floats, in double; squares: of in - shift.
+  double (*sum_f32)(SumKind, const float* in, std::int64_t n, double shift);
+  // out[c] = the sum over in[r*step + c] for r < n, in double, for c < columns.
+  void (*sum_columns_f32)(SumKind, const float* in, std::ptrdiff_t step, std::int64_t n, std::int64_t columns, double* out);
+  // The greatest of factor·in over n floats, -inf of none; a NaN stays. And for each column.
+  float (*greatest_f32)(const float* in, std::int64_t n, float factor);
+  void (*greatest_columns_f32)(const float* in, std::ptrdiff_t step, std::int64_t n, std::int64_t columns, float factor,
+                               float* out);
+  // out[i] = (in[i] - mean)·factor·scale[i·step] + bias[i·step]; n ≥ 1 floats, step 0 or 1, bias may be nullptr.
+  // out must not be in.
+  void (*normalize_f32)(const float* in, std::int64_t n, double mean, double factor, const float* scale, const float* bias,
+                        int step, float* out);
   // out = kind(in; a, b); n floats. out may be in.
   void (*unary_f32)(UnaryKind, const float* in, float* out, std::int64_t n, float a, float b);
   // out[i] = kind(a[i·a_step], b[i·b_step]); n ≥ 1 floats, steps 0 or 1. Only the first kVectorBinaryKinds.

@@ -95,14 +95,21 @@ void max_pool_integers(const T* x, std::int64_t planes, const Geometry& g, T* y,
 // --- rows.cpp: dense x[rows][n]
 
 enum class ReduceKind { sum, mean, max, min, prod, l1, l2, sum_square, log_sum, log_sum_exp };
-void reduce(ReduceKind kind, const float* x, std::int64_t rows, std::int64_t n, float* y, int threads);
+// y[outer][inner] of x[outer][n][inner]. prod and log_sum_exp: inner is 1.
+void reduce(ReduceKind kind, const KernelTable& table, const float* x, std::int64_t outer, std::int64_t n, std::int64_t inner,
+            float* y, int threads);
 // sum, max, min, prod, l1 and sum_square.
 template <class T>
 void reduce_integers(ReduceKind kind, const T* x, std::int64_t rows, std::int64_t n, T* y, int threads);
 void softmax(const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, bool logarithm, float* y, int threads);
+// Element i of an array is multiplied by scale[i/run % count]; then bias, where there is one, is added likewise.
+struct Scaling {
+  const float *scale, *bias;
+  std::int64_t count, run;
+};
 // y = (x - mean)/√(variance + epsilon) of each row; `center` false: x/√(mean of x² + epsilon). mean, inverse: [rows].
-void normalize(const float* x, std::int64_t rows, std::int64_t n, double epsilon, bool center, float* y, float* mean,
-               float* inverse, int threads);
+void normalize(const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, double epsilon, bool center,
+               const Scaling& scaling, float* y, float* mean, float* inverse, int threads);
 // y[outer][out][inner] = Σ_t weight[o·taps + t]·x[outer][index[o·taps + t]][inner].
 void resample(const float* x, std::int64_t outer, std::int64_t in, std::int64_t inner, std::int64_t out, std::int64_t taps,
               const std::int64_t* index, const float* weight, float* y, int threads);

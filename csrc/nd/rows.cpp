@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <vector>
 
 #include "nd/operators.h"
 
@@ -17,59 +18,127 @@ void for_rows(std::int64_t rows, std::int64_t n, int threads, const F& f) {
   });
 }
 
-double greatest_of(const float* x, std::int64_t n) {
-  double result = -std::numeric_limits<double>::infinity();
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double value = x[i];
-    if (value > result || std::isnan(value)) result = value;
-    if (std::isnan(result)) break;
-  }
-  return result;
-}
-
-template <class F>
-double sum_of(const float* x, std::int64_t n, const F& f) {
+double log_sum_exp(const KernelTable& table, const float* x, std::int64_t n) {
+  const double largest = static_cast<double>(table.greatest_f32(x, n, 1.0f));
+  if (std::isinf(largest) || std::isnan(largest)) return largest;
   double total = 0;
-  for (std::int64_t i = 0; i < n; ++i) total += f(static_cast<double>(x[i]));
-  return total;
+  for (std::int64_t i = 0; i < n; ++i) total += std::exp(static_cast<double>(x[i]) - largest);
+  return largest + std::log(total);
 }
 
-double log_sum_exp(const float* x, std::int64_t n) {
-  const double largest = greatest_of(x, n);
-  if (std::isinf(largest)) return largest;
-  return largest + std::log(sum_of(x, n, [&](double v) { return std::exp(v - largest); }));
-}
-
-double reduced(ReduceKind kind, const float* x, std::int64_t n) {
+// What a reduction adds up, or takes the greatest of, before finished(). The least is the greatest of the negated.
+SumKind sum_kind(ReduceKind kind) {
   switch (kind) {
-    case ReduceKind::sum: return sum_of(x, n, [](double v) { return v; });
-    case ReduceKind::mean: return sum_of(x, n, [](double v) { return v; }) / static_cast<double>(n);
-    case ReduceKind::max: return greatest_of(x, n);
-    case ReduceKind::min: {
-      double result = std::numeric_limits<double>::infinity();
-      for (std::int64_t i = 0; i < n && !std::isnan(result); ++i) {
-        const double value = x[i];
-        if (value < result || std::isnan(value)) result = value;
-      }
-      return result;
-    }
-    case ReduceKind::prod: {
-      double result = 1;
-      for (std::int64_t i = 0; i < n; ++i) result *= static_cast<double>(x[i]);
-      return result;
-    }
-    case ReduceKind::l1: return sum_of(x, n, [](double v) { return std::fabs(v); });
-    case ReduceKind::l2: return std::sqrt(sum_of(x, n, [](double v) { return v * v; }));
-    case ReduceKind::sum_square: return sum_of(x, n, [](double v) { return v * v; });
-    case ReduceKind::log_sum: return std::log(sum_of(x, n, [](double v) { return v; }));
-    default: return log_sum_exp(x, n);
+    case ReduceKind::l1: return SumKind::absolute;
+    case ReduceKind::l2:
+    case ReduceKind::sum_square: return SumKind::squares;
+    default: return SumKind::plain;
   }
+}
+
+bool is_extreme(ReduceKind kind) { return kind == ReduceKind::max || kind == ReduceKind::min; }
+float sign_of(ReduceKind kind) { return kind == ReduceKind::min ? -1.0f : 1.0f; }
+
+double part_of(ReduceKind kind, const KernelTable& table, const float* x, std::int64_t n) {
+  if (is_extreme(kind)) return static_cast<double>(table.greatest_f32(x, n, sign_of(kind)));
+  return table.sum_f32(sum_kind(kind), x, n, 0.0);
+}
+
+float finished(ReduceKind kind, double total, std::int64_t n) {
+  switch (kind) {
+    case ReduceKind::mean: return static_cast<float>(total / static_cast<double>(n));
+    case ReduceKind::min: return static_cast<float>(-total);
+    case ReduceKind::l2: return static_cast<float>(std::sqrt(total));
+    case ReduceKind::log_sum: return static_cast<float>(std::log(total));
+    default: return static_cast<float>(total);
+  }
+}
+
+// Rows longer than this are taken in runs of so many elements, so that threads share even one row; each run's part is
+// added to the parts before it.
+constexpr std::int64_t kRun = kSerial;
+std::int64_t runs_of(std::int64_t n) { return std::max<std::int64_t>(1, (n + kRun - 1) / kRun); }
+
+// f(row, first element, elements) for each run of each row, on threads.
+template <class F>
+void for_runs(std::int64_t rows, std::int64_t n, int threads, const F& f) {
+  const std::int64_t runs = runs_of(n);
+  for_pieces(threads_for(rows * n, threads), rows * runs, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i % runs * kRun;
+      f(i / runs, first, std::min(kRun, n - first));
+    }
+  });
+}
+
+// part(row, first element, elements) of each run, then join(a, b) of them in order: one number for each row.
+template <class Part, class Join>
+std::vector<double> joined_runs(std::int64_t rows, std::int64_t n, int threads, const Part& part, const Join& join) {
+  const std::int64_t runs = runs_of(n);
+  std::vector<double> parts(static_cast<std::size_t>(rows * runs));
+  for_runs(rows, n, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+    parts[static_cast<std::size_t>(r * runs + first / kRun)] = part(r, first, count);
+  });
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double total = parts[static_cast<std::size_t>(r * runs)];
+    for (std::int64_t i = 1; i < runs; ++i) total = join(total, parts[static_cast<std::size_t>(r * runs + i)]);
+    parts[static_cast<std::size_t>(r)] = total;
+  }
+  return parts;
+}
+
+void reduce_rows(ReduceKind kind, const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, float* y,
+                 int threads) {
+  if (n <= kRun) {
+    for_rows(rows, n, threads, [&](std::int64_t r) { y[r] = finished(kind, part_of(kind, table, x + r * n, n), n); });
+    return;
+  }
+  const auto totals = joined_runs(
+      rows, n, threads,
+      [&](std::int64_t r, std::int64_t first, std::int64_t count) { return part_of(kind, table, x + r * n + first, count); },
+      [&](double a, double b) { return !is_extreme(kind) ? a + b : std::isnan(a) || a > b ? a : b; });
+  for (std::int64_t r = 0; r < rows; ++r) y[r] = finished(kind, totals[static_cast<std::size_t>(r)], n);
+}
+
+// Down the columns of each [n, inner], so many columns at a time.
+void reduce_columns(ReduceKind kind, const KernelTable& table, const float* x, std::int64_t outer, std::int64_t n,
+                    std::int64_t inner, float* y, int threads) {
+  constexpr std::int64_t kColumns = 256;
+  const std::int64_t blocks = (inner + kColumns - 1) / kColumns;
+  for_pieces(threads_for(outer * n * inner, threads), outer * blocks, [&](std::int64_t begin, std::int64_t end, int) {
+    double totals[kColumns];
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i % blocks * kColumns, columns = std::min(kColumns, inner - first);
+      const float* const from = x + i / blocks * n * inner + first;
+      float* const to = y + i / blocks * inner + first;
+      if (is_extreme(kind)) {
+        table.greatest_columns_f32(from, inner, n, columns, sign_of(kind), to);
+        for (std::int64_t c = 0; c < columns; ++c) to[c] *= sign_of(kind);
+        continue;
+      }
+      table.sum_columns_f32(sum_kind(kind), from, inner, n, columns, totals);
+      for (std::int64_t c = 0; c < columns; ++c) to[c] = finished(kind, totals[c], n);
+    }
+  });
 }
 
 }  // namespace
 
-void reduce(ReduceKind kind, const float* x, std::int64_t rows, std::int64_t n, float* y, int threads) {
-  for_rows(rows, n, threads, [&](std::int64_t r) { y[r] = static_cast<float>(reduced(kind, x + r * n, n)); });
+void reduce(ReduceKind kind, const KernelTable& table, const float* x, std::int64_t outer, std::int64_t n, std::int64_t inner,
+            float* y, int threads) {
+  if (kind == ReduceKind::prod || kind == ReduceKind::log_sum_exp) {
+    for_rows(outer * inner, n, threads, [&](std::int64_t r) {
+      const float* const row = x + r * n;
+      double result = 1;
+      if (kind == ReduceKind::log_sum_exp) result = log_sum_exp(table, row, n);
+      else for (std::int64_t i = 0; i < n; ++i) result *= static_cast<double>(row[i]);
+      y[r] = static_cast<float>(result);
+    });
+  } else if (inner == 1) {
+    reduce_rows(kind, table, x, outer, n, y, threads);
+  } else {
+    reduce_columns(kind, table, x, outer, n, inner, y, threads);
+  }
 }
 
 template <class T>
@@ -100,22 +169,56 @@ void softmax(const KernelTable& table, const float* x, std::int64_t rows, std::i
     const float* const from = x + r * n;
     float* const to = y + r * n;
     if (!logarithm) return table.softmax_f32(from, to, n, 1.0f);
-    const double total = log_sum_exp(from, n);
+    const double total = log_sum_exp(table, from, n);
     for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(static_cast<double>(from[i]) - total);
   });
 }
 
-void normalize(const float* x, std::int64_t rows, std::int64_t n, double epsilon, bool center, float* y, float* mean,
-               float* inverse, int threads) {
-  for_rows(rows, n, threads, [&](std::int64_t r) {
-    const float* const from = x + r * n;
-    const double middle = center ? sum_of(from, n, [](double v) { return v; }) / static_cast<double>(n) : 0.0;
-    const double variance = sum_of(from, n, [&](double v) { return (v - middle) * (v - middle); }) / static_cast<double>(n);
-    const double factor = 1.0 / std::sqrt(variance + epsilon);
-    for (std::int64_t i = 0; i < n; ++i) y[r * n + i] = static_cast<float>((static_cast<double>(from[i]) - middle) * factor);
+void normalize(const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, double epsilon, bool center,
+               const Scaling& scaling, float* y, float* mean, float* inverse, int threads) {
+  const auto factor = [&](double squares) { return 1.0 / std::sqrt(squares / static_cast<double>(n) + epsilon); };
+  const auto keep = [&](std::int64_t r, double middle, double stretch) {
     mean[r] = static_cast<float>(middle);
-    inverse[r] = static_cast<float>(factor);
+    inverse[r] = static_cast<float>(stretch);
+  };
+  // Elements first to first + count of row r, by stretches that have one scale, or one after the other.
+  const auto apply = [&](std::int64_t r, std::int64_t first, std::int64_t count, double middle, double stretch) {
+    for (std::int64_t i = 0; i < count;) {
+      const std::int64_t at = r * n + first + i, place = at / scaling.run % scaling.count;
+      const std::int64_t left = scaling.run == 1 ? scaling.count - place : scaling.run - at % scaling.run;
+      const std::int64_t some = std::min(count - i, left);
+      table.normalize_f32(x + at, some, middle, stretch, scaling.scale + place, scaling.bias ? scaling.bias + place : nullptr,
+                          scaling.run == 1, y + at);
+      i += some;
+    }
+  };
+  if (n <= kRun) {
+    for_rows(rows, n, threads, [&](std::int64_t r) {
+      const float* const row = x + r * n;
+      const double middle = center ? table.sum_f32(SumKind::plain, row, n, 0.0) / static_cast<double>(n) : 0.0;
+      const double stretch = factor(table.sum_f32(SumKind::squares, row, n, middle));
+      apply(r, 0, n, middle, stretch);
+      keep(r, middle, stretch);
+    });
+    return;
+  }
+  const auto sums = [&](SumKind kind, const std::vector<double>& shifts) {
+    return joined_runs(
+        rows, n, threads,
+        [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+          return table.sum_f32(kind, x + r * n + first, count, shifts[static_cast<std::size_t>(r)]);
+        },
+        [](double a, double b) { return a + b; });
+  };
+  std::vector<double> middles(static_cast<std::size_t>(rows));
+  if (center) middles = sums(SumKind::plain, middles);
+  for (double& middle : middles) middle /= static_cast<double>(n);
+  std::vector<double> stretches = sums(SumKind::squares, middles);
+  for (double& stretch : stretches) stretch = factor(stretch);
+  for_runs(rows, n, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+    apply(r, first, count, middles[static_cast<std::size_t>(r)], stretches[static_cast<std::size_t>(r)]);
   });
+  for (std::int64_t r = 0; r < rows; ++r) keep(r, middles[static_cast<std::size_t>(r)], stretches[static_cast<std::size_t>(r)]);
 }
 
 void resample(const float* x, std::int64_t outer, std::int64_t in, std::int64_t inner, std::int64_t out, std::int64_t taps,

@@ -51,6 +51,25 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   return _mm256_mul_ps(_mm256_mul_ps(p, first), second);
 }
 
+// V doubles.
+struct vd {
+  __m256d lo, hi;
+};
+SEPCONV_INLINE vd broadcast_double(double x) { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
+SEPCONV_INLINE void store(double* p, vd v) {
+  _mm256_storeu_pd(p, v.lo);
+  _mm256_storeu_pd(p + 4, v.hi);
+}
+SEPCONV_INLINE vd widen(vf a) {
+  return {_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
+}
+SEPCONV_INLINE vf narrow(vd a) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(a.lo)), _mm256_cvtpd_ps(a.hi), 1);
+}
+SEPCONV_INLINE vd add(vd a, vd b) { return {_mm256_add_pd(a.lo, b.lo), _mm256_add_pd(a.hi, b.hi)}; }
+SEPCONV_INLINE vd sub(vd a, vd b) { return {_mm256_sub_pd(a.lo, b.lo), _mm256_sub_pd(a.hi, b.hi)}; }
+SEPCONV_INLINE vd mul(vd a, vd b) { return {_mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi)}; }
+
 // A broadcast comes with the load.
 using scalars = vf;
 inline constexpr int kScalars = 1;

@@ -10,6 +10,7 @@
 //   load_some, store_some  the first n lanes, 0 < n < V; no other memory is touched, other lanes are loaded as zeros
 //   transpose  lane j of vector i becomes lane i of vector j
 //   ldexp      p · 2^n for integral n in [-252, 254]
+//   vd         V doubles: widen gives them from a vector of floats, narrow rounds them to one
 //   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads
 //   scalars    kScalars floats from memory, factors for vectors: load_scalars, then fmadd_scalar<i>(a, b, c) = a[i]*b + c
 #pragma once
@@ -55,6 +56,27 @@ SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
 }
 SEPCONV_INLINE vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SEPCONV_INLINE vf ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+
+// V doubles.
+struct vd {
+  __m512d lo, hi;
+};
+SEPCONV_INLINE vd broadcast_double(double x) { return {_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+SEPCONV_INLINE void store(double* p, vd v) {
+  _mm512_storeu_pd(p, v.lo);
+  _mm512_storeu_pd(p + 8, v.hi);
+}
+SEPCONV_INLINE vd widen(vf a) {
+  const __m256d high = _mm512_extractf64x4_pd(_mm512_castps_pd(a), 1);
+  return {_mm512_cvtps_pd(_mm512_castps512_ps256(a)), _mm512_cvtps_pd(_mm256_castpd_ps(high))};
+}
+SEPCONV_INLINE vf narrow(vd a) {
+  const __m512d low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm512_cvtpd_ps(a.lo)));
+  return _mm512_castpd_ps(_mm512_insertf64x4(low, _mm256_castps_pd(_mm512_cvtpd_ps(a.hi)), 1));
+}
+SEPCONV_INLINE vd add(vd a, vd b) { return {_mm512_add_pd(a.lo, b.lo), _mm512_add_pd(a.hi, b.hi)}; }
+SEPCONV_INLINE vd sub(vd a, vd b) { return {_mm512_sub_pd(a.lo, b.lo), _mm512_sub_pd(a.hi, b.hi)}; }
+SEPCONV_INLINE vd mul(vd a, vd b) { return {_mm512_mul_pd(a.lo, b.lo), _mm512_mul_pd(a.hi, b.hi)}; }
 
 // A broadcast comes with the load.
 using scalars = vf;

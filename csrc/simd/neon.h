@@ -46,6 +46,21 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   return vmulq_f32(vmulq_f32(p, first), second);
 }
 
+// V doubles.
+struct vd {
+  float64x2_t lo, hi;
+};
+SEPCONV_INLINE vd broadcast_double(double x) { return {vdupq_n_f64(x), vdupq_n_f64(x)}; }
+SEPCONV_INLINE void store(double* p, vd v) {
+  vst1q_f64(p, v.lo);
+  vst1q_f64(p + 2, v.hi);
+}
+SEPCONV_INLINE vd widen(vf a) { return {vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)}; }
+SEPCONV_INLINE vf narrow(vd a) { return vcvt_high_f32_f64(vcvt_f32_f64(a.lo), a.hi); }
+SEPCONV_INLINE vd add(vd a, vd b) { return {vaddq_f64(a.lo, b.lo), vaddq_f64(a.hi, b.hi)}; }
+SEPCONV_INLINE vd sub(vd a, vd b) { return {vsubq_f64(a.lo, b.lo), vsubq_f64(a.hi, b.hi)}; }
+SEPCONV_INLINE vd mul(vd a, vd b) { return {vmulq_f64(a.lo, b.lo), vmulq_f64(a.hi, b.hi)}; }
+
 // Each lane's number becomes those of its four bytes: 4l … 4l+3. Of -1 they lie outside, where the table lookup keeps old's.
 SEPCONV_INLINE vi load_lanes(const std::int32_t* p) {
   return vmlaq_n_s32(vdupq_n_s32(0x03020100), vld1q_s32(p), 0x04040404);

@@ -75,6 +75,23 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   return p * f * s;
 }
 
+// V doubles.
+typedef double two_doubles __attribute__((vector_size(16)));
+struct vd {
+  two_doubles lo, hi;
+};
+SEPCONV_INLINE vd broadcast_double(double x) { return {two_doubles{x, x}, two_doubles{x, x}}; }
+SEPCONV_INLINE void store(double* p, vd v) { std::memcpy(p, &v, sizeof v); }
+SEPCONV_INLINE vd widen(vf a) {
+  return {two_doubles{double{a[0]}, double{a[1]}}, two_doubles{double{a[2]}, double{a[3]}}};
+}
+SEPCONV_INLINE vf narrow(vd a) {
+  return vf{static_cast<float>(a.lo[0]), static_cast<float>(a.lo[1]), static_cast<float>(a.hi[0]), static_cast<float>(a.hi[1])};
+}
+SEPCONV_INLINE vd add(vd a, vd b) { return {a.lo + b.lo, a.hi + b.hi}; }
+SEPCONV_INLINE vd sub(vd a, vd b) { return {a.lo - b.lo, a.hi - b.hi}; }
+SEPCONV_INLINE vd mul(vd a, vd b) { return {a.lo * b.lo, a.hi * b.hi}; }
+
 using scalars = vf;
 inline constexpr int kScalars = 1;
 SEPCONV_INLINE scalars load_scalars(const float* p) { return broadcast(*p); }

@@ -197,6 +197,16 @@ class Sweep {
       to(n, [&](float* y) { use(t_.mul_f32)(a.data(), b.data(), y, n, -0.5f, 0.5f); });
       to(std::size_t{1} * n * v_, [&](float* y) { use(t_.scale_f32)(vectors.data(), factors.data(), y, n, -0.5f, 0.5f); });
       to(n, [&](float* y) { use(t_.softmax_f32)(a.data(), y, n, 1.5f); });
+      EXPECT_TRUE(std::isfinite(use(t_.greatest_f32)(a.data(), n, 1.0f)));
+      to(n, [&](float* y) { use(t_.greatest_columns_f32)(vectors.data(), n, v_, n, 1.0f, y); });
+      for (const SumKind kind : {SumKind::plain, SumKind::absolute, SumKind::squares}) {
+        EXPECT_TRUE(std::isfinite(use(t_.sum_f32)(kind, a.data(), n, 0.0)));
+        GuardedBuffer<double> sums(n, flush_);
+        use(t_.sum_columns_f32)(kind, vectors.data(), n, v_, n, sums.data());
+        EXPECT_TRUE(sums.slack_intact());
+      }
+      for (const int step : {0, 1})
+        to(n, [&](float* y) { use(t_.normalize_f32)(a.data(), n, 0.1, 2.0, (step ? b : one).data(), nullptr, step, y); });
       for (int i = 0; i <= static_cast<int>(Activation::gelu_tanh); ++i)
         to(n, [&](float* y) { use(t_.activate_f32)(static_cast<Activation>(i), a.data(), y, n); });
       for (int i = 0; i <= static_cast<int>(UnaryKind::exp); ++i)

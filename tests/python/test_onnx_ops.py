@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from sepconv import _core
 
 nd = _core.nd
 Array = np.ndarray[Any, Any]
+ROWS = np.ones((2, 3), np.float32)
 TYPES = ("float32", "int8", "uint8", "int32", "int64")
 
 
@@ -128,6 +130,40 @@ def test_reductions() -> None:
     assert np.isnan(nd.reduce("max", np.array([[1, np.nan, 3]], np.float32), 1)[0])
 
 
+def test_reductions_down_columns() -> None:
+    x = random((3, 11, 29), "float32")
+    for name in ("sum", "mean", "max", "min", "l1", "l2", "sum_square"):
+        want = REDUCE[name](x.astype(np.float64))
+        np.testing.assert_allclose(nd.reduce(name, x, 2), want, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("offset", (0.0, 1e4))
+def test_sums_are_as_precise_as_doubles(offset: float) -> None:
+    x = (random((4, 60_001), "float32", 5) + np.float32(offset)).astype(np.float32)
+    wide = x.astype(np.float64)
+    for name in ("sum", "mean", "l2", "sum_square"):
+        want = np.array([math.fsum(row) for row in (wide if name in ("sum", "mean") else wide * wide)])
+        want = {"mean": want / 60_001, "l2": np.sqrt(want)}.get(name, want)
+        limit = 0.5001 * np.spacing(np.abs(want).astype(np.float32)) + 1e-12 * np.abs(wide).sum(1)
+        for got in (nd.reduce(name, x, 2), nd.reduce(name, np.ascontiguousarray(x.T)[None], 2)[0]):
+            assert (np.abs(got - want) <= limit).all(), name
+    y, _, _ = nd.normalize(x, 0.0, True, 2)
+    want = (wide - wide.mean(1)[:, None]) / wide.std(1)[:, None]
+    assert (np.abs(y - want) <= 0.5001 * np.spacing(np.abs(want).astype(np.float32)) + 1e-10).all()
+
+
+def test_normalised_rows_scaled() -> None:
+    x = random((6, 12), "float32")
+    normal, _, _ = nd.normalize(x, 1e-5, True, 1)
+    for count, run in ((12, 1), (3, 4), (6, 12), (4, 6), (1, 1)):
+        scale, bias = random((count,), "float32", 1), random((count,), "float32", 2)
+        places = np.arange(72).reshape(6, 12) // run % count
+        y, _, _ = nd.normalize(x, 1e-5, True, 1, scale, bias, run)
+        np.testing.assert_allclose(y, normal * scale[places] + bias[places], rtol=1e-5, atol=1e-6)
+        y, _, _ = nd.normalize(x, 1e-5, True, 1, scale, None, run)
+        np.testing.assert_allclose(y, normal * scale[places], rtol=1e-6)
+
+
 def test_normalised_rows() -> None:
     x = random((6, 50), "float32") * 3 + 1
     wide = x.astype(np.float64)
@@ -169,6 +205,12 @@ def test_normalised_rows() -> None:
         (lambda: nd.PackedMatrix(np.ones((3, 2), np.float32), np.ones(3, np.float32)), "for each column"),
         (lambda: nd.softmax(np.ones((2, 0), np.float32), False, 1), "at least one element"),
         (lambda: nd.reduce("mean", np.ones((2, 2), np.int32), 1), "'mean' does not exist for int32"),
+        (lambda: nd.reduce("prod", np.ones((2, 2, 2), np.float32), 1), "needs \\[rows, n\\]"),
+        (lambda: nd.reduce("sum", np.ones(2, np.float32), 1), "x must be \\[rows, n\\] or"),
+        (lambda: nd.normalize(ROWS, 0.0, True, 1, ROWS), "scale and bias must have one axis"),
+        (lambda: nd.normalize(ROWS, 0.0, True, 1, ROWS[0], ROWS[0, :1]), "as many elements as scale"),
+        (lambda: nd.normalize(ROWS, 0.0, True, 1, None, ROWS[0]), "as many elements as scale"),
+        (lambda: nd.normalize(ROWS, 0.0, True, 1, ROWS[0], None, 0), "run must be at least 1"),
         (
             lambda: nd.resample(np.ones((1, 2, 1), np.float32), np.array([[2]]), np.ones((1, 1), np.float32), 1),
             "index lies",

@@ -18,6 +18,7 @@ _REDUCTIONS = {
     "ReduceL1": "l1", "ReduceL2": "l2", "ReduceSumSquare": "sum_square", "ReduceLogSum": "log_sum",
     "ReduceLogSumExp": "log_sum_exp",
 }  # fmt: skip
+_ROWS_ONLY = {"ReduceProd", "ReduceLogSumExp"}
 _REAL_ONLY = {"ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
 
 
@@ -33,15 +34,29 @@ def reduce(call: Call) -> list[Array]:
     if not axes:  # with the attribute, each element is a row of its own
         axes = [] if call.attribute("noop_with_empty_axes", 0) else list(range(x.ndim))
     reduced = sorted({normal_axis(axis, x.ndim) for axis in axes})
-    kept = [axis for axis in range(x.ndim) if axis not in reduced]
     count = math.prod(x.shape[axis] for axis in reduced)
-    rows = dense(x.transpose([*kept, *reduced]), call.threads).reshape(math.prod(x.shape[a] for a in kept), count)
     if count == 0 and call.node.op in ("ReduceMax", "ReduceMin", "ReduceMean") and x.dtype != np.float32:
         raise NotNativeError("it reduces nothing")
-    result = nd.reduce(_REDUCTIONS[call.node.op], rows, call.threads)
+    result = nd.reduce(_REDUCTIONS[call.node.op], _reduced_view(call.node.op, x, reduced, call.threads), call.threads)
     keep = call.attribute("keepdims", 1)
     shape = [1 if axis in reduced else size for axis, size in enumerate(x.shape) if keep or axis not in reduced]
     return [result.reshape(shape)]
+
+
+def _adjacent(axes: list[int]) -> bool:
+    return bool(axes) and axes == [*range(axes[0], axes[-1] + 1)]
+
+
+def _reduced_view(op: str, x: Array, reduced: list[int], threads: int) -> Array:
+    """[rows, n], each row to be reduced; or [outer, n, inner], where the core reduces the middle as it lies."""
+    kept = [axis for axis in range(x.ndim) if axis not in reduced]
+    longer = [axis for axis in reduced if x.shape[axis] != 1]
+    if x.dtype == np.float32 and op not in _ROWS_ONLY and x.size and _adjacent(longer):
+        inner = math.prod(x.shape[longer[-1] + 1 :])
+        if inner > 1:
+            return dense(x, threads).reshape(math.prod(x.shape[: longer[0]]), -1, inner)
+    rows = math.prod(x.shape[axis] for axis in kept)
+    return dense(x.transpose([*kept, *reduced]), threads).reshape(rows, math.prod(x.shape[axis] for axis in reduced))
 
 
 @native("Softmax", "LogSoftmax")
@@ -67,14 +82,30 @@ def layer_normalization(call: Call) -> list[Array]:
     axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
     center = call.node.op == "LayerNormalization"
     rows = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
-    normal, mean, inverse = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), center, call.threads)
-    y = binary_of("mul", normal.reshape(x.shape), call[1], call.threads)
-    bias = call.get(2) if center else None
-    if bias is not None:
-        y = binary_of("add", y, bias, call.threads)
+    scale, bias = call[1], call.get(2) if center else None
+    factors = (_per_element(scale, x.shape[axis:]), None if bias is None else _per_element(bias, x.shape[axis:]))
+    fused = factors[0] is not None and (bias is None or factors[1] is not None)
+    normal, mean, inverse = nd.normalize(
+        rows, float(call.attribute("epsilon", 1e-5)), center, call.threads, *(factors if fused else (None, None))
+    )
+    y = normal.reshape(x.shape)
+    if not fused:
+        y = binary_of("mul", y, scale, call.threads)
+        y = y if bias is None else binary_of("add", y, bias, call.threads)
     statistics = (*x.shape[:axis], *(1,) * (x.ndim - axis))
     results = [y, mean.reshape(statistics), inverse.reshape(statistics)]
     return results[: len(call.node.outputs)] if center else [y]
+
+
+def _per_element(factors: Array, shape: tuple[int, ...]) -> Array | None:
+    """One factor for each element of a row; None where they differ between rows, or do not fit."""
+    while factors.ndim > len(shape) and factors.shape[0] == 1:
+        factors = factors[0]
+    if factors.ndim > len(shape) or any(
+        size not in (1, wanted) for size, wanted in zip(factors.shape[::-1], shape[::-1], strict=False)
+    ):
+        return None
+    return dense(np.broadcast_to(factors, shape), 1).reshape(-1)
 
 
 @native("InstanceNormalization", typed=3)
@@ -94,10 +125,15 @@ def _grouped(call: Call, x: Array, groups: int, *, per_group: bool) -> Array:
     if x.size == 0:
         return np.empty(x.shape, np.float32)
     rows = x.reshape(n * groups, -1)
-    normal, _, _ = nd.normalize(rows, float(call.attribute("epsilon", 1e-5)), True, call.threads)
-    split = normal.reshape(n, groups if per_group else c, -1)
-    scaled = binary_of("mul", split, call[1].reshape(1, -1, 1), call.threads)
-    return binary_of("add", scaled, call[2].reshape(1, -1, 1), call.threads).reshape(n, c, *space)
+    run = rows.shape[1] if per_group else math.prod(space)
+    count = groups if per_group else c
+    if any(call[index].size not in (1, count) for index in (1, 2)):
+        given = f"scale and bias have the shapes {call[1].shape} and {call[2].shape}"
+        raise ValueError(f"{given}, must have {count} elements")
+    scale, bias = (dense(np.broadcast_to(call[index].reshape(-1), count), call.threads) for index in (1, 2))
+    epsilon = float(call.attribute("epsilon", 1e-5))
+    normal, _, _ = nd.normalize(rows, epsilon, True, call.threads, scale, bias, run)
+    return normal.reshape(x.shape)
 
 
 @native("ArgMax", "ArgMin")
