@@ -29,7 +29,7 @@ BUDGET = {
     "csrc/nd": 1450,
     "csrc/bind": 1850,
     "python": 23000,
-    "tests/cpp": 5310,
+    "tests/cpp": 5360,
     "tests/trust": 3000,
     "tests/python": 16900,
     "bench": 880,

@@ -187,16 +187,66 @@ void copy(const KernelTable& table, const Array& to_array, const Array& from_arr
   });
 }
 
+namespace {
+
+// What a row of a gather takes: elements of the source that lie `step` bytes apart, from place on; place -1: the fill.
+struct Piece {
+  std::int64_t at, place, count;
+};
+
+// A row of n elements in pieces of neighbours.
+std::vector<Piece> pieces_of(const std::vector<std::int64_t>& table, std::int64_t n) {
+  if (table.empty()) return {{0, 0, n}};
+  std::vector<Piece> pieces;
+  for (std::int64_t j = 0; j < n; ++j) {
+    const std::int64_t place = std::max<std::int64_t>(table[static_cast<std::size_t>(j)], -1);
+    const Piece before = pieces.empty() ? Piece{0, -2, 0} : pieces.back();
+    const bool follows = place < 0 ? before.place == -1 : before.place >= 0 && place == before.place + before.count;
+    if (follows) ++pieces.back().count;
+    else pieces.push_back({j, place, 1});
+  }
+  return pieces;
+}
+
+template <class T>
+void fill_run(char* to, const void* value, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) move<T>(to + i * static_cast<std::int64_t>(sizeof(T)), static_cast<const char*>(value));
+}
+
+template <class T>
+[[gnu::noinline]] void gather_row(char* to, const char* source, std::ptrdiff_t step, const std::vector<Piece>& pieces,
+                                  const void* fill) {
+  constexpr auto kSize = static_cast<std::ptrdiff_t>(sizeof(T));
+  for (const Piece& p : pieces) {
+    char* const target = to + p.at * kSize;
+    if (p.place < 0) {
+      fill_run<T>(target, fill, p.count);
+      continue;
+    }
+    const char* const from = source + p.place * step;
+    if (p.count == 1) {
+      move<T>(target, from);
+    } else if (step == kSize) {
+      copy_run(target, from, static_cast<std::size_t>(p.count) * sizeof(T));
+    } else {
+      for (std::int64_t j = 0; j < p.count; ++j) move<T>(target + j * kSize, from + j * step);
+    }
+  }
+}
+
+}  // namespace
+
 void gather(const Array& to, const Array& from, const std::vector<std::vector<std::int64_t>>& index, const void* fill,
             int size, int threads) {
   const std::int64_t elements = to.elements();
   if (elements == 0) return;
   const int last = to.rank - 1;
   const std::int64_t columns = to.dims[last];
-  const std::vector<std::int64_t>& table = index[static_cast<std::size_t>(last)];
+  const std::vector<Piece> pieces = pieces_of(index[static_cast<std::size_t>(last)], columns);
   with_size(size, [&](auto element) {
     using T = decltype(element);
     for_pieces(threads_for(elements, threads), elements / columns, [&](std::int64_t begin, std::int64_t end, int) {
+      const char* before = nullptr;  // what the row before this one was taken from
       for (std::int64_t i = begin; i < end; ++i) {
         char* const row = to.data + i * columns * size;
         const char* source = from.data;
@@ -210,11 +260,14 @@ void gather(const Array& to, const Array& from, const std::vector<std::vector<st
           outside |= place < 0;
           source += place * from.strides[axis];
         }
-        for (std::int64_t j = 0; j < columns; ++j) {
-          const std::int64_t place = table.empty() ? j : table[static_cast<std::size_t>(j)];
-          const bool filled = outside || place < 0;
-          move<T>(row + j * size, filled ? static_cast<const char*>(fill) : source + place * from.strides[last]);
+        if (outside) {
+          fill_run<T>(row, fill, columns);
+        } else if (source == before && i > begin) {
+          copy_run(row, row - columns * size, static_cast<std::size_t>(columns * size));
+        } else {
+          gather_row<T>(row, source, from.strides[last], pieces, fill);
         }
+        before = outside ? nullptr : source;
       }
     });
   });

@@ -117,7 +117,12 @@ void reduce_columns(ReduceKind kind, const KernelTable& table, const float* x, s
         continue;
       }
       table.sum_columns_f32(sum_kind(kind), from, inner, n, columns, totals);
-      for (std::int64_t c = 0; c < columns; ++c) to[c] = finished(kind, totals[c], n);
+      if (kind == ReduceKind::l2 || kind == ReduceKind::log_sum) {
+        for (std::int64_t c = 0; c < columns; ++c) to[c] = finished(kind, totals[c], n);
+      } else {
+        const double count = kind == ReduceKind::mean ? static_cast<double>(n) : 1.0;
+        for (std::int64_t c = 0; c < columns; ++c) to[c] = static_cast<float>(totals[c] / count);
+      }
     }
   });
 }
@@ -223,6 +228,17 @@ void normalize(const KernelTable& table, const float* x, std::int64_t rows, std:
 
 void resample(const float* x, std::int64_t outer, std::int64_t in, std::int64_t inner, std::int64_t out, std::int64_t taps,
               const std::int64_t* index, const float* weight, float* y, int threads) {
+  if (inner == 1) {
+    for_rows(outer, out * taps, threads, [&](std::int64_t r) {
+      const float* const row = x + r * in;
+      for (std::int64_t o = 0; o < out; ++o) {
+        float sum = weight[o * taps] * row[index[o * taps]];
+        for (std::int64_t t = 1; t < taps; ++t) sum += weight[o * taps + t] * row[index[o * taps + t]];
+        y[r * out + o] = sum;
+      }
+    });
+    return;
+  }
   for_rows(outer * out, inner * taps, threads, [&](std::int64_t r) {
     const std::int64_t o = r % out;
     const float* const plane = x + r / out * in * inner;

@@ -97,5 +97,48 @@ TEST(NdGather, TakesPlacesAndFills) {
   }
 }
 
+TEST(NdGather, TakesRunsRepeatedRowsAndAnyStrideAsElementsOneByOne) {
+  Random random{9};
+  for (int round = 0; round < 200; ++round) {
+    const Sizes in = {1 + random.below(3), 1 + random.below(5), 1 + random.below(40)};
+    std::vector<std::vector<std::int64_t>> index(3);
+    Sizes out = in;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      if (random.below(3) == 0) continue;  // no table: its elements as they are
+      const int pattern = random.below(3);
+      out[axis] = 1 + random.below(static_cast<int>(2 * in[axis] + 3));
+      for (std::int64_t j = 0; j < out[axis]; ++j) {
+        const std::int64_t at = pattern == 0 ? j - 1 : pattern == 1 ? j / 2 : random.below(static_cast<int>(in[axis]) + 1) - 1;
+        index[axis].push_back(at < in[axis] ? at : -1);
+      }
+    }
+    std::vector<float> values(static_cast<std::size_t>(in[0] * in[1] * in[2]));
+    std::iota(values.begin(), values.end(), 1.0f);
+    const auto n = static_cast<std::size_t>(out[0] * out[1] * out[2]);
+    GuardedBuffer<float> source(values, Flush::tail), result(n, round % 2 ? Flush::head : Flush::tail);
+    Array from = dense(source.data(), in, 4);
+    if (round % 4 == 0) from = permuted(dense(source.data(), {in[1], in[2], in[0]}, 4), {2, 0, 1});
+    const float fill = -7.0f;
+    nd::gather(dense(result.data(), out, 4), from, index, &fill, 4, 1 + round % 3);
+    ASSERT_TRUE(result.slack_intact());
+    for (std::size_t i = 0; i < n; ++i) {
+      const char* at = from.data;
+      bool inside = true;
+      auto rest = static_cast<std::int64_t>(i);
+      for (int axis = 2; axis >= 0; --axis) {
+        const auto& table = index[static_cast<std::size_t>(axis)];
+        const std::int64_t j = rest % out[static_cast<std::size_t>(axis)];
+        rest /= out[static_cast<std::size_t>(axis)];
+        const std::int64_t place = table.empty() ? j : table[static_cast<std::size_t>(j)];
+        inside &= place >= 0;
+        if (inside) at += place * from.strides[axis];
+      }
+      float want = fill;
+      if (inside) std::memcpy(&want, at, sizeof want);
+      ASSERT_EQ(result.values()[i], want) << "round " << round << ", element " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sepconv::test
