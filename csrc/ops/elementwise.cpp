@@ -2,6 +2,7 @@
 // normalisation.
 #include "ops/operators.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -106,29 +107,32 @@ class Activate final : public Elementwise {
 class OfPixels : public Elementwise {
  public:
   OfPixels(Shape shape, const char* name, const KernelTable& t) : Elementwise(shape, name, t) {
-    scratch_floats = static_cast<std::size_t>(parts) * static_cast<std::size_t>(t.vector);
     blocks_ = parts;
+    row_ = std::ptrdiff_t{1} * parts * t.vector;
+    scratch_floats = 2 * static_cast<std::size_t>(row_);
     parts = 1;
   }
 
   void run(const RowTask& task) const noexcept final {
     const std::ptrdiff_t v = table_.vector;
     const std::size_t size = sizeof(float) * static_cast<std::size_t>(v);
-    float* const row = task.scratch;
+    float *const from = task.scratch, *const to = from + row_;
+    std::fill(to, to + row_, 0.0f);  // the lanes past the channels
     for (int y = task.y0; y < task.y1; ++y) {
       for (int x = 0; x < in.w; ++x) {
-        for (int b = 0; b < blocks_; ++b) std::memcpy(row + b * v, task.in.at(b, y) + x * v, size);
-        pixel(row);
-        for (int b = 0; b < blocks_; ++b) std::memcpy(task.out.at(b, y) + x * v, row + b * v, size);
+        for (int b = 0; b < blocks_; ++b) std::memcpy(from + b * v, task.in.at(b, y) + x * v, size);
+        pixel(from, to);
+        for (int b = 0; b < blocks_; ++b) std::memcpy(task.out.at(b, y) + x * v, to + b * v, size);
       }
     }
   }
 
  protected:
-  virtual void pixel(float* channels) const noexcept = 0;  // in place
+  virtual void pixel(const float* from, float* to) const noexcept = 0;
 
  private:
   int blocks_;
+  std::ptrdiff_t row_;
 };
 
 class Softmax final : public OfPixels {
@@ -136,7 +140,7 @@ class Softmax final : public OfPixels {
   Softmax(Shape shape, float beta, const KernelTable& t) : OfPixels(shape, "softmax", t), beta_(beta) {}
 
  protected:
-  void pixel(float* channels) const noexcept override { table_.softmax_f32(channels, channels, in.c, beta_); }
+  void pixel(const float* from, float* to) const noexcept override { table_.softmax_f32(from, to, in.c, beta_); }
 
  private:
   float beta_;
@@ -148,11 +152,11 @@ class Normalize final : public OfPixels {
       : OfPixels(shape, "layer_norm", t), norm_(std::move(norm)) {}
 
  protected:
-  void pixel(float* channels) const noexcept override {
-    const double mean = table_.sum_f32(SumKind::plain, channels, in.c, 0.0) / in.c;
-    const double variance = table_.sum_f32(SumKind::squares, channels, in.c, mean) / in.c;
+  void pixel(const float* from, float* to) const noexcept override {
+    const double mean = table_.sum_f32(SumKind::plain, from, in.c, 0.0) / in.c;
+    const double variance = table_.sum_f32(SumKind::squares, from, in.c, mean) / in.c;
     const double factor = 1.0 / std::sqrt(variance + norm_->epsilon);
-    table_.normalize_f32(channels, in.c, mean, factor, norm_->scale.data(), norm_->bias.data(), 1, channels);
+    table_.normalize_f32(from, in.c, mean, factor, norm_->scale.data(), norm_->bias.data(), 1, to);
   }
 
  private:

@@ -195,6 +195,7 @@ class Sweep {
       };
       to(n, [&](float* y) { use(t_.add_f32)(a.data(), b.data(), y, n, -0.5f, 0.5f); });
       to(n, [&](float* y) { use(t_.mul_f32)(a.data(), b.data(), y, n, -0.5f, 0.5f); });
+      to(std::size_t{1} * n * v_, [&](float* y) { use(t_.prelu_f32)(vectors.data(), factors.data(), y, n); });
       to(std::size_t{1} * n * v_, [&](float* y) { use(t_.scale_f32)(vectors.data(), factors.data(), y, n, -0.5f, 0.5f); });
       to(n, [&](float* y) { use(t_.softmax_f32)(a.data(), y, n, 1.5f); });
       EXPECT_TRUE(std::isfinite(use(t_.greatest_f32)(a.data(), n, 1.0f)));

@@ -91,7 +91,7 @@ def absurd_layer(random: Random) -> Callable[[], Layer]:
         lambda: graph.Pad(**names, padding=padding()),
         lambda: graph.Reshape(**names, shape=(size(), size(), size())),
         lambda: graph.Softmax(**names, beta=beta),
-        lambda: graph.PRelu(**names, slope=weight(1)),
+        lambda: graph.PRelu(**names, slope=bias if bias is not None else []),
         lambda: graph.LayerNorm(**names, scale=bias, bias=bias, epsilon=beta),
         lambda: graph.Activation(**names, activation=activation),
         lambda: graph.Add(

@@ -14,7 +14,7 @@ pytest.importorskip("tflite", reason="writing the files needs the packages of th
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 
 import tflite
-from tflite_builder import CONV, DEPTHWISE, normal, shared_weights, small_network
+from tflite_builder import CONV, DEPTHWISE, normal, shared_weights, small_network, with_operator
 
 import sepconv.io
 from sepconv import graph
@@ -133,32 +133,6 @@ def test_half_precision_weights() -> None:
         )
 
 
-def test_slopes_and_gelu() -> None:
-    b = TfliteBuilder()
-    shape, slope = (1, 4, 3, 2), normal(1, 1, 2)
-    x = b.operator("LEAKY_RELU", [b.input(shape)], shape, "LeakyReluOptions", Alpha=0.25)
-    x = b.operator("PRELU", [x, b.constant("slope", slope)], shape)
-    x = b.operator("GELU", [x], shape, "GeluOptions", Approximate=True)
-    _, leaky, sloped, approximate, exact = read_tflite(b.finish(b.operator("GELU", [x], shape)))
-    assert isinstance(leaky, graph.PRelu)
-    assert isinstance(sloped, graph.PRelu)
-    np.testing.assert_array_equal(np.asarray(leaky.slope), [0.25, 0.25])
-    np.testing.assert_array_equal(np.asarray(sloped.slope), slope.reshape(2))
-    assert [getattr(layer, "activation", "") for layer in (approximate, exact)] == ["gelu_tanh", "gelu"]
-    with pytest.raises(ModelFormatError, match="the slope is inf"):
-        read_tflite(with_operator("LEAKY_RELU", options="LeakyReluOptions", Alpha=float("inf")))
-    with pytest.raises(ModelFormatError, match="input 1, an operand, is missing"):
-        read_tflite(with_operator("PRELU"))
-    b = TfliteBuilder()
-    x = b.input(shape)
-    with pytest.raises(UnsupportedError, match="the slope is no constant"):
-        read_tflite(b.finish(b.operator("PRELU", [x, x], shape)))
-    b = TfliteBuilder()
-    x = b.operator("PRELU", [b.input(shape), b.constant("slope", normal(4, 3, 2))], shape)
-    with pytest.raises(UnsupportedError, match="it must hold one value, or one for each of the 2 channels"):
-        read_tflite(b.finish(x))
-
-
 def test_names_are_short_and_unique() -> None:
     b = TfliteBuilder()
     x = b.input((1, 4))
@@ -209,13 +183,6 @@ def test_a_batch_of_one_may_vanish() -> None:
     x = b.operator("SQUEEZE", [b.input((1, 1, 1, 7))], (7,), "SqueezeOptions")
     layers = read_tflite(b.finish(b.operator("SOFTMAX", [x], (7,), "SoftmaxOptions", Beta=1.0)))
     assert graph.infer_shapes(layers)[layers[-1].name] == (1, 1, 7)
-
-
-def with_operator(
-    kind: str, *, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 2), **options: Any
-) -> bytes:
-    b = TfliteBuilder()
-    return b.finish(b.operator(kind, [b.input(shape)], output, **options))
 
 
 def test_unsupported_operators_are_named_with_their_index() -> None:

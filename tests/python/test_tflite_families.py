@@ -13,7 +13,7 @@ pytest.importorskip("tflite", reason="writing the files needs the packages of th
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
-from tflite_builder import normal
+from tflite_builder import normal, with_operator
 
 import sepconv
 from sepconv import graph
@@ -184,3 +184,29 @@ def test_what_no_output_needs_is_not_asked_after() -> None:
     y = b.operator("RELU", [x], SHAPE)
     b.operator("COS", [b.operator("TANH", [y], SHAPE)], SHAPE)
     assert [type(layer).__name__ for layer in read_tflite(b.finish(y))] == ["Input", "Activation"]
+
+
+def test_slopes_and_gelu() -> None:
+    b = TfliteBuilder()
+    shape, slope = (1, 4, 3, 2), normal(1, 1, 2)
+    x = b.operator("LEAKY_RELU", [b.input(shape)], shape, "LeakyReluOptions", Alpha=0.25)
+    x = b.operator("PRELU", [x, b.constant("slope", slope)], shape)
+    x = b.operator("GELU", [x], shape, "GeluOptions", Approximate=True)
+    _, leaky, sloped, approximate, exact = read_tflite(b.finish(b.operator("GELU", [x], shape)))
+    assert isinstance(leaky, graph.PRelu)
+    assert isinstance(sloped, graph.PRelu)
+    np.testing.assert_array_equal(np.asarray(leaky.slope), [0.25, 0.25])
+    np.testing.assert_array_equal(np.asarray(sloped.slope), slope.reshape(2))
+    assert [getattr(layer, "activation", "") for layer in (approximate, exact)] == ["gelu_tanh", "gelu"]
+    with pytest.raises(ModelFormatError, match="the slope is inf"):
+        read_tflite(with_operator("LEAKY_RELU", options="LeakyReluOptions", Alpha=float("inf")))
+    with pytest.raises(ModelFormatError, match="input 1, an operand, is missing"):
+        read_tflite(with_operator("PRELU"))
+    b = TfliteBuilder()
+    x = b.input(shape)
+    with pytest.raises(UnsupportedError, match="the slope is no constant"):
+        read_tflite(b.finish(b.operator("PRELU", [x, x], shape)))
+    b = TfliteBuilder()
+    x = b.operator("PRELU", [b.input(shape), b.constant("slope", normal(4, 3, 2))], shape)
+    with pytest.raises(UnsupportedError, match="it must hold one value, or one for each of the 2 channels"):
+        read_tflite(b.finish(x))

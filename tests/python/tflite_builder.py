@@ -95,3 +95,10 @@ def shared_weights(count: int) -> bytes:
     for _ in range(count):
         x = b.operator("CONV_2D", [x, weight], (1, 1, 1, 256), **CONV)
     return b.finish(x)
+
+
+def with_operator(
+    kind: str, *, shape: tuple[int, ...] = (1, 4, 4, 2), output: tuple[int, ...] = (1, 4, 4, 2), **options: Any
+) -> bytes:
+    b = TfliteBuilder()
+    return b.finish(b.operator(kind, [b.input(shape)], output, **options))

@@ -247,7 +247,7 @@ def _activation(network: Network, operator: Operator, name: ActivationName) -> N
 
 def _gelu(network: Network, operator: Operator) -> None:
     options = operator.optional_options(Options.GELU)
-    approximate = options is not None and options.integer(0, "?") != 0
+    approximate = options is not None and options.integer(0, "b") != 0
     _activation(network, operator, "gelu_tanh" if approximate else "gelu")
 
 

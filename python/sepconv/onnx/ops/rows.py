@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sepconv import _core
-from sepconv.onnx.ir import Array, Info, Node
+from sepconv.onnx.ir import OWN_DOMAIN, Array, Info, Node
 from sepconv.onnx.ops.elementwise import binary_of
 from sepconv.onnx.ops.registry import NUMBERS, Call, NotNativeError, dense, native, normal_axis
 
@@ -106,6 +106,16 @@ def _per_element(factors: Array, shape: tuple[int, ...]) -> Array | None:
     ):
         return None
     return dense(np.broadcast_to(factors, shape), 1).reshape(-1)
+
+
+@native("LayerNorm", typed=3, domain=OWN_DOMAIN)
+def layer_norm(call: Call) -> list[Array]:
+    """Over axis 1: what passes make where the file's own is over channels that are last."""
+    last = dense(np.moveaxis(call[0], 1, -1), call.threads)
+    rows = last.reshape(-1, last.shape[-1])
+    scale, bias = dense(call[1], 1), None if call.get(2) is None else dense(call[2], 1)
+    normal, _, _ = nd.normalize(rows, float(call.attribute("epsilon")), True, call.threads, scale, bias)
+    return [dense(np.moveaxis(normal.reshape(last.shape), -1, 1), call.threads)]
 
 
 @native("InstanceNormalization", typed=3)
