@@ -198,12 +198,21 @@ void normalize(const KernelTable& table, const float* x, std::int64_t rows, std:
     }
   };
   if (n <= kRun) {
-    for_rows(rows, n, threads, [&](std::int64_t r) {
-      const float* const row = x + r * n;
-      const double middle = center ? table.sum_f32(SumKind::plain, row, n, 0.0) / static_cast<double>(n) : 0.0;
-      const double stretch = factor(table.sum_f32(SumKind::squares, row, n, middle));
-      apply(r, 0, n, middle, stretch);
-      keep(r, middle, stretch);
+    // Several short rows step by step together: each step of one waits for the one before it, but not for other rows.
+    constexpr std::int64_t kMost = 16;
+    const std::int64_t together = std::clamp<std::int64_t>(kSerial / 4 / n, 1, kMost), blocks = (rows + together - 1) / together;
+    const auto count = static_cast<double>(n);
+    for_rows(blocks, together * n, threads, [&](std::int64_t block) {
+      const std::int64_t first = block * together, some = std::min(together, rows - first);
+      const float* const from = x + first * n;
+      double middles[kMost] = {}, stretches[kMost];
+      for (std::int64_t r = 0; r < some && center; ++r) middles[r] = table.sum_f32(SumKind::plain, from + r * n, n, 0.0) / count;
+      for (std::int64_t r = 0; r < some; ++r) stretches[r] = table.sum_f32(SumKind::squares, from + r * n, n, middles[r]);
+      for (std::int64_t r = 0; r < some; ++r) stretches[r] = factor(stretches[r]);
+      for (std::int64_t r = 0; r < some; ++r) {
+        apply(first + r, 0, n, middles[r], stretches[r]);
+        keep(first + r, middles[r], stretches[r]);
+      }
     });
     return;
   }
