@@ -187,7 +187,18 @@ def slice_(call: Call) -> list[Array]:
 
 
 def sliced(call: Call) -> tuple[slice, ...]:
-    """What Slice takes of each axis."""
+    """What Slice takes of each axis; kept for the next call where no more than x changes, and not x's shape."""
+    shape = call[0].shape
+    if not all(index in call.constant or call.get(index) is None for index in range(1, 5)):
+        return _sliced(call)
+    kept = call.cache.get("sliced")
+    if kept is None or kept[0] != shape:
+        kept = call.cache["sliced"] = (shape, _sliced(call))
+    taken: tuple[slice, ...] = kept[1]
+    return taken
+
+
+def _sliced(call: Call) -> tuple[slice, ...]:
     x = call[0]
     starts, ends = call.integers(1, "starts") or [], call.integers(2, "ends") or []
     axes = call.integers(3, "axes") or list(range(len(starts)))

@@ -49,7 +49,7 @@ class Call:
         """Whole numbers that older opsets give as an attribute, newer ones as an input."""
         array = self.get(index)
         if array is not None:
-            return [int(value) for value in array.reshape(-1)]
+            return [int(value) for value in array.reshape(-1).tolist()]
         values = self.attribute(name, default)
         return None if values is None else [int(value) for value in ([values] if isinstance(values, int) else values)]
 

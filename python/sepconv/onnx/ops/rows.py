@@ -99,6 +99,8 @@ def layer_normalization(call: Call) -> list[Array]:
 
 def _per_element(factors: Array, shape: tuple[int, ...]) -> Array | None:
     """One factor for each element of a row; None where they differ between rows, or do not fit."""
+    if factors.shape == shape and factors.flags.c_contiguous:
+        return factors.reshape(-1)
     while factors.ndim > len(shape) and factors.shape[0] == 1:
         factors = factors[0]
     if factors.ndim > len(shape) or any(
