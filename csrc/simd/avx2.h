@@ -50,6 +50,10 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   const vf second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return _mm256_mul_ps(_mm256_mul_ps(p, first), second);
 }
+SEPCONV_INLINE vf ldexp_normal(vf p, vf n) {
+  const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+}
 
 // V doubles.
 struct vd {

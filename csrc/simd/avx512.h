@@ -10,6 +10,7 @@
 //   load_some, store_some  the first n lanes, 0 < n < V; no other memory is touched, other lanes are loaded as zeros
 //   transpose  lane j of vector i becomes lane i of vector j
 //   ldexp      p · 2^n for integral n in [-252, 254]
+//   ldexp_normal  the same where p and the result are normal numbers, or p is NaN as n is
 //   vd         V doubles: widen gives them from a vector of floats, narrow rounds them to one
 //   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads
 //   scalars    kScalars floats from memory, factors for vectors: load_scalars, then fmadd_scalar<i>(a, b, c) = a[i]*b + c
@@ -56,6 +57,7 @@ SEPCONV_INLINE vf merge_lanes(vf old, vf v, vi lanes) {
 }
 SEPCONV_INLINE vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SEPCONV_INLINE vf ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+SEPCONV_INLINE vf ldexp_normal(vf p, vf n) { return ldexp(p, n); }
 
 // V doubles.
 struct vd {

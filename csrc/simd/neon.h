@@ -45,6 +45,9 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   const vf second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
   return vmulq_f32(vmulq_f32(p, first), second);
 }
+SEPCONV_INLINE vf ldexp_normal(vf p, vf n) {
+  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtnq_s32_f32(n), 23)));
+}
 
 // V doubles.
 struct vd {

@@ -74,6 +74,7 @@ SEPCONV_INLINE vf ldexp(vf p, vf n) {
   std::memcpy(&s, &second, sizeof s);
   return p * f * s;
 }
+SEPCONV_INLINE vf ldexp_normal(vf p, vf n) { return ldexp(p, n); }
 
 // V doubles.
 typedef double two_doubles __attribute__((vector_size(16)));
