@@ -159,3 +159,30 @@ def test_gelu() -> None:
         b.constant(np.full((1, 1, 1, 1, 1), 0.5)),
     )
     assert "Gelu" not in check(b, grown, "gelu", "dead_code")
+
+
+def test_affine() -> None:
+    def scaled(b: Builder, x: Any, *, term: bool = True) -> Any:
+        y = b.node("Mul", x, b.weight(6, 1, 1))
+        return b.node("Sub", b.node("Add", y, b.weight(1, 6, 1, 1)), b.constant(0.5)) if term else y
+
+    for group, kernel in ((1, 1), (1, 3), (2, 3), (6, 3)):
+        b = Builder()
+        y = b.node("Conv", scaled(b, "x"), b.weight(12, 6 // group, kernel, kernel), b.weight(12), group=group)
+        assert check(b, y, "affine") == ["Conv"]
+    b = Builder()  # a term does not reach the padding, a factor does
+    y = b.node("Conv", scaled(b, "x", term=False), b.weight(4, 6, 3, 3), pads=[1, 1, 1, 1])
+    assert check(b, y, "affine") == ["Conv"]
+    b = Builder()
+    y = b.node("Conv", scaled(b, "x"), b.weight(4, 6, 3, 3), auto_pad="SAME_UPPER")
+    assert check(b, y, "affine") == ["BatchNormalization", "Conv"]
+    b = Builder()  # read twice
+    y = scaled(b, "x")
+    y = b.node("Add", b.node("Conv", y, b.weight(6, 6, 1, 1)), y)
+    assert check(b, y, "affine") == ["BatchNormalization", "Conv", "Add"]
+    b = Builder()
+    y = b.node("Div", b.batch_norm(b.node("Mul", "x", b.constant(3.0)), 6), b.weight(6, 1, 1))
+    assert check(b, y, "affine") == ["BatchNormalization"]
+    b = Builder()  # not of channels, or of more elements than there are
+    y = b.node("Mul", b.node("Add", "x", b.weight(9, 1)), b.weight(2, 6, 9, 10))
+    assert check(b, y, "affine") == ["Add", "Mul"]
