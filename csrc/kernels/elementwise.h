@@ -35,10 +35,9 @@ SEPCONV_INLINE vf sigmoid(vf x) {
   return div(one, add(one, exp(sub(broadcast(0.0f), x))));
 }
 
-// x·Φ(x), Φ the normal distribution: within 8 ulp, also where Φ is small. With a = |x|, Φ(-a) = e^(-a²/2)·R(a); R is t times
-// a polynomial in t = 1/(1 + 0.35a), relative error at most 4e-8, fitted to erfc. a² in two parts: what its rounding loses
-// would be multiplied by a²/2. From 13 on Φ(-a) is
-// no normal number, and 0 here.
+// x·Φ(x), Φ the normal distribution: within 8 ulp, also where Φ is small, as long as it is a normal number. With a = |x|,
+// Φ(-a) = e^(-a²/2)·R(a); R is t times a polynomial in t = 1/(1 + 0.35a), relative error at most 4e-8, fitted to erfc. a²
+// in two parts: what its rounding loses would be multiplied by a²/2. From 13 on Φ(-a) is 0 here.
 SEPCONV_INLINE vf gelu(vf x) {
   const vf zero = broadcast(0.0f), one = broadcast(1.0f), minus_half = broadcast(-0.5f);
   const vf a = min(broadcast(13.0f), max(sub(zero, x), x));

@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
-from onnx_models import Builder, assert_agrees, normal
+from onnx_models import Builder, assert_agrees, loaded, normal
 from test_onnx_passes import SHAPE, check, ops
+
+from sepconv.onnx.passes import run_passes
+from sepconv.onnx.reader import read_model
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -54,6 +57,43 @@ def test_channels_last() -> None:
     y = b.node("LayerNormalization", b.node("Transpose", "x", perm=LAST), b.weight(10, 6), axis=2)
     y = b.node("Transpose", y, perm=FIRST)
     assert check(b, y, "channels_last", "dead_code") == ["Transpose", "LayerNormalization", "Transpose"]
+
+
+def test_differences_keep_their_sign() -> None:
+    for shape in ([2, 6, 1, 1], [2, 6, 3, 4]):
+        b = Builder()
+        y = b.node("Sub", b.conv("x", 6, 6, 1), b.conv("x", 6, 6, 1))
+        y = b.node("Sub", y, b.node("GlobalAveragePool", "x")) if shape[2] == 1 else y
+        assert_agrees(b.model({"x": shape}, [b.conv(y, 6, 4, 1)]), normal(*shape))
+    b = Builder()
+    y = b.node("Sub", b.node("Gemm", "x", b.weight(6, 5)), b.node("Gemm", "x", b.weight(6, 5)))
+    assert_agrees(b.model({"x": [3, 6]}, [b.node("Gemm", y, b.weight(5, 2))]), normal(3, 6))
+
+
+def test_layer_norm_of_rows_that_differ_is_not_of_channels() -> None:
+    b = Builder()
+    y = b.node("LayerNormalization", b.node("Gemm", "x", b.weight(4, 4)), b.weight(4, 1), b.weight(1, 4))
+    proto = b.model({"x": [4, 4]}, [b.node("Gemm", y, b.weight(4, 4))])
+    assert "differs between images" in assert_agrees(proto, normal(4, 4)).explain()
+
+
+def test_what_files_declare_costs_nothing() -> None:
+    b = Builder()
+    mean = b.node("ReduceMean", "x", axes=[-1])
+    d = b.node("Sub", "x", mean)
+    variance = b.node("ReduceMean", b.node("Mul", d, d), axes=[-1])
+    y = b.node("Div", d, b.node("Sqrt", b.node("Add", variance, b.constant(1e-5))))
+    graph, _ = run_passes(read_model(b.model({"x": ["n", 500_000_000]}, [y], opset=13)), ["layer_norm"])
+    (node,) = graph.nodes
+    assert node.op == "LayerNormalization"
+    assert graph.constants[node.inputs[1]].strides == (0,)
+    b = Builder()
+    y = b.node("Transpose", "x", perm=LAST)
+    shared, weight = b.constant(1.5), b.weight(6, 6)
+    for _ in range(500):
+        y = b.node("MatMul", b.node("Add", y, shared), weight)
+    graph, _ = run_passes(read_model(b.model(SHAPE, [b.node("Transpose", y, perm=FIRST)])), ["channels_last"])
+    assert len({name for node in graph.nodes for name in node.inputs if name in graph.constants}) == 2
 
 
 def test_slopes_in_a_plan() -> None:
@@ -159,6 +199,23 @@ def test_gelu() -> None:
         b.constant(np.full((1, 1, 1, 1, 1), 0.5)),
     )
     assert "Gelu" not in check(b, grown, "gelu", "dead_code")
+
+
+def test_layer_norm_leaves_what_has_other_axes_or_no_elements() -> None:
+    for shape, two in (([3, 5], np.full((1, 1, 1, 1), 2.0)), ([2, 0], np.array(2.0))):
+        b = Builder()
+        d = b.node("Sub", "x", b.node("ReduceMean", "x", axes=[1]))
+        variance = b.node("ReduceMean", b.node("Pow", d, b.constant(two)), axes=[1])
+        y = b.node("Div", d, b.node("Sqrt", b.node("Add", variance, b.constant(1e-5))))
+        assert "Div" in ops(b.model({"x": shape}, [y], opset=13), "layer_norm")
+
+
+def test_batch_norm_of_numbers() -> None:
+    b = Builder()
+    y = b.node("BatchNormalization", "x", *(b.constant(np.full(1, value)) for value in (2.0, 1.0, 0.5, 4.0)))
+    x = normal(4)
+    result = loaded(b.model({"x": [4]}, [y], opset=9))(x)  # the reference implementation refuses it
+    np.testing.assert_allclose(result, (x - 0.5) / np.sqrt(4 + 1e-5) * 2 + 1, rtol=1e-5)
 
 
 def test_affine() -> None:

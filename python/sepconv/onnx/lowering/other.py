@@ -60,8 +60,11 @@ def _layer_normalization(lowering: Lowering, node: Node) -> None:
     shape = lowering.shape(node.inputs[0])
     if len(shape) != 2 or node.attribute("axis", -1) not in (-1, 1):
         raise NotInPlanError("a normalisation of other than one vector an image")
-    arrays = [lowering.constant(name).reshape(-1) for name in node.inputs[1:] if name]
-    scale, bias = (np.broadcast_to(array, shape[1:]) for array in (*arrays, np.zeros(1, np.float32))[:2])
+    arrays = [lowering.constant(name) for name in node.inputs[1:] if name]
+    if any(math.prod(array.shape[:-1]) != 1 for array in arrays):
+        raise NotInPlanError("a scale or bias that differs between images")
+    flat = [array.reshape(-1) for array in (*arrays, np.zeros(1, np.float32))]
+    scale, bias = (np.broadcast_to(array, shape[1:]) for array in flat[:2])
     lowering.emit(node, LayerNorm, scale=scale, bias=bias, epsilon=float(node.attribute("epsilon", 1e-5)))
 
 

@@ -149,7 +149,7 @@ def _two_values(lowering: Lowering, node: Node) -> None:
         raise NotInPlanError(f"{node.op} of two values")
     if shapes[0] != shapes[1] and node.op != "Mul":
         raise NotInPlanError("an addition that broadcasts")
-    if shapes[0][:2] == (1, 1):  # a gate for each channel comes second
+    if node.op == "Mul" and shapes[0][:2] == (1, 1):  # a gate for each channel comes second
         a, b = b, a
     reads = [lowering.layer(a), lowering.layer(b)]
     if node.op == "Sub":

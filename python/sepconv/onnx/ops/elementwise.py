@@ -256,7 +256,7 @@ def batch_normalization(call: Call) -> list[Array]:
     if len(call.node.outputs) > 1 and not training:
         raise NotNativeError("it trains")
     shape = (-1, *(1,) * (call[0].ndim - 2))
-    x, channels = call.dense(0), call[0].shape[1:2]
+    x, channels = call.dense(0), call[0].shape[1:2] if call[0].ndim > 1 else (1,)
     if any(call[index].shape != channels for index in range(1, 5)):
         raise ValueError(f"scale, B, mean and var must have the shape {list(channels)}")
 

@@ -34,6 +34,7 @@ def run(graph: Graph) -> str:
     parts: dict[str, _Part] = {}  # of each such value
     made: dict[int, Node] = {}  # in place of a node
     ends: dict[int, Node] = {}  # in place of a Transpose back
+    constants: dict[tuple[str, str], str] = {}  # the names of constants in NCHW, and of weights as kernels
     for node in graph.nodes:
         if _transposes(graph, node, _TO_LAST):
             turned[node.outputs[0]] = node.inputs[0]
@@ -41,7 +42,7 @@ def run(graph: Graph) -> str:
         elif _transposes(graph, node, _TO_FIRST) and node.inputs[0] in turned:
             ends[id(node)] = replace(node, op="Identity", inputs=[turned[node.inputs[0]]], attributes={}, proto=None)
             parts[node.inputs[0]].ends += 1
-        elif (other := _in_nchw(graph, turned, node)) is not None:
+        elif (other := _in_nchw(graph, turned, constants, node)) is not None:
             made[id(node)] = other
             turned[node.outputs[0]] = other.outputs[0]
             _join(parts, node.outputs[0], [name for name in node.inputs if name in parts])
@@ -50,7 +51,7 @@ def run(graph: Graph) -> str:
         stay.update(node.captures if id(node) in made or id(node) in ends else node.reads())
     written = {node.outputs[0] for node in graph.nodes if id(node) in made}
     # A part must lose as many Transposes as it gets.
-    worth = {part for part in parts.values() if part.ends and part.ends >= len(part.values & stay & written)}
+    worth = {part for part in set(parts.values()) if part.ends and part.ends >= len(part.values & stay & written)}
     nodes: list[Node] = []
     count = 0
     for node in graph.nodes:
@@ -68,7 +69,7 @@ def run(graph: Graph) -> str:
 
 def _back(graph: Graph, node: Node, turned: dict[str, str]) -> Node:
     result = node.outputs[0]
-    name = graph.new_name(f"{node.name}/last")
+    name = graph.new_name(f"{result}/last")
     return Node("Transpose", [turned[result]], [result], {"perm": _TO_LAST}, name=name, opset=node.opset)
 
 
@@ -92,7 +93,7 @@ def _join(parts: dict[str, _Part], value: str, others: Iterable[str]) -> None:
     parts[value] = largest
 
 
-def _in_nchw(graph: Graph, turned: dict[str, str], node: Node) -> Node | None:
+def _in_nchw(graph: Graph, turned: dict[str, str], constants: dict[tuple[str, str], str], node: Node) -> Node | None:
     """The node over NCHW, where it reads values that have been turned; its result has another name."""
     if not node.inputs or not node.outputs or any(node.outputs[1:]) or node.flatten or node.activation != "none":
         return None
@@ -108,13 +109,13 @@ def _in_nchw(graph: Graph, turned: dict[str, str], node: Node) -> Node | None:
     if x and (own or node.is_op(*_UNARY)) and all(graph.scalar(name) is not None for name in node.inputs[1:] if name):
         return replace(node, inputs=[x, *node.inputs[1:]], outputs=[result], proto=None)
     if node.is_op(*_BINARY):
-        return _binary(graph, turned, node, result)
-    constants = [graph.constant(name) for name in node.inputs[1:] if name]
-    if not x or any(array is None or array.dtype != np.float32 for array in constants):
+        return _binary(graph, turned, constants, node, result)
+    arrays = [graph.constant(name) for name in node.inputs[1:] if name]
+    if not x or any(array is None or array.dtype != np.float32 for array in arrays):
         return None
     if node.is_op("LayerNormalization") and node.attribute("axis", -1) in (-1, 3):
         channels = (info.shape or ())[3]
-        if all(array is not None and array.shape == (channels,) for array in constants):
+        if all(array is not None and array.shape == (channels,) for array in arrays):
             attributes = {"epsilon": float(node.attribute("epsilon", 1e-5))}
             return replace(
                 node, op="LayerNorm", domain=OWN_DOMAIN, inputs=[x, *node.inputs[1:]], outputs=[result],
@@ -122,13 +123,14 @@ def _in_nchw(graph: Graph, turned: dict[str, str], node: Node) -> Node | None:
             )  # fmt: skip
     weight = graph.constant(node.inputs[1]) if node.is_op("MatMul") else None
     if weight is not None and weight.ndim == 2:
-        # A view: many products may share a weight.
-        name = graph.add_constant(f"{node.inputs[1]}/kernel", weight.T[:, :, np.newaxis, np.newaxis])
+        name = _constant(graph, constants, node.inputs[1], "kernel", weight.T[:, :, np.newaxis, np.newaxis])
         return replace(node, op="Conv", inputs=[x, name], outputs=[result], attributes={}, proto=None)
     return None
 
 
-def _binary(graph: Graph, turned: dict[str, str], node: Node, result: str) -> Node | None:
+def _binary(
+    graph: Graph, turned: dict[str, str], constants: dict[tuple[str, str], str], node: Node, result: str
+) -> Node | None:
     """Of two turned values, or one and a constant."""
     inputs = []
     for name in node.inputs:
@@ -136,10 +138,17 @@ def _binary(graph: Graph, turned: dict[str, str], node: Node, result: str) -> No
         if name in turned:
             inputs.append(turned[name])
         elif array is not None and array.ndim <= 4:
-            inputs.append(graph.add_constant(f"{name}/first", _first(array)))
+            inputs.append(_constant(graph, constants, name, "first", _first(array)))
         else:
             return None
     return replace(node, inputs=inputs, outputs=[result], proto=None)
+
+
+def _constant(graph: Graph, constants: dict[tuple[str, str], str], name: str, kind: str, view: Array) -> str:
+    """A constant's view of this kind, made once: many nodes may share a constant."""
+    if (name, kind) not in constants:
+        constants[name, kind] = graph.add_constant(f"{name}/{kind}", view)
+    return constants[name, kind]
 
 
 def _first(array: Array) -> Array:

@@ -20,7 +20,8 @@ def run(graph: Graph) -> str:
         x, channels, last, epsilon = found
         final, scale = _next(graph, readers, node, "Mul", channels, last)
         final, bias = _next(graph, readers, final, "Add", channels, last)
-        constants = [np.ones(channels, np.float32) if scale is None else scale, *([] if bias is None else [bias])]
+        ones = np.broadcast_to(np.float32(1), (channels,))  # takes no memory
+        constants = [ones if scale is None else scale, *([] if bias is None else [bias])]
         names = [graph.add_constant(f"{node.outputs[0]}/{key}", a) for key, a in zip("sb", constants, strict=False)]
         made[id(final)] = Node(
             "LayerNormalization" if last else "LayerNorm",
@@ -54,10 +55,17 @@ def _normalised(uses: Uses, node: Node) -> tuple[str, int, bool, float] | None:
         if epsilon is None or epsilon < 0 or variance is None or square is None or uses.graph.adds_axes(value, number):
             continue
         two = uses.graph.scalar(square.inputs[1]) if square.op == "Pow" else None
-        squared = square.inputs[0] == square.inputs[1] if square.op == "Mul" else two == 2.0
+        grown = square.op == "Pow" and uses.graph.adds_axes(*square.inputs[:2])
+        squared = square.inputs[0] == square.inputs[1] if square.op == "Mul" else two == 2.0 and not grown
         info = uses.graph.info(x[0])
         axis, channels = _axis(uses.graph, variance), (info.shape or ())[x[1]]
-        if squared and _centered(uses, square.inputs[0]) == x and axis == x[1] and isinstance(channels, int):
+        if (
+            squared
+            and _centered(uses, square.inputs[0]) == x
+            and axis == x[1]
+            and isinstance(channels, int)
+            and channels > 0
+        ):
             return x[0], channels, axis == len(info.shape or ()) - 1, epsilon
     return None
 
