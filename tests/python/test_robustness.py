@@ -91,8 +91,8 @@ def absurd_layer(random: Random) -> Callable[[], Layer]:
         lambda: graph.Pad(**names, padding=padding()),
         lambda: graph.Reshape(**names, shape=(size(), size(), size())),
         lambda: graph.Softmax(**names, beta=beta),
-        lambda: graph.PRelu(**names, slope=bias if bias is not None else []),
-        lambda: graph.LayerNorm(**names, scale=bias, bias=bias, epsilon=beta),
+        lambda: graph.PRelu(**names, slope=random.choice((ones(3), ones(3), bias))),
+        lambda: graph.LayerNorm(**names, scale=random.choice((None, ones(3), bias)), bias=bias, epsilon=beta),
         lambda: graph.Activation(**names, activation=activation),
         lambda: graph.Add(
             **{**names, "inputs": random.choice((("x", "x"), ("x",), ("x", "z")))}, activation=activation

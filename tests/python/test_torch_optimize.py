@@ -109,7 +109,7 @@ AFTER: dict[str, Any] = {
     "leaky relu": nn.LeakyReLU(0.2, inplace=True),
     "prelu": nn.PReLU(8, 0.3),
     "prelu, one slope": nn.PReLU(),
-    "leaky relu, function": lambda _, x: F.leaky_relu(x) + torch.prelu(x, torch.full((1,), -0.5)),
+    "leaky relu, function": lambda _, x: F.leaky_relu(x) + F.leaky_relu(x, negative_slope=0.3),
     "gelu, function": lambda _, x: F.gelu(x) + F.gelu(x, approximate="tanh"),
     "sigmoid": nn.Sigmoid(),
     "hardsigmoid": nn.Hardsigmoid(),
