@@ -131,7 +131,9 @@ class Gatherer {
         const std::int64_t column = pixel - std::int64_t{1} * packed.first_block(panel) * v;
         const std::int64_t count = std::min(width - x, panel_width - column);
         chunks_.push_back({panel * panel_floats + 2 * panel_width + column, panel_width, count});
-        for (std::int64_t tap = 0; tap < outer_; ++tap) sources_.push_back(slots_[static_cast<std::size_t>(r * outer_ + tap)] + x);
+        for (std::int64_t tap = 0; tap < outer_; ++tap) {
+          sources_.push_back(slots_[static_cast<std::size_t>(r * outer_ + tap)] + x);
+        }
         x += count;
       }
     }
@@ -237,9 +239,6 @@ void conv(const KernelTable& table, const float* x, std::int64_t n, std::int64_t
   const Blocks blocks(g, k, panel, wanted);
   const WeightView most{nullptr, {}, {1, 1, static_cast<int>(k), static_cast<int>(blocks.own_rows * blocks.own_width)}};
   const PackedGemm largest(most, Affine{}, table);
-  std::vector<Gatherer> gatherers;
-  gatherers.reserve(static_cast<std::size_t>(used));
-  for (int i = 0; i < used; ++i) gatherers.emplace_back(g, blocks);
   // Where there are few blocks, or much to do in one, output channels are shared as well.
   constexpr std::int64_t kMostMacs = 1 << 26, kFewOutputs = 32;
   const std::int64_t block_macs = k * blocks.own_rows * blocks.own_width, blocks_in_all = images * blocks.count();
@@ -247,16 +246,21 @@ void conv(const KernelTable& table, const float* x, std::int64_t n, std::int64_t
   const std::int64_t own_outputs =
       std::min(std::max((outputs + parts - 1) / parts, kFewOutputs), std::max(kMostMacs / block_macs, kFewOutputs));
   const std::int64_t shares = (outputs + own_outputs - 1) / own_outputs;
+  const int workers = static_cast<int>(std::min<std::int64_t>(used, blocks_in_all * shares));
+  std::vector<Gatherer> gatherers;
+  gatherers.reserve(static_cast<std::size_t>(workers));
+  for (int i = 0; i < workers; ++i) gatherers.emplace_back(g, blocks);
   const std::size_t panel_floats = (largest.bytes() / sizeof(float) + kCopied + 15) / 16 * 16;
   const std::size_t floats = panel_floats + (gatherers[0].row_floats() + 15) / 16 * 16;
-  Scratch scratch(floats * static_cast<std::size_t>(used));
-  for_pieces(used, blocks_in_all * shares, [&](std::int64_t begin, std::int64_t end, int thread) {
+  Scratch scratch(floats * static_cast<std::size_t>(workers));
+  for_pieces(workers, blocks_in_all * shares, [&](std::int64_t begin, std::int64_t end, int thread) {
     float* const panels = scratch.floats() + floats * static_cast<std::size_t>(thread);
     Gatherer& gatherer = gatherers[static_cast<std::size_t>(thread)];
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t image = i / shares / blocks.count(), block = i / shares % blocks.count();  // image: of one group
       const std::int64_t row = block / blocks.across * blocks.own_rows, x0 = block % blocks.across * blocks.own_width;
-      const std::int64_t rows = std::min(blocks.own_rows, blocks.rows - row), width = std::min(blocks.own_width, blocks.width - x0);
+      const std::int64_t rows = std::min(blocks.own_rows, blocks.rows - row);
+      const std::int64_t width = std::min(blocks.own_width, blocks.width - x0);
       const WeightView view{nullptr, {}, {1, 1, static_cast<int>(k), static_cast<int>(rows * width)}};
       const PackedGemm packed(view, Affine{}, table);
       const std::int64_t output = i % shares * own_outputs;

@@ -89,6 +89,34 @@ TEST_P(NdProducts, MultiplyBatchesOfAnyStrides) {
   }
 }
 
+// One row or column, few columns, sums of one run and of several: packed or not, dense either way or not at all.
+TEST_P(NdProducts, MultiplyVectorsOfAnyLength) {
+  for (const std::int64_t k : {1, 15, 16, 37, 2048, 4133})
+    for (const auto& [m, n] : std::vector<std::array<std::int64_t, 2>>{{1, 1}, {1, 3}, {1, 16}, {1, 530}, {21, 1}, {3, 2}})
+      for (const int kind : {0, 1, 2}) {  // b dense, transposed, with gaps
+        const auto count = [](std::int64_t x) { return static_cast<std::size_t>(x); };
+        GuardedBuffer<float> a(draw(random, count(2 * m * k), Values::integer), Flush::tail);
+        const std::int64_t gap = kind == 2 ? 2 : 1;
+        GuardedBuffer<float> b(draw(random, count(2 * n * k * gap), Values::integer), Flush::tail);
+        const Array from_a = matrices(a.data(), {2, 1, m, k}, {m * k, 0, k, 1});
+        const Array from_b = matrices(b.data(), {2, 1, k, n}, {n * k * gap, 0, kind == 1 ? 1 : n * gap, kind == 1 ? k : gap});
+        for (const int threads : {1, 3}) {
+          GuardedBuffer<float> c = unwritten(count(2 * m * n), Flush::head);
+          nd::products(table, from_a, from_b, c.data(), threads);
+          ASSERT_TRUE(c.slack_intact());
+          for (std::int64_t i = 0; i < 2 * m * n; ++i) {
+            double want = 0.0;
+            const std::int64_t image = i / n / m, row = i / n % m, column = i % n;
+            const float* const right = b.data() + image * n * k * gap + column * from_b.strides[3] / 4;
+            for (std::int64_t x = 0; x < k; ++x) {
+              want += double{a.data()[(image * m + row) * k + x]} * double{right[x * from_b.strides[2] / 4]};
+            }
+            ASSERT_EQ(double{c.data()[i]}, want) << m << "×" << k << "×" << n << ", kind " << kind << ", at " << i;
+          }
+        }
+      }
+}
+
 // A convolution in groups by the definition; integers, so without rounding. Each row of w begins with its bias.
 std::vector<float> naive_conv(const std::vector<float>& x, const std::vector<float>& w, const nd::Geometry& g, std::int64_t n,
                               std::int64_t channels, std::int64_t outputs, std::int64_t groups) {

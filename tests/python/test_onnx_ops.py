@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,6 +281,29 @@ def test_products_of_any_strides_are_those_of_numpy(shapes: hnp.BroadcastableSha
     got = nd.products(a, b, 1 + seed % 3)
     assert got.shape == want.shape
     assert np.array_equal(got, want)
+
+
+_LEAN_PRODUCTS = """
+import resource
+import numpy as np
+from sepconv import _core
+
+def virtual():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[0]) * resource.getpagesize()
+
+_core.nd.dense(np.ones((64, 1024), np.float32).T, 4)  # starts the threads
+a, b = np.full((1, 1 << 22), 0.5, np.float32), np.full((1 << 22, 3), 2, np.float32)
+resource.setrlimit(resource.RLIMIT_AS, (virtual() + (64 << 20),) * 2)
+print(_core.nd.products(a, b[:, :1], 4)[0, 0], _core.nd.products(a, b, 4)[0, 2])
+print(_core.nd.products(b.T.copy(), a.T, 4)[2, 0], _core.nd.products(b.T.copy()[:2], b[:, :2], 4)[1, 1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_products_of_long_vectors_take_no_more_memory_than_their_operands() -> None:
+    run = subprocess.run([sys.executable, "-c", _LEAN_PRODUCTS], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["4194304.0", "4194304.0", "4194304.0", "16777216.0"], run.stderr
 
 
 # --- Operators of ONNX that the suite has few cases of
