@@ -32,7 +32,7 @@ if(SEPCONV_SANITIZE)
   string(REPLACE ";" "," sanitizers "${SEPCONV_SANITIZE}")
   # -O1: with more, checked code takes minutes to compile.
   target_compile_options(sepconv_flags INTERFACE
-    -O1 -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+    -O1 -fsanitize=${sanitizers} -D_GLIBCXX_ASSERTIONS -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   target_link_options(sepconv_flags INTERFACE -fsanitize=${sanitizers})
 else()
   # Toolchains may define _FORTIFY_SOURCE themselves; it does nothing, and warns, without optimisation.

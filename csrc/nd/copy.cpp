@@ -151,8 +151,7 @@ void copy(const KernelTable& table, const Array& to_array, const Array& from_arr
   Plane plane{1, to.dims[last], 0, to.strides[last], 0, from.strides[last]};
   std::int64_t strips = 1, strip = 1;
   if (row >= 0) {
-    strip = std::clamp<std::int64_t>(kSerial / std::max<std::int64_t>(plane.columns, 1), kBlock, to.dims[row]);
-    if (strip > to.dims[row]) strip = to.dims[row];
+    strip = std::min(std::max(kSerial / plane.columns, kBlock), to.dims[row]);
     strips = (to.dims[row] + strip - 1) / strip;
     plane.to_row = to.strides[row];
     plane.from_row = from.strides[row];
