@@ -174,7 +174,8 @@ void softmax(const KernelTable& table, const float* x, std::int64_t rows, std::i
     const float* const from = x + r * n;
     float* const to = y + r * n;
     if (!logarithm) return table.softmax_f32(from, to, n, 1.0f);
-    const double total = log_sum_exp(table, from, n);
+    double total = log_sum_exp(table, from, n);
+    if (std::isinf(total)) total = std::numeric_limits<double>::quiet_NaN();  // as the softmax of such a row is
     for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(static_cast<double>(from[i]) - total);
   });
 }

@@ -133,6 +133,16 @@ def test_reductions() -> None:
     assert np.isnan(nd.reduce("max", np.array([[1, np.nan, 3]], np.float32), 1)[0])
 
 
+def test_softmax_of_infinities_is_nan_throughout() -> None:
+    inf = math.inf
+    x = np.array([[1, inf, 2], [inf, inf, 0], [-inf, -inf, -inf], [-inf, 0, 0], [1, math.nan, 2]], np.float32)
+    for logarithm in (False, True):
+        y = nd.softmax(x, logarithm, 1)
+        assert np.isnan(y[[0, 1, 2, 4]]).all()
+        np.testing.assert_allclose(y[3], [-inf, -math.log(2), -math.log(2)] if logarithm else [0, 0.5, 0.5], rtol=1e-6)
+    np.testing.assert_array_equal(nd.reduce("log_sum_exp", x[:3], 1), np.array([inf, inf, -inf], np.float32))
+
+
 def test_reductions_down_columns() -> None:
     x = random((3, 11, 29), "float32")
     for name in ("sum", "mean", "max", "min", "l1", "l2", "sum_square"):
