@@ -44,7 +44,7 @@ inline nd::Type type_of(const py::dtype& type) {
 inline int element_size(const py::array& x) {
   const auto size = static_cast<int>(x.itemsize());
   if (size != 1 && size != 2 && size != 4 && size != 8 && size != 16) fail("elements must have 1, 2, 4, 8 or 16 bytes");
-  if (x.dtype().kind() == 'O') fail("arrays of objects are not possible");
+  if (x.dtype().attr("hasobject").cast<bool>()) fail("arrays of objects are not possible");
   return size;
 }
 

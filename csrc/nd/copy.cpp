@@ -251,13 +251,13 @@ void gather(const Array& to, const Array& from, const std::vector<std::vector<st
         const char* source = from.data;
         bool outside = false;
         std::int64_t rest = i;
-        for (int axis = last - 1; axis >= 0; --axis) {
+        for (int axis = last - 1; axis >= 0 && !outside; --axis) {
           const std::int64_t at = rest % to.dims[axis];
           rest /= to.dims[axis];
           const auto& places = index[static_cast<std::size_t>(axis)];
           const std::int64_t place = places.empty() ? at : places[static_cast<std::size_t>(at)];
-          outside |= place < 0;
-          source += place * from.strides[axis];
+          outside = place < 0;
+          if (!outside) source += place * from.strides[axis];
         }
         if (outside) {
           fill_run<T>(row, fill, columns);

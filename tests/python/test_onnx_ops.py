@@ -211,6 +211,7 @@ def test_normalised_rows() -> None:
         (lambda: nd.copy(np.ones(2, np.float32), np.ones(2), 1), "same dtype"),
         (lambda: nd.copy(np.broadcast_to(np.float32(1), (2,)), np.ones(2, np.float32), 1), "must be writeable"),
         (lambda: nd.dense(np.array([None]), 1), "objects"),
+        (lambda: nd.dense(np.zeros(1, [("a", object)]), 1), "objects"),
         (lambda: nd.gather(np.ones((2, 2), np.float32), [[2], []], np.zeros(1, np.float32), 1), "lies outside axis 0"),
         (lambda: nd.gather(np.ones((2, 2), np.float32), [[0]], np.zeros(1, np.float32), 1), "a table for each axis"),
         (lambda: nd.matmul(np.ones((2, 3), np.float32), nd.PackedMatrix(np.ones((4, 2), np.float32)), 1), "k = 4"),
