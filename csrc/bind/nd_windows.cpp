@@ -103,6 +103,10 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
   if (x.ndim() < 3) fail("x must be [n, c, space...]");
   const Sizes in(x.shape() + 2, x.shape() + x.ndim());
   const Windows w = windows(in, out, kernel, stride, begin, end, dilation);
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const bool before = begin[i] < 0;
+    if (before || end[i] < 0) fail(std::string(before ? "begin" : "end") + " must be at least 0: a pooling's padding");
+  }
   for (std::size_t i = 0; kind != "sum" && i < in.size(); ++i) {
     const auto has_tap = [&](std::int64_t o) {
       const std::int64_t first = o * stride[i] - begin[i];
@@ -121,13 +125,11 @@ py::object pool(const std::string& kind, const py::array& x, const Sizes& out, c
   const nd::Type type = type_of(x.dtype());
   check_threads(threads);
   if (kind == "max" && !with_indices && (type == nd::Type::i8 || type == nd::Type::u8)) {
-    compute([&] {
-      if (type == nd::Type::i8) {
-        nd::max_pool_integers(static_cast<const std::int8_t*>(x.data()), planes, w.g, reinterpret_cast<std::int8_t*>(to), threads);
-      } else {
-        nd::max_pool_integers(static_cast<const std::uint8_t*>(x.data()), planes, w.g, reinterpret_cast<std::uint8_t*>(to), threads);
-      }
-    });
+    const auto run = [&](auto element) {
+      using T = decltype(element);
+      nd::max_pool_integers(static_cast<const T*>(x.data()), planes, w.g, reinterpret_cast<T*>(to), threads);
+    };
+    compute([&] { type == nd::Type::i8 ? run(std::int8_t{}) : run(std::uint8_t{}); });
     return y;
   }
   if (type != nd::Type::f32) fail("pooling needs float32 (a maximum also int8 or uint8)");

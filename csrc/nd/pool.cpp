@@ -24,44 +24,73 @@ Run reached(const Geometry& g, std::int64_t shift, Run all) {
   return {std::max(all.first, first), std::min(all.end, room / stride + 1)};
 }
 
+// Taps of an axis from `begin` on, before `end`.
+struct Taps {
+  std::int64_t begin, end;
+};
+
+// Those that can lie inside for windows that begin at places from first to last.
+Taps taps_inside(const Geometry& g, int axis, std::int64_t first, std::int64_t last) {
+  const std::int64_t dilation = g.dilation[axis], room = g.in[axis] - 1 - first;
+  const std::int64_t begin = last >= 0 ? 0 : (-last + dilation - 1) / dilation;
+  return {begin, std::max(begin, room < 0 ? 0 : std::min(g.kernel[axis], room / dilation + 1))};
+}
+
+// f(what output 0 takes, counted from an image's row; the run of outputs) for the taps along the last axis, an output's in
+// their order. No more of them are looked at than can lie inside.
+template <class F>
+void for_last_taps(const Geometry& g, Run all, const F& f) {
+  const int last = g.rank - 1;
+  const std::int64_t dilation = g.dilation[last], pad = g.pad[last], stride = g.stride[last];
+  const auto place = [&](std::int64_t o) { return o * stride - pad; };
+  const Taps taps = taps_inside(g, last, place(all.first), place(all.end - 1));
+  const std::int64_t of_each = (all.end - all.first) * ((g.in[last] - 1) / dilation + 1);
+  if (taps.end - taps.begin > of_each) {  // windows far apart
+    for (std::int64_t o = all.first; o < all.end; ++o) {
+      const Taps own = taps_inside(g, last, place(o), place(o));
+      for (std::int64_t t = own.begin; t < own.end; ++t) f(t * dilation - pad, Run{o, o + 1});
+    }
+    return;
+  }
+  for (std::int64_t t = taps.begin; t < taps.end; ++t) {
+    const std::int64_t shift = t * dilation - pad;
+    const Run run = reached(g, shift, all);
+    if (run.first < run.end) f(shift, run);
+  }
+}
+
 // f(offset in the input image of what output 0 takes, the run of outputs) for the taps of output row `row`, in their
 // order. Returns how many taps of the axes before the last lie inside.
 template <class F>
 std::int64_t for_tap_runs(const Geometry& g, std::int64_t row, Run all, const F& f) {
   const int last = g.rank - 1;
-  std::array<std::int64_t, kMaxRank> origin;
-  std::int64_t taps = 1, inside = 0;
+  std::array<std::int64_t, kMaxRank> first, count;  // places of the first tap inside, and how many there are
+  std::int64_t taps = 1;
   for (int i = last - 1; i >= 0; --i) {
-    origin[i] = row % g.out[i] * g.stride[i] - g.pad[i];
+    const std::int64_t origin = row % g.out[i] * g.stride[i] - g.pad[i];
+    const Taps inside = taps_inside(g, i, origin, origin);
     row /= g.out[i];
-    taps *= g.kernel[i];
+    first[i] = origin + inside.begin * g.dilation[i];
+    count[i] = inside.end - inside.begin;
+    taps *= count[i];
   }
   for (std::int64_t tap = 0; tap < taps; ++tap) {
     std::int64_t rest = tap, offset = 0, size = g.in[last];
-    bool within = true;
     for (int i = last - 1; i >= 0; --i) {
-      const std::int64_t at = origin[i] + rest % g.kernel[i] * g.dilation[i];
-      rest /= g.kernel[i];
-      within &= at >= 0 && at < g.in[i];
-      offset += at * size;
+      offset += (first[i] + rest % count[i] * g.dilation[i]) * size;
+      rest /= count[i];
       size *= g.in[i];
     }
-    if (!within) continue;
-    ++inside;
-    for (std::int64_t t = 0; t < g.kernel[last]; ++t) {
-      const std::int64_t shift = t * g.dilation[last] - g.pad[last];
-      const Run run = reached(g, shift, all);
-      if (run.first < run.end) f(offset + shift, run);
-    }
+    for_last_taps(g, all, [&](std::int64_t shift, Run run) { f(offset + shift, run); });
   }
-  return inside;
+  return taps;
 }
 
 // f(plane, output row, its chunk) of all planes, on threads.
 template <class F>
 void for_chunks(const Geometry& g, std::int64_t planes, int threads, const F& f) {
   const std::int64_t width = g.out[g.rank - 1], rows = g.out_size() / width, chunks = (width + kChunk - 1) / kChunk;
-  for_pieces(threads_for(planes * g.out_size() * g.taps(), threads), planes * rows * chunks,
+  for_pieces(threads_for(planes * g.out_size() * std::min(g.taps(), kSerial), threads), planes * rows * chunks,
              [&](std::int64_t begin, std::int64_t end, int) {
                for (std::int64_t i = begin; i < end; ++i) {
                  const std::int64_t first = i % chunks * kChunk, row = i / chunks;
@@ -111,10 +140,9 @@ void sum_pool(PoolKind kind, const float* x, std::int64_t planes, const Geometry
     double factor = 1.0;
     if (kind == PoolKind::average) {
       factor = static_cast<double>(rows);
-      for (std::int64_t t = 0; t < g.kernel[last]; ++t) {
-        const Run run = reached(g, t * g.dilation[last] - g.pad[last], chunk);
+      for_last_taps(g, chunk, [&](std::int64_t, Run run) {
         for (std::int64_t o = run.first; o < run.end; ++o) taps[o - chunk.first] += 1.0;
-      }
+      });
     } else if (kind == PoolKind::average_padded) {
       factor = static_cast<double>(padded_taps(g, end_pad, row));
       for (std::int64_t o = chunk.first; o < chunk.end; ++o) {

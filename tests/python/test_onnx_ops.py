@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,14 @@ def test_normalised_rows() -> None:
             "wholly in the",
         ),
         (
+            lambda: nd.pool("average_padded", np.ones((1, 1, 4), np.float32), [2], [1], [1], [0], [-3], [1], False, 1),
+            "end must be at least 0",
+        ),
+        (
+            lambda: nd.pool("max", np.ones((1, 1, 4), np.float32), [2], [1], [1], [-1], [0], [1], False, 1),
+            "begin must be at least 0",
+        ),
+        (
             lambda: nd.pool("max", np.ones((1, 1, 2), np.float32), [2], [0], [1], [0], [0], [1], False, 1),
             "between 1 and",
         ),
@@ -262,6 +271,19 @@ def test_normalised_rows() -> None:
 def test_bad_arguments_are_refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_pooling_takes_no_longer_for_taps_outside() -> None:
+    x, most = np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4), 2**31 - 1
+    began = time.perf_counter()
+    y = nd.pool("sum", x, [4], [most], [1], [1], [most - 1], [1], False, 1)
+    assert y.tolist() == [[[10, 10, 9, 7]]]
+    # Windows far apart, of which each has its own tap inside, and none at all in the middle.
+    y = nd.pool("sum", x, [3], [2**30], [2**30 - 1], [2**30 - 1], [most - 1], [1], False, 1)
+    assert y.tolist() == [[[1, 10, 0]]]
+    y = nd.pool("sum", x[..., None], [2, 1], [most, 1], [1, 1], [2, 0], [most - 1, 0], [1, 1], False, 1)
+    assert y.tolist() == [[[[10], [10]]]]
+    assert time.perf_counter() - began < 2
 
 
 @settings(max_examples=150)
