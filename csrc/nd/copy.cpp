@@ -1,4 +1,5 @@
-// Moving elements without arithmetic (but on the kernel that transposes floats): transposed and sliced copies, padding and nearest neighbours by index tables.
+// Moving elements without arithmetic (but on the kernel that transposes floats): transposed and sliced copies, padding and
+// nearest neighbours by index tables.
 #include <algorithm>
 #include <cstring>
 
@@ -63,6 +64,7 @@ struct Plane {
 };
 
 constexpr std::int64_t kBlock = 16;      // cache lines of a transposed block, on either side
+constexpr std::int64_t kLongest = 4 * kSerial;  // columns of a piece: longer rows are shared
 constexpr std::int64_t kTileRows = 64;   // of floats that the kernel transposes at a time
 constexpr std::int64_t kShortest = 8;    // rows of the target: of shorter ones the kernel would write partial vectors alone
 
@@ -70,8 +72,8 @@ constexpr std::int64_t kShortest = 8;    // rows of the target: of shorter ones 
 bool is_transposition(const char* to, const char* from, const Plane& p, int size) {
   constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
   const auto whole = [](std::ptrdiff_t n) { return n % kFloat == 0; };
-  return size == kFloat && p.columns >= kShortest && p.to_column == kFloat && p.from_row == kFloat && whole(p.to_row) && whole(p.from_column) &&
-         whole(reinterpret_cast<std::intptr_t>(to)) && whole(reinterpret_cast<std::intptr_t>(from));
+  return size == kFloat && p.columns >= kShortest && p.to_column == kFloat && p.from_row == kFloat && whole(p.to_row) &&
+         whole(p.from_column) && whole(reinterpret_cast<std::intptr_t>(to)) && whole(reinterpret_cast<std::intptr_t>(from));
 }
 
 void transpose_plane(const KernelTable& table, char* to, const char* from, const Plane& p) {
@@ -94,9 +96,10 @@ void copy_run(char* to, const char* from, std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; i += 16) std::memcpy(to + i, from + i, 16);
 }
 
-// Not inlined into the lambdas that call it: there GCC 12 runs out of registers for these loops.
+// Not inlined into the lambdas that call it: there GCC 12 runs out of registers for these loops. The plane by value: what is
+// written could else be it.
 template <class T>
-[[gnu::noinline]] void copy_plane(char* to, const char* from, const Plane p) {  // by value: what is written could else be the plane
+[[gnu::noinline]] void copy_plane(char* to, const char* from, const Plane p) {
   const auto size = static_cast<std::ptrdiff_t>(sizeof(T));
   if (p.to_column == size && p.from_column == size) {
     for (std::int64_t r = 0; r < p.rows; ++r) {
@@ -166,16 +169,19 @@ void copy(const KernelTable& table, const Array& to_array, const Array& from_arr
   }
   std::int64_t planes = 1;
   for (int i = 0; i < outer; ++i) planes *= outer_to.dims[i];
-  const std::int64_t rows = row >= 0 ? to.dims[row] : 1;
+  const std::int64_t rows = row >= 0 ? to.dims[row] : 1, columns = plane.columns;
+  const std::int64_t across = (columns + kLongest - 1) / kLongest;
   with_size(size, [&](auto element) {
-    for_pieces(threads_for(elements, threads), planes * strips, [&](std::int64_t begin, std::int64_t end, int) {
+    for_pieces(threads_for(elements, threads), planes * strips * across, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t first = i % strips * strip;
+        const std::int64_t column = i % across * kLongest, first = i / across % strips * strip, at = i / across / strips;
         Plane part = plane;
         part.rows = std::min(strip, rows - first);
-        char* const target = to.data + offset_of(i / strips, outer, outer_to.dims, outer_to.strides) + first * plane.to_row;
-        const char* const source =
-            from.data + offset_of(i / strips, outer, outer_to.dims, outer_from.strides) + first * plane.from_row;
+        part.columns = std::min(kLongest, columns - column);
+        char* const target = to.data + offset_of(at, outer, outer_to.dims, outer_to.strides) + first * plane.to_row +
+                             column * plane.to_column;
+        const char* const source = from.data + offset_of(at, outer, outer_to.dims, outer_from.strides) +
+                                   first * plane.from_row + column * plane.from_column;
         if (is_transposition(target, source, part, size)) {
           transpose_plane(table, target, source, part);
         } else {
@@ -193,11 +199,11 @@ struct Piece {
   std::int64_t at, place, count;
 };
 
-// A row of n elements in pieces of neighbours.
-std::vector<Piece> pieces_of(const std::vector<std::int64_t>& table, std::int64_t n) {
-  if (table.empty()) return {{0, 0, n}};
+// Elements first to end of a row in pieces of neighbours.
+std::vector<Piece> pieces_of(const std::vector<std::int64_t>& table, std::int64_t first, std::int64_t end) {
+  if (table.empty()) return {{first, first, end - first}};
   std::vector<Piece> pieces;
-  for (std::int64_t j = 0; j < n; ++j) {
+  for (std::int64_t j = first; j < end; ++j) {
     const std::int64_t place = std::max<std::int64_t>(table[static_cast<std::size_t>(j)], -1);
     const Piece before = pieces.empty() ? Piece{0, -2, 0} : pieces.back();
     const bool follows = place < 0 ? before.place == -1 : before.place >= 0 && place == before.place + before.count;
@@ -240,17 +246,21 @@ void gather(const Array& to, const Array& from, const std::vector<std::vector<st
   const std::int64_t elements = to.elements();
   if (elements == 0) return;
   const int last = to.rank - 1;
-  const std::int64_t columns = to.dims[last];
-  const std::vector<Piece> pieces = pieces_of(index[static_cast<std::size_t>(last)], columns);
+  const std::int64_t columns = to.dims[last], across = (columns + kLongest - 1) / kLongest;
+  std::vector<std::vector<Piece>> pieces;  // of each part of a row
+  for (std::int64_t first = 0; first < columns; first += kLongest) {
+    pieces.push_back(pieces_of(index[static_cast<std::size_t>(last)], first, std::min(first + kLongest, columns)));
+  }
   with_size(size, [&](auto element) {
     using T = decltype(element);
-    for_pieces(threads_for(elements, threads), elements / columns, [&](std::int64_t begin, std::int64_t end, int) {
-      const char* before = nullptr;  // what the row before this one was taken from
+    for_pieces(threads_for(elements, threads), elements / columns * across, [&](std::int64_t begin, std::int64_t end, int) {
+      const char* before = nullptr;  // what the row before this one, of one part, was taken from
       for (std::int64_t i = begin; i < end; ++i) {
-        char* const row = to.data + i * columns * size;
+        const std::int64_t part = i % across, first = part * kLongest;
+        char* const row = to.data + i / across * columns * size;
         const char* source = from.data;
         bool outside = false;
-        std::int64_t rest = i;
+        std::int64_t rest = i / across;
         for (int axis = last - 1; axis >= 0 && !outside; --axis) {
           const std::int64_t at = rest % to.dims[axis];
           rest /= to.dims[axis];
@@ -260,11 +270,11 @@ void gather(const Array& to, const Array& from, const std::vector<std::vector<st
           if (!outside) source += place * from.strides[axis];
         }
         if (outside) {
-          fill_run<T>(row, fill, columns);
-        } else if (source == before && i > begin) {
+          fill_run<T>(row + first * size, fill, std::min(kLongest, columns - first));
+        } else if (source == before && i > begin && across == 1) {
           copy_run(row, row - columns * size, static_cast<std::size_t>(columns * size));
         } else {
-          gather_row<T>(row, source, from.strides[last], pieces, fill);
+          gather_row<T>(row, source, from.strides[last], pieces[static_cast<std::size_t>(part)], fill);
         }
         before = outside ? nullptr : source;
       }

@@ -60,7 +60,7 @@ void matmul(const float* a, std::int64_t m, const PackedMatrix& b, float* c, int
 // last of a is one. Axes of the batch have stride 0 in an operand that broadcasts.
 void products(const KernelTable& table, const Array& a, const Array& b, float* c, int threads);
 
-// --- conv.cpp and pool.cpp: images [c, spatial...] without a batch
+// --- grouped_conv.cpp, conv.cpp (transposed convolutions) and pool.cpp: images [c, spatial...] without a batch
 
 struct Geometry {
   int rank = 0;  // of space
@@ -85,8 +85,8 @@ void conv_transpose(const float* x, std::int64_t n, const std::vector<const Pack
                     const float* bias, const Geometry& g, float* y, int threads);
 
 enum class PoolKind { average, average_padded, max, sum };
-// y[planes][out] from x[planes][in]. average_padded divides by the taps inside the padded image, sum by nothing. `end` is the padding
-// after each axis. `indices`, for max alone, may be nullptr: where in x the greatest is.
+// y[planes][out] from x[planes][in]. average_padded divides by the taps inside the padded image, sum by nothing. `end` is the
+// padding after each axis, at least 0 as that before. `indices`, for max alone, may be nullptr: where in x the greatest is.
 void pool(PoolKind kind, const float* x, std::int64_t planes, const Geometry& g,
           const std::array<std::int64_t, kMaxRank>& end, float* y, std::int64_t* indices, int threads);
 template <class T>
@@ -101,7 +101,8 @@ void reduce(ReduceKind kind, const KernelTable& table, const float* x, std::int6
 // sum, max, min, prod, l1 and sum_square.
 template <class T>
 void reduce_integers(ReduceKind kind, const T* x, std::int64_t rows, std::int64_t n, T* y, int threads);
-void softmax(const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, bool logarithm, float* y, int threads);
+void softmax(const KernelTable& table, const float* x, std::int64_t rows, std::int64_t n, bool logarithm, float* y,
+             int threads);
 // Element i of an array is multiplied by scale[i/run % count]; then bias, where there is one, is added likewise.
 struct Scaling {
   const float *scale, *bias;

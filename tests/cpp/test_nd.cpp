@@ -84,6 +84,33 @@ TEST(NdCopy, FollowsNegativeAndZeroStrides) {
   for (int i = 0; i < 36; ++i) ASSERT_EQ(out.values()[i], values[11 - (i / 12 * 4 + i % 4)]);
 }
 
+// So long that parts of a row are shared: one row, some, transposed ones; by index tables as well.
+TEST(NdCopy, SharesLongRows) {
+  constexpr std::int64_t n = 8 * nd::kSerial + 3;
+  std::vector<float> values(3 * n);
+  std::iota(values.begin(), values.end(), 0.0f);
+  GuardedBuffer<float> in(values, Flush::tail);
+  std::vector<std::int64_t> backwards(n, -1);
+  for (std::int64_t i = 0; i + 1 < n; ++i) backwards[static_cast<std::size_t>(i)] = n - 1 - i;
+  const float fill = -1.0f;
+  for (const int threads : {1, 3}) {
+    GuardedBuffer<float> out(n, Flush::head), all(3 * n, Flush::head);
+    Array column = dense(in.data(), {n}, 4);
+    column.strides[0] = 12;
+    nd::copy(kernels(), dense(out.data(), {n}, 4), column, 4, threads);
+    for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(out.values()[i], values[3 * i]);
+    nd::copy(kernels(), dense(all.data(), {3, n}, 4), permuted(dense(in.data(), {n, 3}, 4), {1, 0}), 4, threads);
+    for (std::size_t i = 0; i < 3 * n; ++i) ASSERT_EQ(all.values()[i], values[i % n * 3 + i / n]);
+    nd::gather(dense(all.data(), {3, n}, 4), dense(in.data(), {3, n}, 4), {{1, -1, 1}, backwards}, &fill, 4, threads);
+    for (std::size_t i = 0; i < 3 * n; ++i) {
+      ASSERT_EQ(all.values()[i], i / n == 1 || i % n == n - 1 ? fill : values[n + n - 1 - i % n]);
+    }
+    nd::gather(dense(all.data(), {3, n}, 4), dense(in.data(), {3, n}, 4), {{2, 2, 0}, {}}, &fill, 4, threads);
+    for (std::size_t i = 0; i < 3 * n; ++i) ASSERT_EQ(all.values()[i], values[(i / n == 2 ? 0 : 2 * n) + i % n]);
+    ASSERT_TRUE(out.slack_intact() && all.slack_intact());
+  }
+}
+
 TEST(NdGather, TakesPlacesAndFills) {
   std::vector<std::int64_t> values(15);
   std::iota(values.begin(), values.end(), 100);

@@ -140,6 +140,63 @@ TEST_P(Rows, OperatorsGiveTheSameBitsAtAnyNumberOfThreads) {
   }
 }
 
+// Rows and columns of several runs: as plain loops of doubles give, and the same bits at any number of threads.
+TEST_P(Rows, LongOnesAreTakenInRuns) {
+  constexpr std::int64_t n = 3 * nd::kSerial + 77, inner = 5, tall = (1 << 18) + 9;
+  for (const int special : {0, 1, 2}) {
+    std::vector<float> x = real(static_cast<std::size_t>(2 * n));
+    std::vector<float> factors(x.size(), 2.0f);  // of a product whose parts a double does not hold
+    for (std::size_t i = 0; i < factors.size(); i += 2) factors[i] = 0.5f;
+    std::fill_n(factors.begin(), n / 2, 2.0f);
+    std::fill_n(factors.begin() + n / 2, n / 2, 0.5f);
+    if (special == 1) x[nd::kSerial + 5] = kInf;
+    if (special == 1) factors[n - 1] = 0.0f;
+    if (special == 2) x[nd::kSerial + 5] = kNaN;
+    std::vector<float> matrix = real(static_cast<std::size_t>(tall * inner));
+    std::vector<float> first;
+    for (const int threads : {1, 2, 5}) {
+      std::vector<float> y(x.size()), log(x.size()), sums(2), products(2), most(inner), means(inner);
+      nd::softmax(table, x.data(), 2, n, false, y.data(), threads);
+      nd::softmax(table, x.data(), 2, n, true, log.data(), threads);
+      nd::reduce(nd::ReduceKind::log_sum_exp, table, x.data(), 2, n, 1, sums.data(), threads);
+      nd::reduce(nd::ReduceKind::prod, table, factors.data(), 2, n, 1, products.data(), threads);
+      nd::reduce(nd::ReduceKind::min, table, matrix.data(), 1, tall, inner, most.data(), threads);
+      nd::reduce(nd::ReduceKind::mean, table, matrix.data(), 1, tall, inner, means.data(), threads);
+      for (std::int64_t r = special ? 1 : 0; r < 2; ++r) {
+        double total = 0.0;
+        for (std::int64_t i = 0; i < n; ++i) total += std::exp(double{x[static_cast<std::size_t>(r * n + i)]});
+        ASSERT_NEAR(sums[static_cast<std::size_t>(r)], std::log(total), 1e-5);
+        for (std::int64_t i = r * n; i < (r + 1) * n; ++i) {
+          const double value = double{x[static_cast<std::size_t>(i)]};
+          ASSERT_NEAR(y[static_cast<std::size_t>(i)], std::exp(value) / total, 4e-6 * std::exp(value) / total);
+          ASSERT_NEAR(log[static_cast<std::size_t>(i)], value - std::log(total), 2e-6 * std::fabs(value - std::log(total)));
+        }
+      }
+      for (std::int64_t i = 0; i < n && special; ++i) {
+        ASSERT_TRUE(std::isnan(y[static_cast<std::size_t>(i)]) && std::isnan(log[static_cast<std::size_t>(i)]));
+      }
+      if (special == 1) ASSERT_EQ(sums[0], kInf);
+      if (special == 2) ASSERT_TRUE(std::isnan(sums[0]));
+      ASSERT_EQ(products[0], special == 1 ? 0.0f : factors[n - 1]);
+      ASSERT_EQ(products[1], n % 2 ? factors[n] : 1.0f);
+      for (std::int64_t c = 0; c < inner; ++c) {
+        double sum = 0.0;
+        float least = kInf;
+        for (std::int64_t r = 0; r < tall; ++r) {
+          const float value = matrix[static_cast<std::size_t>(r * inner + c)];
+          sum += double{value};
+          least = std::min(least, value);
+        }
+        ASSERT_EQ(most[static_cast<std::size_t>(c)], least);
+        ASSERT_NEAR(means[static_cast<std::size_t>(c)], sum / tall, 1e-5);
+      }
+      for (const auto* part : {&log, &sums, &products, &most, &means}) y.insert(y.end(), part->begin(), part->end());
+      if (first.empty()) first = y;
+      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_PRED2(same_bits, y[i], first[i]);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, Rows, ::testing::ValuesIn(on_each_isa({"rows"})), test_name);
 
 }  // namespace
