@@ -32,7 +32,8 @@ py::array gather(const py::array& x, const std::vector<Sizes>& index, const py::
   for (std::size_t axis = 0; axis < index.size(); ++axis) {
     if (index[axis].empty()) continue;
     for (const std::int64_t place : index[axis]) {
-      if (place >= x.shape(static_cast<py::ssize_t>(axis))) fail("index " + std::to_string(place) + " lies outside axis " + std::to_string(axis));
+      if (place < x.shape(static_cast<py::ssize_t>(axis))) continue;
+      fail("index " + std::to_string(place) + " lies outside axis " + std::to_string(axis));
     }
     sizes[axis] = static_cast<std::int64_t>(index[axis].size());
   }
@@ -212,7 +213,8 @@ Floats products(const py::array& a, const py::array& b, int threads) {
 // --- Rows
 
 nd::ReduceKind to_reduce(const std::string& name) {
-  static constexpr const char* kNames[] = {"sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum", "log_sum_exp"};
+  static constexpr const char* kNames[] = {"sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum",
+                                           "log_sum_exp"};
   for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i) {
     if (name == kNames[i]) return static_cast<nd::ReduceKind>(i);
   }
@@ -248,7 +250,8 @@ py::array reduce(const std::string& name, const py::array& x, int threads) {
     };
     switch (type) {
       case nd::Type::f32:
-        return nd::reduce(kind, kernels(), static_cast<const float*>(from), rows, n, inner, reinterpret_cast<float*>(to), threads);
+        return nd::reduce(kind, kernels(), static_cast<const float*>(from), rows, n, inner, reinterpret_cast<float*>(to),
+                          threads);
       case nd::Type::i8: return run(std::int8_t{});
       case nd::Type::u8: return run(std::uint8_t{});
       case nd::Type::i32: return run(std::int32_t{});
@@ -289,10 +292,13 @@ py::tuple normalize(const Floats& x, double epsilon, bool center, int threads, c
   return py::make_tuple(y, mean, inverse);
 }
 
-Floats resample(const Floats& x, const py::array_t<std::int64_t, py::array::c_style>& index, const Floats& weight, int threads) {
+Floats resample(const Floats& x, const py::array_t<std::int64_t, py::array::c_style>& index, const Floats& weight,
+                int threads) {
   check_dense(x);
   if (x.ndim() != 3) fail("x must be [outer, in, inner]");
-  if (index.ndim() != 2 || index.shape(1) < 1 || shape_of(index) != shape_of(weight)) fail("index and weight must be [out, taps]");
+  if (index.ndim() != 2 || index.shape(1) < 1 || shape_of(index) != shape_of(weight)) {
+    fail("index and weight must be [out, taps]");
+  }
   for (py::ssize_t i = 0; i < index.size(); ++i) {
     if (index.data()[i] < 0 || index.data()[i] >= x.shape(1)) fail("index lies outside the axis");
   }
@@ -315,7 +321,8 @@ void add_nd(py::module_& module) {
       .def("__init__", constructor(&pack), NewStyle(), arg("matrix"), arg("bias") = py::none())
       .def_property_readonly("k", &nd::PackedMatrix::k)
       .def_property_readonly("n", &nd::PackedMatrix::n);
-  m.def("copy", [](py::array to, const py::array& from, int threads) { copy(to, from, threads); }, arg("to"), arg("source"), arg("threads"));
+  m.def("copy", [](py::array to, const py::array& from, int threads) { copy(to, from, threads); }, arg("to"), arg("source"),
+        arg("threads"));
   m.def("dense", &dense, arg("x"), arg("threads"));
   m.def("gather", &gather, arg("x"), arg("index"), arg("fill"), arg("threads"));
   m.def("select", &select, arg("condition"), arg("a"), arg("b"), arg("threads"));

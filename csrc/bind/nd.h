@@ -49,7 +49,9 @@ inline int element_size(const py::array& x) {
 }
 
 inline nd::Array view(const py::array& x) {
-  if (x.ndim() > nd::kMaxRank) fail("the array has rank " + std::to_string(x.ndim()) + ", must have at most " + std::to_string(nd::kMaxRank));
+  if (x.ndim() > nd::kMaxRank) {
+    fail("the array has rank " + std::to_string(x.ndim()) + ", must have at most " + std::to_string(nd::kMaxRank));
+  }
   nd::Array array;
   array.data = static_cast<char*>(const_cast<void*>(x.data()));
   array.rank = static_cast<int>(x.ndim());
@@ -74,7 +76,9 @@ inline std::vector<py::ssize_t> checked_shape(const Sizes& sizes, std::int64_t e
   return {sizes.begin(), sizes.end()};
 }
 
-inline py::array empty(const py::dtype& type, const Sizes& sizes) { return py::array(type, checked_shape(sizes, type.itemsize())); }
+inline py::array empty(const py::dtype& type, const Sizes& sizes) {
+  return py::array(type, checked_shape(sizes, type.itemsize()));
+}
 inline Floats floats(const Sizes& sizes) { return Floats(checked_shape(sizes, sizeof(float))); }
 
 inline Sizes shape_of(const py::array& x) { return {x.shape(), x.shape() + x.ndim()}; }

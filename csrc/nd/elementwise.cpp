@@ -268,7 +268,7 @@ bool binary(BinaryKind kind, Type type, const KernelTable& table, const Array& t
     using T = decltype(element);
     const auto size = static_cast<std::ptrdiff_t>(sizeof(T));
     const bool gives_bool = kind >= BinaryKind::equal;
-    const auto step = [&](const Array& x) { return to.rank == 0 || x.strides[last] == 0 ? std::ptrdiff_t{0} : std::ptrdiff_t{1}; };
+    const auto step = [&](const Array& x) { return std::ptrdiff_t{to.rank == 0 || x.strides[last] == 0 ? 0 : 1}; };
     for_pieces(threads_for(elements, threads), elements / columns * runs, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t outer = i / runs, first = i % runs * kSerial;
