@@ -89,6 +89,7 @@ auto joined_runs(std::int64_t rows, std::int64_t n, int threads, const Part& par
     for (std::int64_t i = 1; i < runs; ++i) total = join(total, parts[static_cast<std::size_t>(r * runs + i)]);
     parts[static_cast<std::size_t>(r)] = total;
   }
+  parts.resize(static_cast<std::size_t>(rows));
   return parts;
 }
 
