@@ -31,7 +31,7 @@ BUDGET = {
     "python": 23800,
     "tests/cpp": 5600,
     "tests/trust": 3000,
-    "tests/python": 17200,
+    "tests/python": 17400,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,
