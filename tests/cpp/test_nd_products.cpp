@@ -147,7 +147,7 @@ std::vector<float> naive_conv(const std::vector<float>& x, const std::vector<flo
 }
 
 TEST_P(NdProducts, ConvolveInGroupsAsPlainLoopsDo) {
-  for (int round = 0; round < 240; ++round) {
+  for (int round = 0; round < 120; ++round) {
     nd::Geometry g;
     g.rank = 1 + round % 3;
     for (int i = 0; i < g.rank; ++i) {
@@ -156,7 +156,7 @@ TEST_P(NdProducts, ConvolveInGroupsAsPlainLoopsDo) {
       g.kernel[i] = 1 + random.below(4);
       g.stride[i] = 1 + random.below(3);
       g.dilation[i] = 1 + random.below(round % 7 == 0 ? 50 : 3);
-      g.pad[i] = random.below(round % 5 == 0 ? 60 : 3) - 1;
+      g.pad[i] = random.below(round % 5 != 0 ? 3 : g.rank == 3 ? 6 : 60) - 1;
       const std::int64_t extent = (g.kernel[i] - 1) * g.dilation[i] + 1;
       std::int64_t room = g.in[i] + 2 * g.pad[i] - extent;
       if (room < 0) {
@@ -166,7 +166,8 @@ TEST_P(NdProducts, ConvolveInGroupsAsPlainLoopsDo) {
       g.out[i] = room / g.stride[i] + 1;
     }
     const int n = 1 + random.below(2), groups = 1 + random.below(3), channels = 1 + random.below(4);
-    const int outputs = 1 + random.below(round % 4 == 0 ? 80 : 10);
+    // Many only of small images: the oracle takes its time.
+    const int outputs = 1 + random.below(round % 4 == 0 && g.out_size() < 1000 ? 80 : 6);
     const std::size_t k = static_cast<std::size_t>(1 + channels * g.taps());
     const std::vector<float> x = draw(random, static_cast<std::size_t>(n * groups * channels * g.in_size()), Values::integer);
     const std::vector<float> w = draw(random, static_cast<std::size_t>(groups * outputs) * k, Values::integer);
