@@ -7,7 +7,7 @@ import numpy as np
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.lowering import per_channel
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.passes.rewrite import Float64, Uses, float32_weight
+from sepconv.onnx.passes.rewrite import Float64, Uses, constant_operand, factors_and_terms, float32_weight
 
 Affine = tuple[str, Float64, Float64]  # x, factors and terms of its channels
 
@@ -67,25 +67,15 @@ def _affine(graph: Graph, node: Node) -> Affine | None:
             return None
         scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
         return node.inputs[0], scale, beta - mean * scale
-    if not node.is_op("Add", "Sub", "Mul", "Div"):
+    operands = constant_operand(graph, node)
+    if operands is None:
         return None
-    place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
-    if place is None or (place == 0 and node.op in ("Sub", "Div")):
-        return None
-    value, array = node.inputs[1 - place], graph.constants[node.inputs[place]]
+    value, array = operands
     sizes = (0, channels, *(0,) * (len(shape) - 2))
     if array.dtype != np.float32 or graph.info(value).shape != shape or not per_channel(array, sizes):
         return None
-    number: Float64 = np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,))
-    ones, zeros = np.ones(channels), np.zeros(channels)
-    match node.op:
-        case "Add":
-            return value, ones, number
-        case "Sub":
-            return value, ones, -number
-        case "Mul":
-            return value, number, zeros
-    return (value, 1 / number, zeros) if np.all(number) else None
+    both = factors_and_terms(node.op, np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,)))
+    return None if both is None else (value, *both)
 
 
 def _fold(graph: Graph, node: Node, affine: Affine) -> bool:

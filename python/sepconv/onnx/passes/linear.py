@@ -5,25 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from sepconv.onnx.ir import OWN_DOMAIN, Graph
-from sepconv.onnx.passes.rewrite import Uses, float32_weight
+from sepconv.onnx.passes.rewrite import Uses, constant_operand, float32_weight
 
 
 def run(graph: Graph) -> str:
     uses = Uses(graph)
     dead: set[int] = set()
     for node in graph.nodes:
-        if not node.is_op("Add"):
+        operands = constant_operand(graph, node) if node.is_op("Add") else None
+        if operands is None:
             continue
-        place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
-        value = "" if place is None else node.inputs[1 - place]
+        value, term = operands
         before = uses.producer(value, "MatMul")
-        if place is None or before is None or not uses.only_for(value):
+        if before is None or not uses.only_for(value):
             continue
-        matrix, term, shape = (
-            float32_weight(graph, before),
-            graph.constants[node.inputs[place]],
-            graph.info(value).shape,
-        )
+        matrix, shape = float32_weight(graph, before), graph.info(value).shape
         if (
             graph.info(before.inputs[0]).dtype != np.float32
             or matrix is None

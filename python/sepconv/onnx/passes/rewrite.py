@@ -1,4 +1,4 @@
-"""What passes share: who reads what, and weights with a factor and a term for each output channel."""
+"""What passes share: who reads what, factors and terms of channels, and weights that take them."""
 
 from __future__ import annotations
 
@@ -86,3 +86,26 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
     name = graph.add_constant(f"{node.outputs[0]}.bias", moved.astype(np.float32))
     node.inputs = [*node.inputs[:2], name]
     return True
+
+
+def constant_operand(graph: Graph, node: Node) -> tuple[str, Array] | None:
+    """The value and the constant of a sum, difference, product or quotient; None where the constant is divided."""
+    if not node.is_op("Add", "Sub", "Mul", "Div"):
+        return None
+    place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
+    if place is None or (place == 0 and node.op in ("Sub", "Div")):
+        return None
+    return node.inputs[1 - place], graph.constants[node.inputs[place]]
+
+
+def factors_and_terms(op: str, number: Float64) -> tuple[Float64, Float64] | None:
+    """Those of each channel that such an operation with these numbers means; None for a division by 0."""
+    ones, zeros = np.ones(len(number)), np.zeros(len(number))
+    match op:
+        case "Add":
+            return ones, number
+        case "Sub":
+            return ones, -number
+        case "Mul":
+            return number, zeros
+    return (1 / number, zeros) if np.all(number) else None

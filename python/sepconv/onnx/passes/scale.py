@@ -6,19 +6,24 @@ import numpy as np
 
 from sepconv.onnx.ir import Array, Graph, Node
 from sepconv.onnx.lowering import per_channel
-from sepconv.onnx.passes.rewrite import Float64, Uses, float32_weight, output_channels, scale_weights
+from sepconv.onnx.passes.rewrite import (
+    Uses,
+    constant_operand,
+    factors_and_terms,
+    float32_weight,
+    output_channels,
+    scale_weights,
+)
 
 
 def run(graph: Graph) -> str:
     uses = Uses(graph)
     dead: set[int] = set()
     for node in graph.nodes:
-        if not node.is_op("Add", "Sub", "Mul", "Div"):
+        operands = constant_operand(graph, node)
+        if operands is None:
             continue
-        place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
-        if place is None or (place == 0 and node.op in ("Sub", "Div")):
-            continue
-        value, array = node.inputs[1 - place], graph.constants[node.inputs[place]]
+        value, array = operands
         before = uses.producer(value, "Conv", "ConvTranspose", "Gemm", "MatMul")
         if before is None or not uses.only_for(value) or array.dtype != np.float32:
             continue
@@ -38,16 +43,8 @@ def _fold(graph: Graph, before: Node, node: Node, array: Array) -> bool:
     weight = graph.constants.get(before.input(1))
     if channels is None or weight is None or not per_channel(array, (0, channels, *(0,) * (weight.ndim - 2))):
         return False
-    ones, zeros = np.ones(channels), np.zeros(channels)
-    number: Float64 = np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,))
-    match node.op:
-        case "Add":
-            return scale_weights(graph, before, ones, number)
-        case "Sub":
-            return scale_weights(graph, before, ones, -number)
-        case "Mul":
-            return scale_weights(graph, before, number, zeros)
-    return bool(np.all(number)) and scale_weights(graph, before, 1 / number, zeros)
+    found = factors_and_terms(node.op, np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,)))
+    return found is not None and scale_weights(graph, before, *found)
 
 
 def _as_gemm(graph: Graph, before: Node, node: Node, array: Array) -> bool:
