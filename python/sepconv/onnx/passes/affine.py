@@ -25,7 +25,7 @@ def run(graph: Graph) -> str:
         elif (own := _affine(graph, node)) is not None:
             steps, affine = _behind(uses, own[0])
             if affine is not None:
-                graph.nodes[index] = uses.producers[node.outputs[0]] = _batch_norm(graph, node, _after(affine, own))
+                uses.put(index, _batch_norm(graph, node.outputs[0], _after(affine, own)))
                 dead.update(map(id, steps))
                 joined += len(steps)
     graph.remove(dead)
@@ -100,10 +100,8 @@ def _fold(graph: Graph, node: Node, affine: Affine) -> bool:
     return True
 
 
-def _batch_norm(graph: Graph, node: Node, affine: Affine) -> Node:
+def _batch_norm(graph: Graph, result: str, affine: Affine) -> Node:
     value, scale, shift = affine
     parts = {"scale": scale, "bias": shift, "mean": np.zeros(len(scale)), "variance": np.ones(len(scale))}
-    names = [graph.add_constant(f"{node.outputs[0]}.{key}", a.astype(np.float32)) for key, a in parts.items()]
-    made = Node("BatchNormalization", [value, *names], [node.outputs[0]], {"epsilon": 0.0}, name=node.name)
-    made.origin, made.opset = node.origin, node.opset
-    return made
+    names = [graph.add_constant(f"{result}.{key}", a.astype(np.float32)) for key, a in parts.items()]
+    return Node("BatchNormalization", [value, *names], [result], {"epsilon": 0.0})

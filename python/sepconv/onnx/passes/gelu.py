@@ -19,9 +19,7 @@ def run(graph: Graph) -> str:
     for index, node in enumerate(graph.nodes):
         made = _gelu(uses, node)
         if made is not None:
-            made.outputs, made.name, made.opset, made.origin = [node.outputs[0]], node.name, node.opset, node.origin
-            graph.nodes[index] = made
-            uses.producers[node.outputs[0]] = made
+            uses.put(index, made)
             found += 1
     dead_code.run(graph)  # an activation can join a convolution that nothing else reads
     return f"{found} Gelu" if found else ""

@@ -17,9 +17,7 @@ def run(graph: Graph) -> str:
         for index, node in enumerate(graph.nodes):
             made = recognise(uses, node)
             if made is not None:
-                made.outputs, made.name, made.opset, made.origin = [node.outputs[0]], node.name, node.opset, node.origin
-                graph.nodes[index] = made
-                uses.producers[node.outputs[0]] = made
+                uses.put(index, made)
                 name = made.attribute("kind", made.op)
                 found[name] = found.get(name, 0) + 1
     dead_code.run(graph)  # an activation can join a convolution that nothing else reads

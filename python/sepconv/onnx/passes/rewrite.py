@@ -33,6 +33,12 @@ class Uses:
         first.origin = (*first.origin, *second.origin)
         self.producers[second.outputs[0]] = first
 
+    def put(self, index: int, made: Node) -> None:
+        """``made`` takes the place of the graph's node there, whose first result it gives."""
+        node = self.graph.nodes[index]
+        made.outputs, made.name, made.opset, made.origin = [node.outputs[0]], node.name, node.opset, node.origin
+        self.graph.nodes[index] = self.producers[node.outputs[0]] = made
+
 
 def float32_weight(graph: Graph, node: Node) -> Array | None:
     """The constant weight of a convolution or product of float32; None where a file has other types, or mixes them."""
