@@ -6,10 +6,13 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "base/aligned.h"
 #include "base/tensor.h"
 #include "runtime/thread_pool.h"
 
@@ -57,6 +60,20 @@ inline void check_threads(int threads, int least = 1) {
   if (threads >= least && threads <= kMaxThreads) return;
   throw std::invalid_argument("threads is " + std::to_string(threads) + ", must be between " + std::to_string(least) + " and " +
                               std::to_string(kMaxThreads));
+}
+
+// A new array in C's order, or of strides that permute it. From a page on it begins on a cache line: numpy's are 16 bytes past
+// one, so that every other vector stored touches two (depthwise 56×56×128 takes 40 % longer). Its memory is then its base's,
+// which numpy has allocated, and traces.
+inline py::array new_array(const py::dtype& type, const std::vector<py::ssize_t>& shape,
+                           const std::vector<py::ssize_t>& strides = {}) {
+  constexpr py::ssize_t kLeast = 4096, kMost = PTRDIFF_MAX / 2;
+  py::ssize_t bytes = type.itemsize();
+  for (const py::ssize_t size : shape) bytes = size <= 0 || bytes > kMost / size ? 0 : bytes * size;
+  if (bytes < kLeast) return py::array(type, shape, strides);  // also where numpy refuses the shape
+  const py::array_t<std::uint8_t> memory(bytes + static_cast<py::ssize_t>(kAlignment) - 1);
+  const auto misaligned = reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment;
+  return py::array(type, shape, strides, memory.data() + (misaligned == 0 ? 0 : kAlignment - misaligned), memory);
 }
 
 inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }

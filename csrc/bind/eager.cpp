@@ -145,7 +145,7 @@ py::object call(const EagerBlock& block, const py::handle& x, const py::handle& 
   if (channels_first && !planes) {
     strides = {kFloat * s.h * s.w * s.c, kFloat, kFloat * s.w * s.c, kFloat * s.c};
   }
-  FloatArray result = strides.empty() ? FloatArray(shape) : FloatArray(shape, strides);
+  const py::array result = new_array(py::dtype::of<float>(), shape, strides);
   view(result, s, channels_first, &to, &images);
   run(block, in, added, to, images, threads);
   return result;
@@ -170,6 +170,7 @@ void add_eager(py::module_& module) {
       .def("__init__", constructor(&make_weights), NewStyle(), arg("kind"), arg("weight"), arg("bias"), arg("groups"),
            arg("pixels") = 0, arg("isa") = py::none());
 
+  module.def("empty", [](const std::vector<py::ssize_t>& shape) { return new_array(py::dtype::of<float>(), shape); }, arg("shape"));
   module.def("same_types", &same_types, arg("a"), arg("b"));
 
   py::class_<EagerBlock>(module, "Block")

@@ -77,9 +77,9 @@ inline std::vector<py::ssize_t> checked_shape(const Sizes& sizes, std::int64_t e
 }
 
 inline py::array empty(const py::dtype& type, const Sizes& sizes) {
-  return py::array(type, checked_shape(sizes, type.itemsize()));
+  return new_array(type, checked_shape(sizes, type.itemsize()));
 }
-inline Floats floats(const Sizes& sizes) { return Floats(checked_shape(sizes, sizeof(float))); }
+inline Floats floats(const Sizes& sizes) { return empty(py::dtype::of<float>(), sizes); }
 
 inline Sizes shape_of(const py::array& x) { return {x.shape(), x.shape() + x.ndim()}; }
 inline char* bytes_of(py::array& x) { return static_cast<char*>(x.mutable_data()); }

@@ -26,7 +26,7 @@ std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int t
   std::vector<Array> outputs;
   std::vector<float*> to;
   for (const Shape& s : plan.output_shapes()) {
-    outputs.emplace_back(std::vector<py::ssize_t>{images, s.h, s.w, s.c});
+    outputs.emplace_back(new_array(py::dtype::of<float>(), {images, s.h, s.w, s.c}));
     to.push_back(outputs.back().mutable_data());
   }
   const bool finished =

@@ -46,28 +46,37 @@ class DepthwiseStage final : public Stage {
     d.stride_w = window.stride_w;
     d.dilation_w = window.dilation_w;
     const int most = rows_a_call_ == 2 && depthwise_rows(window, from.pixel, table_) == 1 ? 1 : rows_a_call_;
-    for (int y = y0; y < y1; y += d.out_rows) {
-      d.out_rows = std::min(most, y1 - y);
-      d.out = to.at(y);
-      d.out_row = d.out_rows == 2 ? to.at(y + 1) - d.out : 0;
-      const int count = (d.out_rows - 1) * window.stride_h + window.kh;
-      for (int i = 0; i < count; ++i) {
-        const int at = y * window.stride_h - window.padding.top + i * window.dilation_h;
-        const bool inside = at >= 0 && at < in.h;
-        rows[i] = inside ? from.at(at) : zero;
-        steps[i] = inside ? from.pixel : 0;
+    const int apart = most == 2 ? std::min(window.dilation_h, y1 - y0) : 1;  // rows that share all but a tap
+    for (int group = y0; group < y1; group += most * apart) {
+      for (int y = group; y < std::min(group + apart, y1); ++y) {
+        d.out_rows = most == 2 && y + apart < y1 ? 2 : 1;
+        d.out = to.at(y);
+        d.out_row = d.out_rows == 2 ? to.at(y + apart) - d.out : 0;
+        const int count = (d.out_rows - 1) * window.stride_h + window.kh;
+        for (int i = 0; i < count; ++i) {
+          const int at = y * window.stride_h - window.padding.top + i * window.dilation_h;
+          const bool inside = at >= 0 && at < in.h;
+          rows[i] = inside ? from.at(at) : zero;
+          steps[i] = inside ? from.pixel : 0;
+        }
+        d.w = weights_->depthwise->block(0);
+        d.blocks = std::max(full, 1);
+        d.last_lanes = full == 0 ? rest : 0;
+        if (!phases(d, rows, steps, count, watch)) return;
+        if (full > 0 && rest > 0 && !phases(last_channels(d, rows, count), rows, steps, count, watch)) return;
+        for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
       }
-      d.w = weights_->depthwise->block(0);
-      d.blocks = std::max(full, 1);
-      d.last_lanes = full == 0 ? rest : 0;
-      if (!columns(d, watch)) return;
-      if (full > 0 && rest > 0 && !columns(last_channels(d, rows, count), watch)) return;
-      for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
     }
   }
 
  private:
   std::size_t zeros() const { return static_cast<std::size_t>(blocks_of(out.c, table_)) * table_.vector; }
+
+  // Runs the kernel over all phases of a dilated window; false where it left off.
+  bool phases(const DepthwisePixels& d, const float** rows, std::ptrdiff_t* steps, int count, Watch& watch) const noexcept {
+    if (rows_a_call_ == 1 || window.dilation_w == 1) return columns(d, watch);
+    return for_each_phase(d, rows, steps, count, window.dilation_w, [&](const DepthwisePixels& p) { return columns(p, watch); });
+  }
 
   // Runs the kernel over all columns, a part after the other where they are many; false where it left off.
   bool columns(const DepthwisePixels& d, Watch& watch) const noexcept {

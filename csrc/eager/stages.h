@@ -15,9 +15,10 @@ std::unique_ptr<Stage> make_pointwise_stage(Shape in, std::shared_ptr<const Eage
 std::unique_ptr<Stage> make_dense_stage(Shape in, std::shared_ptr<const EagerWeights>, const Window&, Activation,
                                         const KernelTable&);
 
-// Rows of output that a fast depthwise kernel takes at a time of pixels so far apart: two, unless a tile's pixels would drive
-// each other out of L1, which keeps eight lines or some more that are a multiple of 4 KB apart. One where its pixels do not,
-// and it reads whole lines; 0 where a copy with other distances is better (28×28×512 takes half the time).
+// Rows of output that a fast depthwise kernel takes at a time of pixels so far apart. Two, where vectors are whole cache lines,
+// which are then needed but once. Of less, unless a tile's pixels would drive each other out of L1, which keeps eight lines or
+// some more that are a multiple of 4 KB apart: one where its pixels do not, and it reads whole lines; 0 where a copy with other
+// distances is better (28×28×512 takes half the time on Zen 3).
 inline int depthwise_rows(const Window& w, std::ptrdiff_t pixel, const KernelTable& table) {
   constexpr std::int64_t kSpan = 4096, kLines = 10;  // measured: up to ten cost less than copying
   constexpr int kColumns = 4;                        // of a tile, or more
@@ -25,7 +26,7 @@ inline int depthwise_rows(const Window& w, std::ptrdiff_t pixel, const KernelTab
   const auto fit = [&](int rows) {
     return (std::int64_t{rows - 1} * w.stride_h + w.kh) * (std::int64_t{kColumns - 1} * w.stride_w + w.kw) <= kLines * places;
   };
-  if (fit(2)) return 2;
+  if (table.vector == 16 || fit(2)) return 2;
   return w.stride_w == 2 && table.vector == 8 && fit(1) ? 1 : 0;
 }
 

@@ -13,7 +13,7 @@ class Depthwise final : public RowOp {
  public:
   Depthwise(Shape shape, const Window& w, std::shared_ptr<const PackedDepthwise> packed, int multiplier, Activation activation,
             const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation, true), multiplier_(multiplier) {
+      : table_(t), packed_(std::move(packed)), epilogue_(activation, w.dilation_w == 1), multiplier_(multiplier) {
     in = shape;
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), in.c * multiplier};
@@ -24,7 +24,7 @@ class Depthwise final : public RowOp {
     choose();
     zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
     strip_rows_ = std::clamp(kStripPointers / w.kh, 1, std::min(kStripRows, out.h));
-    pointers_ = fast_ ? (strip_rows_ - 1) * w.stride_h + w.kh : strip_rows_ * w.kh;
+    pointers_ = shared_rows_ ? (strip_rows_ - 1) * w.stride_h + w.kh : strip_rows_ * w.kh;
     scratch_floats = row_floats();
     if (multiplier_ > 1) scratch_floats += static_cast<std::size_t>(in.w) * in.h * t.vector;
   }
@@ -35,7 +35,7 @@ class Depthwise final : public RowOp {
     const std::ptrdiff_t copy_row = std::ptrdiff_t{1} * in.w * table_.vector;
     DepthwiseRows d;
     d.rows = rows;
-    d.row_step = fast_ ? window.stride_h : window.kh;
+    d.row_step = shared_rows_ ? window.stride_h : window.kh;
     d.zeros = zeros_.data();
     d.in_w = in.w;
     d.out_w = out.w;
@@ -58,7 +58,7 @@ class Depthwise final : public RowOp {
         for (int i = 0; i < count; ++i) rows[i] = offsets[i] < 0 ? zeros_.data() : plane + offsets[i];
         d.w = packed_->block(b);
         d.out = first + b * task.out.plane;
-        kernel_(d);
+        dilated_ ? dilated(d) : kernel_(d);
         if (epilogue_.pass != Activation::none) {
           table_.activate_f32(epilogue_.pass, d.out, d.out, std::int64_t{1} * d.out_rows * out.w * table_.vector);
         }
@@ -70,22 +70,59 @@ class Depthwise final : public RowOp {
   void choose() {
     const Window& w = window;
     const int k = w.kh;
-    fast_ = fits_fast_depthwise(w, in, out);
-    const bool one = w.stride_w == 1;
-    kernel_ = !fast_   ? table_.depthwise_any_f32
+    const bool fast = fits_fast_depthwise(w, in, out), one = w.stride_w == 1;
+    shared_rows_ = fast && w.dilation_h == 1;
+    const std::string size = fast ? std::to_string(k) + "x" + std::to_string(k) + (one ? "_s1" : "_s2") : std::string("any");
+    if (fast && w.dilation_w > 1) {
+      dilated_ = k == 3   ? table_.depthwise_pixels_3x3_s1_f32
+                 : k == 5 ? table_.depthwise_pixels_5x5_s1_f32
+                          : table_.depthwise_pixels_7x7_s1_f32;
+      kernel = "depthwise_pixels_" + size + "_f32__" + table_.isa;
+      return;
+    }
+    kernel_ = !fast    ? table_.depthwise_any_f32
               : k == 3 ? (one ? table_.depthwise_3x3_s1_f32 : table_.depthwise_3x3_s2_f32)
               : k == 5 ? (one ? table_.depthwise_5x5_s1_f32 : table_.depthwise_5x5_s2_f32)
                        : (one ? table_.depthwise_7x7_s1_f32 : table_.depthwise_7x7_s2_f32);
-    const std::string size = std::to_string(w.kh) + "x" + std::to_string(w.kw);
-    kernel = "depthwise_" + (fast_ ? size + "_s" + std::to_string(w.stride_w) : std::string("any")) + "_f32__" + table_.isa;
+    kernel = "depthwise_" + size + "_f32__" + table_.isa;
+  }
+
+  // The rows that kernel_ would compute, each as one of pixels.
+  void dilated(const DepthwiseRows& rows) const noexcept {
+    constexpr int kMost = 7;
+    const float* pointers[kMost];
+    std::ptrdiff_t steps[kMost];
+    DepthwisePixels d;
+    d.rows = pointers;
+    d.steps = steps;
+    d.zeros = rows.zeros;
+    d.in_w = rows.in_w;
+    d.out_w = rows.out_w;
+    d.out_rows = 1;
+    d.pad_left = rows.pad_left;
+    d.blocks = 1;
+    d.w = rows.w;
+    d.out_row = 0;
+    d.out_pixel = table_.vector;
+    d.lo = rows.lo;
+    d.hi = rows.hi;
+    std::fill_n(steps, kMost, table_.vector);
+    for (int y = 0; y < rows.out_rows; ++y) {
+      std::copy_n(rows.rows + std::ptrdiff_t{1} * y * rows.row_step, window.kh, pointers);
+      d.out = rows.out + y * rows.out_step;
+      for_each_phase(d, pointers, steps, window.kh, window.dilation_w, [&](const DepthwisePixels& phase) {
+        dilated_(phase);
+        return true;
+      });
+    }
   }
 
   // Where in each plane the input rows lie that `out_rows` rows of output need; -1 for rows outside. Returns how many.
   int find_rows(std::ptrdiff_t row, int ring, int y, int out_rows, std::ptrdiff_t* offsets) const noexcept {
-    const int count = fast_ ? (out_rows - 1) * window.stride_h + window.kh : out_rows * window.kh;
+    const int count = shared_rows_ ? (out_rows - 1) * window.stride_h + window.kh : out_rows * window.kh;
     const int first = y * window.stride_h - window.padding.top;
     for (int i = 0; i < count; ++i) {
-      const int at = fast_ ? first + i : first + i / window.kh * window.stride_h + i % window.kh * window.dilation_h;
+      const int at = shared_rows_ ? first + i : first + i / window.kh * window.stride_h + i % window.kh * window.dilation_h;
       offsets[i] = at < 0 || at >= in.h ? -1 : at % ring * row;
     }
     return count;
@@ -115,8 +152,9 @@ class Depthwise final : public RowOp {
   Epilogue epilogue_;
   int multiplier_;
   int strip_rows_ = 1, pointers_ = 0;
-  bool fast_ = false;
+  bool shared_rows_ = false;  // whether output rows share pointers to input rows
   DepthwiseKernel kernel_ = nullptr;
+  DepthwisePixelsKernel dilated_ = nullptr;  // in its place where columns are dilated
   std::vector<float> zeros_;  // a row outside, and a vector of a column outside
 };
 

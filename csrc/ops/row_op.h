@@ -90,12 +90,41 @@ inline std::int64_t blocked_floats(const Shape& s, const KernelTable& table) {
 }
 
 // Whether the fast depthwise kernels take a window: a square of 3, 5 or 7, padding up to half of it. The last column that is
-// read may be nearer than the padding says.
+// read may be nearer than the padding says. A dilated window of stride 1 is taken phase by phase (for_each_phase).
 inline bool fits_fast_depthwise(const Window& w, const Shape& in, const Shape& out) {
-  const int k = w.kh, edge = k / 2;
-  const int last = (out.w - 1) * w.stride_w - w.padding.left + w.kw - 1;
-  return w.kh == w.kw && (k == 3 || k == 5 || k == 7) && w.stride_h == w.stride_w && (w.stride_w == 1 || w.stride_w == 2) &&
-         w.dilation_h == 1 && w.dilation_w == 1 && w.padding.left <= edge && last <= in.w - 1 + edge;
+  const int k = w.kh;
+  if (w.kh != w.kw || (k != 3 && k != 5 && k != 7) || w.stride_h != w.stride_w || w.stride_w > 2) return false;
+  if (w.stride_w != 1 && (w.dilation_h != 1 || w.dilation_w != 1)) return false;
+  const std::int64_t dilation = w.dilation_w, edge = k / 2 * dilation;
+  const std::int64_t last = (std::int64_t{out.w} - 1) * w.stride_w - w.padding.left + (k - 1) * dilation;
+  return dilation <= in.w && w.padding.left <= edge && last <= in.w - 1 + edge;
+}
+
+// The phases of a depthwise convolution of stride 1 whose taps lie `dilation` columns apart: each is one whose taps are
+// neighbours, of every dilation-th column of input and output. `rows` and `steps` are d's, `count` of them, and others within
+// compute(phase), which returns whether to go on.
+template <class Compute>
+bool for_each_phase(const DepthwisePixels& d, const float** rows, std::ptrdiff_t* steps, int count, int dilation,
+                    Compute compute) {
+  DepthwisePixels phase = d;
+  phase.out_pixel *= dilation;
+  for (int i = 0; i < count; ++i) steps[i] *= dilation;
+  bool on = true;
+  for (int q = 0; on && q < std::min(dilation, d.out_w); ++q) {
+    phase.pad_left = std::max(d.pad_left - q + dilation - 1, 0) / dilation;
+    const int column = q - d.pad_left + phase.pad_left * dilation;  // the phase's first in the image
+    phase.in_w = (d.in_w - column + dilation - 1) / dilation;
+    phase.out_w = (d.out_w - q + dilation - 1) / dilation;
+    phase.out = d.out + q * d.out_pixel;
+    const auto move = [&](int sign) {
+      for (int i = 0; i < count; ++i) rows[i] += sign * column * (steps[i] / dilation);
+    };
+    move(1);
+    on = compute(phase);
+    move(-1);
+  }
+  for (int i = 0; i < count; ++i) steps[i] /= dilation;
+  return on;
 }
 
 // What kernels apply themselves, a clamp or (convolutions) hard swish, and any other activation, which needs its own pass.

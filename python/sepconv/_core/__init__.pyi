@@ -63,6 +63,9 @@ class Weights:
         self, kind: str, weight: _Float32, bias: _Float32 | None, groups: int, pixels: int = 0, isa: str | None = None
     ) -> None: ...
 
+# A new array that begins on a cache line, unless it is small.
+def empty(shape: tuple[int, ...]) -> NDArray[np.float32]: ...
+
 # Whether equal arguments are of the same types, in tuples too.
 def same_types(a: object, b: object) -> bool: ...
 

@@ -216,9 +216,9 @@ class Call:
     def _new(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """An array for the result, NHWC in its axes, and in memory as x is."""
         if self.layout == "NHWC" or _channels_last(self.x):
-            return np.empty(shape, np.float32)
+            return _core.empty(shape)
         n, h, w, c = shape
-        return np.empty((n, c, h, w), np.float32).transpose(0, 2, 3, 1)
+        return _core.empty((n, c, h, w)).transpose(0, 2, 3, 1)
 
     def _copied_out(self, shape: tuple[int, ...], reason: str) -> NDArray[np.float32]:
         self.copied["out"] = reason
