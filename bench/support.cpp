@@ -76,7 +76,7 @@ RowOpPtr dense(const Layer& layer, bool image, const KernelTable& table, std::sh
   const std::array<int, 4> dims{layer.window.kh, layer.window.kw, layer.in.c, layer.outputs};
   auto weights = packed<PackedGemm>(dims, layer.outputs, k, table, std::move(store));
   if (layer.window.kh == 1) return make_pointwise(layer.in, weights, layer.outputs, Activation::relu6, table);
-  return (image ? make_image_conv : make_conv)(layer.in, layer.window, weights, layer.outputs, Activation::relu6, table);
+  return make_conv(layer.in, layer.window, weights, layer.outputs, Activation::relu6, image, table);
 }
 
 RowOpPtr depthwise(const Layer& layer, const KernelTable& table) {

@@ -7,6 +7,7 @@
 
 #include "base/fp_env.h"
 #include "eager/stages.h"
+#include "ops/gemm_blocks.h"
 #include "runtime/scratch.h"
 #include "runtime/thread_pool.h"
 
@@ -123,6 +124,15 @@ int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
   return static_cast<int>(std::min<double>(threads, 1 + seconds / kSecondsAThread));
 }
 
+// Whether threads share the output's channels: where each would pack, or read, more weights than there are activations.
+bool EagerBlock::shares_parts(std::int64_t images, int threads) const {
+  const Stage& last = *stages_.back();
+  if (windowed_ > 0) return false;
+  if (last.packs) return true;
+  const std::size_t activations = sizeof(float) * static_cast<std::size_t>(images * last.in.elements());
+  return last.parts > 1 && (images * last.out.h < threads || last.weight_bytes > std::max(kResidentWeights, 3 * activations));
+}
+
 bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,
                      bool (*interrupted)()) const {
   if (images == 0) return true;
@@ -136,9 +146,9 @@ bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pix
   run.load_addend = addend.data && addend.channel != 1;
   run.buffers = lay_out(run.load, run.store, run.load_addend);
   run.rows = images * this->out().h;
-  run.by_parts = threads > 1 && windowed_ <= 0 && stages_.back()->packs;
-  threads = static_cast<int>(
-      std::min<std::int64_t>(worthwhile_threads(images, threads), run.by_parts ? stages_.back()->parts : run.rows));
+  threads = worthwhile_threads(images, threads);
+  run.by_parts = threads > 1 && shares_parts(images, threads);
+  threads = static_cast<int>(std::min<std::int64_t>(threads, run.by_parts ? stages_.back()->parts : run.rows));
   // Every piece computes its first window's rows anew: more than one a thread only where there are many rows.
   run.pieces = threads > 1 && !run.by_parts && run.rows >= 32 * threads ? 2 * threads : threads;
   Scratch scratch(run.buffers.total * threads);

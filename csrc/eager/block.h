@@ -42,6 +42,7 @@ class EagerBlock {
   struct Run;
 
   Buffers lay_out(bool load, bool store, bool load_addend) const;
+  bool shares_parts(std::int64_t images, int threads) const;
   int worthwhile_threads(std::int64_t images, int threads) const;
   void work(Run& run, int thread) const noexcept;
   // These parts of rows [y0, y1) of image n; false when interrupted.

@@ -1,9 +1,11 @@
 // Dense convolution, of all channels or of groups: an implicit GEMM that reads rows where they lie, tap after tap. A tile
-// whose window leaves the image runs on a small zero-padded copy of what it sees, as in ops/image_conv.cpp.
+// whose window leaves the image runs on a small zero-padded copy of what it sees, as in ops/image_conv.cpp. Of large weights,
+// or rows that fill no tiles, strips of rows are copied as in ops/conv.cpp.
 #include <cstring>
+#include <optional>
 
 #include "eager/stages.h"
-#include "ops/gemm_blocks.h"
+#include "ops/conv_strip.h"
 
 namespace sepconv {
 namespace {
@@ -26,12 +28,25 @@ class DenseStage final : public Stage {
     const double all_taps = static_cast<double>(segments_) * in.c;
     gathers_ = worth_gathering(double{1} * w.kh * patch_columns_ * in.c, double{1} * in.h * in.w * in.c, all_taps);
     if (gathers_) highest_ = gathered_rows(std::min(highest_, out.w), all_taps);
+    if (!gathers_ && weights_->groups == 1 && worth_copying(in, out, w, *packed_[0], table)) {
+      strip_.emplace(in, out, w, *packed_[0], table);
+      parts = packed_[0]->panels();
+      part_channels = table.panel_vectors * table.vector;
+      scratch_floats = strip_->floats();
+      return;
+    }
     const std::size_t patch = gathers_ ? highest_ * segments_ * in.c : static_cast<std::size_t>(w.kh) * patch_row_;
     scratch_floats = segments_ * (sizeof(Segment) / sizeof(float)) + patch;
   }
 
-  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, Parts, float* scratch,
+  void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, Parts wanted, float* scratch,
            Watch& watch) const noexcept override {
+    if (strip_) {
+      for (int y = y0; y < y1; y += strip_->rows()) {
+        if (!multiply_strip(from, to, y, std::min(strip_->rows(), y1 - y), wanted, scratch, watch)) return;
+      }
+      return;
+    }
     auto* const segments = reinterpret_cast<Segment*>(scratch);
     float* const patch = scratch + segments_ * (sizeof(Segment) / sizeof(float));
     const Tiles tiles(out.w, highest_);
@@ -45,6 +60,31 @@ class DenseStage final : public Stage {
   }
 
  private:
+  // Rows [y, y + rows) of the wanted panels' channels. False where it left off.
+  bool multiply_strip(const ConstRows& from, const Rows& to, int y, int rows, Parts wanted, float* scratch,
+                      Watch& watch) const noexcept {
+    const PackedGemm& packed = *packed_[0];
+    strip_->copy(y, rows, from.pixel, [&](int b, int row) { return from.at(row) + b * table_.vector; }, scratch);
+    GemmTile g{.c_step = to.pixel, .residual_step = 0};
+    g.a_step = strip_->a_step();
+    g.residual = nullptr;
+    g.residual_plane = g.c_plane = table_.vector;
+    g.lo = epilogue_.lo;
+    g.hi = epilogue_.hi;
+    const std::int64_t pixel_macs = static_cast<std::int64_t>(segments_) * in.c;
+    const auto compute = [&](GemmTile& tile, int p, int line, int pixel, int height, bool all) {
+      const int channel = packed.first_block(p) * table_.vector;
+      const int channels = std::min(packed.vectors(p) * table_.vector, out.c - channel);
+      const std::int64_t pixels = std::int64_t{1} * tile.tiles * height, written = pixels * channels;
+      tile.c = to.at(y + line) + pixel * to.pixel + channel;
+      tile.last_lanes = channels % table_.vector;
+      table_.gemm_strided_f32[packed.vectors(p) - 1][height - 1](tile);
+      if (all) activate(tile.c, to.pixel, pixels, channels);
+      return !watch.leave(written * pixel_macs, written);
+    };
+    return strip_->multiply(g, packed, scratch, rows, to.together(y, rows, out.w) == rows, wanted.first, wanted.end, compute);
+  }
+
   // Tile i of row y and those after it that can go with it. Returns how many, 0 where it left off.
   int multiply_tiles(const ConstRows& from, const Rows& to, int y, const Tiles& tiles, int i, Segment* segments, float* patch,
                      Watch& watch) const noexcept {
@@ -130,6 +170,7 @@ class DenseStage final : public Stage {
   }
 
   const std::vector<std::unique_ptr<const PackedGemm>>& packed_;
+  std::optional<ConvStrip> strip_;
   bool gathers_;
   int highest_, group_, patch_columns_;
   std::ptrdiff_t patch_row_;

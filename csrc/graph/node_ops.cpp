@@ -9,9 +9,9 @@ RowOpPtr make_op(const Node& n, const std::vector<Node>& nodes, const KernelTabl
   switch (n.kind) {
     case NodeKind::input: return nullptr;
     case NodeKind::conv: {
-      if (source->kind == NodeKind::input) return make_image_conv(in, w, n.gemm, n.out.c, n.activation, t);
-      return w.pointwise() ? make_pointwise(in, n.gemm, n.out.c, n.activation, t)
-                           : make_conv(in, w, n.gemm, n.out.c, n.activation, t);
+      const bool image = source->kind == NodeKind::input;
+      return w.pointwise() && !image ? make_pointwise(in, n.gemm, n.out.c, n.activation, t)
+                                     : make_conv(in, w, n.gemm, n.out.c, n.activation, image, t);
     }
     case NodeKind::depthwise: return make_depthwise(in, w, n.depthwise, n.multiplier, n.activation, t);
     case NodeKind::add: return make_add(n.out, n.activation, t);

@@ -49,6 +49,21 @@ SEPCONV_INLINE void multiply_step(const float* b, const char* ahead, vf (&acc)[R
   }
 }
 
+// What earlier k came to.
+template <bool Strided, int Rows, int Vectors>
+SEPCONV_INLINE void load_sums(const GemmTile& t, std::ptrdiff_t first, vf (&acc)[Rows][Vectors]) {
+  const std::ptrdiff_t c_step = Strided ? t.c_step.floats : kLanes;
+  const float* c = t.c + first * c_step;
+#pragma GCC unroll 28
+  for (int i = 0; i < Rows; ++i, c += c_step) {
+#pragma GCC unroll 3
+    for (int j = 0; j < Vectors; ++j) {
+      const float* const from = c + j * t.c_plane;
+      acc[i][j] = Strided && j + 1 == Vectors && t.last_lanes ? load_some(from, t.last_lanes) : load(from);
+    }
+  }
+}
+
 // A tile's sums, from row `first` on, to C: the residual added, clamped. load_part(p, j) and store_part(p, x, j): vector j of a
 // row.
 template <bool Strided, int Rows, int Vectors, class LoadPart, class StorePart>
@@ -101,12 +116,16 @@ template <int Rows, int Vectors, int Step>
   const float* b = t.b;
   const std::ptrdiff_t ahead_step = kScalars * t.prefetch_step;
   vf acc[Rows][Vectors];
+  if (t.sums) {
+    load_sums<kStrided>(t, first, acc);
+  } else {
 #pragma GCC unroll 3
-  for (int j = 0; j < Vectors; ++j) {
-    const vf bias = load(b);
-    b += kLanes;
+    for (int j = 0; j < Vectors; ++j) {
+      const vf bias = load(b);
+      b += kLanes;
 #pragma GCC unroll 28
-    for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
+      for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
+    }
   }
 
   // A step of one load a row: the kScalars k from the k-th on.

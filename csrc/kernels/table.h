@@ -40,6 +40,7 @@ struct GemmTile {
   const Segment* segments;    // in order of k
   int segment_count;
   const float* b;             // packed panel: bias[vectors*V], then for each k: vectors*V weights
+  bool sums = false;          // whether C holds what earlier k came to, in place of the bias, which b then does not begin with
   const float* residual;      // added before the clamp, addressed as c but with residual_plane; or nullptr
   std::ptrdiff_t residual_plane;
   float* c;                   // lane l of vector j of row i: c[j*c_plane + i*c_step + l]; c_plane is V where C is NHWC

@@ -7,9 +7,10 @@ namespace {
 
 class Conv final : public GemmOp {
  public:
-  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
+  // `image`: of an NHWC image.
+  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, bool image,
        const KernelTable& t)
-      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t), strip_(in, out, w, *packed_, t) {
+      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t), strip_(in, out, w, *packed_, t), image_(image) {
     // As pointwise layers: threads that share rows read all weights each.
     const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
     split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
@@ -18,17 +19,17 @@ class Conv final : public GemmOp {
   }
 
   void run(const RowTask& task) const noexcept override {
-    const std::vector<Segment>& segments = strip_.segments();
-    const GemmTile g = tile_of(task, segments.data(), static_cast<int>(segments.size()), strip_.a_step());
-    const auto row = [&](int block, int y) { return task.in.at(block, y); };
+    const GemmTile g = tile_of(task, nullptr, 0, strip_.a_step());
+    const auto row = [&](int b, int y) { return image_ ? task.in.at(0, y) + b * table_.vector : task.in.at(b, y); };
     for (int y = task.y0; y < task.y1; y += strip_.rows()) {
       const int rows = std::min(strip_.rows(), task.y1 - y);
-      strip_.copy(y, rows, table_.vector, row, task.scratch);
+      strip_.copy(y, rows, image_ ? in.c : table_.vector, row, task.scratch);
       const bool together = follow(task.out, y, rows) && (!task.other.data || follow(task.other, y, rows));
-      const auto compute = [&](GemmTile& tile, int p, int line, int pixel, int height) {
+      const auto compute = [&](GemmTile& tile, int p, int line, int pixel, int height, bool last) {
         const std::ptrdiff_t to = std::ptrdiff_t{1} * pixel * table_.vector;
-        const float* const residual = task.other.data ? task.other.at(0, y + line) + to : nullptr;
-        multiply(tile, task, p, height, task.out.at(0, y + line) + to, residual);
+        const float* const residual = last && task.other.data ? task.other.at(0, y + line) + to : nullptr;
+        multiply_part(tile, task, p, height, task.out.at(0, y + line) + to, residual);
+        if (last) activate(tile, p, height);
         return true;
       };
       strip_.multiply(g, *packed_, task.scratch, rows, together, task.part0, task.part1, compute);
@@ -43,20 +44,24 @@ class Conv final : public GemmOp {
   }
 
   ConvStrip strip_;
+  bool image_;
 };
 
 }  // namespace
 
 RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
-                   Activation activation, const KernelTable& table) {
+                   Activation activation, bool image, const KernelTable& table) {
   const Window& w = window;
+  const Shape out{w.out_h(in.h), w.out_w(in.w), outputs};
   const double pixel = double{1} * blocks_of(in.c, table) * table.vector;
-  const double rows = (ConvStrip::most_rows(w.out_h(in.h), w.out_w(in.w)) - 1.0) * w.stride_h + (w.kh - 1.0) * w.dilation_h + 1;
+  const double rows = (ConvStrip::most_rows(out.h, out.w) - 1.0) * w.stride_h + (w.kh - 1.0) * w.dilation_h + 1;
   const double padded = rows * (double{1} * in.w + w.padding.left + w.padding.right) * pixel;
-  if (worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw)) {
-    return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
+  const bool gathers = worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw);
+  if (image && (gathers || !worth_copying(in, out, w, *packed, table))) {
+    return make_image_conv(in, window, std::move(packed), outputs, activation, table);
   }
-  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, table);
+  if (gathers) return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
+  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, image, table);
 }
 
 }  // namespace sepconv

@@ -16,7 +16,7 @@ namespace sepconv {
 class ConvStrip {
  public:
   ConvStrip(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed, const KernelTable& t)
-      : in_(in), window_(w), out_w_(out.w), panel_bytes_(packed.panel_bytes()), vector_(t.vector),
+      : in_(in), window_(w), out_w_(out.w), vector_(t.vector),
         tile_rows_(t.gemm_rows[packed.vectors(0) - 1]), k_(w.kh * w.kw * in.c), planes_(blocks_of(in.c, t)) {
     rows_ = most_rows(out.h, out.w);
     joined_ = w.kw == 1 && w.stride_w > 1;  // copies the fewest pixels as well
@@ -41,6 +41,13 @@ class ConvStrip {
         for (int b = 0; b < planes_; ++b) segments_.push_back({tap + b * plane_, std::min(vector_, in.c - b * vector_)});
       }
     }
+    // Weights of more k would drive the copy out of a small L2, or each other where an L2 is shared.
+    constexpr int kTogether = 1024;
+    int k = 0;
+    for (int i = 0; i < static_cast<int>(segments_.size()); k += segments_[i++].count) {
+      if (parts_.empty() || k - parts_.back().k >= kTogether) parts_.push_back({i, 0, k});
+      ++parts_.back().segments;
+    }
   }
 
   // Of output in a strip: for so many pixels a panel of weights is used while in L1.
@@ -49,7 +56,6 @@ class ConvStrip {
   int rows() const { return rows_; }  // of output in a strip, at most
   bool joined() const { return joined_; }
   std::size_t floats() const { return copies_.size() * static_cast<std::size_t>(planes_ * plane_); }
-  const std::vector<Segment>& segments() const { return segments_; }
   std::ptrdiff_t a_step() const { return std::ptrdiff_t{1} * window_.stride_w / column_step_ * vector_; }
 
   // Copies what output rows [y, y + rows) meet. row(b, i): channels of block b of row i's first pixel; `pixel`: floats from one
@@ -69,21 +75,38 @@ class ConvStrip {
   }
 
   // Panels [first, end) times the copy, of `rows` rows; `together`: their results follow each other, from row to row.
-  // compute(g, panel, row, pixel, height) takes the g.tiles tiles of that height from that pixel of that row on, or, with false,
-  // leaves off, as this does then.
+  // compute(g, panel, row, pixel, height, last) takes the g.tiles tiles of that height from that pixel of that row on, from g.b
+  // on; `last`: no more k will come. With false it leaves off, and so does this.
   template <class Compute>
-  bool multiply(GemmTile g, const PackedGemm& packed, const float* copy, int rows, bool together, int first, int end,
+  bool multiply(const GemmTile& tile, const PackedGemm& packed, const float* copy, int rows, bool together, int first, int end,
                 const Compute& compute) const {
     const int lines = joined_ && together ? 1 : rows;
     const Tiles tiles(joined_ && together ? rows * out_w_ : out_w_, tile_rows_);
-    const Prefetch prefetch = weight_prefetch(panel_bytes_, lines * tiles.count(), k_);
+    const int all = lines * tiles.count();
     for (int p = first; p < end; ++p) {
-      for (int line = 0; line < lines; ++line) {
-        for (int i = 0; i < tiles.count(); i += g.tiles) {
-          g.tiles = tiles.same_height(i, tiles.count()) - i;
-          g.a = copy + line * (window_.stride_h / row_step_) * row_ + tiles.begin(i) * g.a_step;
-          prefetch.set(g, packed.panel(p + 1), line * tiles.count() + i);
-          if (!compute(g, p, line, tiles.begin(i), tiles.height(i))) return false;
+      const std::ptrdiff_t width = packed.vectors(p) * vector_;
+      for (const Part& part : parts_) {
+        const bool last = &part == &parts_.back();
+        const int k = (last ? k_ : (&part)[1].k) - part.k;
+        GemmTile g = tile;
+        g.segments = segments_.data() + part.first;
+        g.segment_count = part.segments;
+        g.sums = part.k > 0;
+        g.b = packed.panel(p) + (part.k > 0 ? (1 + part.k) * width : 0);
+        if (!last) {
+          g.lo = -__builtin_inff();
+          g.hi = __builtin_inff();
+          g.hard_swish = false;
+        }
+        const std::size_t bytes = sizeof(float) * k * width;
+        const Prefetch prefetch = weight_prefetch(bytes, all, k);
+        for (int line = 0; line < lines; ++line) {
+          for (int i = 0; i < tiles.count(); i += g.tiles) {
+            g.tiles = tiles.same_height(i, tiles.count()) - i;
+            g.a = copy + line * (window_.stride_h / row_step_) * row_ + tiles.begin(i) * g.a_step;
+            prefetch.set(g, reinterpret_cast<const char*>(g.b) + bytes, line * tiles.count() + i);
+            if (!compute(g, p, line, tiles.begin(i), tiles.height(i), last)) return false;
+          }
         }
       }
     }
@@ -93,6 +116,10 @@ class ConvStrip {
  private:
   struct Copy {
     int row, column;  // of the image, which its first pixel is, from the strip's first row on
+  };
+
+  struct Part {
+    int first, segments, k;  // its first segment, how many it has, and the k before them
   };
 
   // Whether some row of the window leaves remainder q by the stride.
@@ -154,7 +181,6 @@ class ConvStrip {
   Shape in_;
   Window window_;
   int out_w_;
-  std::size_t panel_bytes_;
   int vector_, tile_rows_, k_, planes_;
   int rows_;
   bool joined_;
@@ -163,6 +189,13 @@ class ConvStrip {
   int columns_;
   std::ptrdiff_t row_, plane_;  // of a copy, in floats
   std::vector<Segment> segments_;
+  std::vector<Part> parts_;  // of k, one after the other
 };
+
+// Whether a strip, with its copy, is better than to read an NHWC image where it lies, row by row: of weights that do not stay in
+// L2 while all rows pass, or of rows that fill no tiles.
+inline bool worth_copying(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed, const KernelTable& t) {
+  return in.c >= t.vector && (packed.bytes() > std::max(kResidentWeights, l2_bytes() / 2) || ConvStrip(in, out, w, packed, t).joined());
+}
 
 }  // namespace sepconv

@@ -146,17 +146,26 @@ class GemmOp : public RowOp {
 
   // Computes panel p of the g.tiles tiles from g.a on: `rows` pixels each, whose results lie at `c` (and residual) in the first plane.
   void multiply(GemmTile& g, const RowTask& task, int p, int rows, float* c, const float* residual) const {
-    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
     g.b = packed_->panel(p);
+    multiply_part(g, task, p, rows, c, residual);
+    activate(g, p, rows);
+  }
+
+  // The same from g.b on, for the k of g's segments; what comes after all k is the caller's.
+  void multiply_part(GemmTile& g, const RowTask& task, int p, int rows, float* c, const float* residual) const {
+    const int vectors = packed_->vectors(p), block = packed_->first_block(p);
     g.c = c + block * task.out.plane;
     if (residual) g.residual = residual + block * task.other.plane;
     const auto& kernels = g.a_step == table_.vector ? table_.gemm_f32
                           : g.a_step == kImageStep  ? table_.gemm_image_f32
                                                     : table_.gemm_strided_f32;
     kernels[vectors - 1][rows - 1](g);
+  }
+
+  // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
+  void activate(const GemmTile& g, int p, int rows) const {
     if (epilogue_.pass == Activation::none) return;
-    // A kernel applies clamps; any other activation takes a pass over the tile while it is in L1.
-    for (int j = 0; j < vectors; ++j) {
+    for (int j = 0; j < packed_->vectors(p); ++j) {
       float* const row = g.c + j * g.c_plane;
       table_.activate_f32(epilogue_.pass, row, row, std::int64_t{1} * g.tiles * rows * table_.vector);
     }

@@ -15,10 +15,12 @@ using RowOpPtr = std::unique_ptr<RowOp>;
 // before the activation.
 RowOpPtr make_pointwise(Shape in, std::shared_ptr<const PackedGemm>, int outputs, Activation, const KernelTable&);
 
-// Any dense convolution, as an implicit GEMM over a zero-padded copy of the input rows at hand.
-RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, const KernelTable&);
+// Any dense convolution, as an implicit GEMM over a zero-padded copy of the input rows at hand; `image`: of an NHWC image rather
+// than a blocked activation.
+RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation, bool image,
+                   const KernelTable&);
 
-// The same over an NHWC image rather than a blocked activation, which is read where it lies.
+// The same over an NHWC image that is read where it lies, but where make_conv finds a copy better.
 RowOpPtr make_image_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
                          const KernelTable&);
 
