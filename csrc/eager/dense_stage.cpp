@@ -71,7 +71,7 @@ class DenseStage final : public Stage {
     g.residual_plane = g.c_plane = table_.vector;
     g.lo = epilogue_.lo;
     g.hi = epilogue_.hi;
-    const std::int64_t pixel_macs = static_cast<std::int64_t>(segments_) * in.c;
+    const std::int64_t pixel_macs = static_cast<std::int64_t>(segments_) * in.c / strip_->parts();
     const auto compute = [&](GemmTile& tile, int p, int line, int pixel, int height, bool all) {
       const int channel = packed.first_block(p) * table_.vector;
       const int channels = std::min(packed.vectors(p) * table_.vector, out.c - channel);

@@ -42,7 +42,7 @@ class ConvStrip {
       }
     }
     // Weights of more k would drive the copy out of a small L2, or each other where an L2 is shared.
-    constexpr int kTogether = 1024;
+    constexpr int kTogether = 512;
     int k = 0;
     for (int i = 0; i < static_cast<int>(segments_.size()); k += segments_[i++].count) {
       if (parts_.empty() || k - parts_.back().k >= kTogether) parts_.push_back({i, 0, k});
@@ -55,6 +55,7 @@ class ConvStrip {
 
   int rows() const { return rows_; }  // of output in a strip, at most
   bool joined() const { return joined_; }
+  int parts() const { return static_cast<int>(parts_.size()); }  // of k
   std::size_t floats() const { return copies_.size() * static_cast<std::size_t>(planes_ * plane_); }
   std::ptrdiff_t a_step() const { return std::ptrdiff_t{1} * window_.stride_w / column_step_ * vector_; }
 

@@ -51,6 +51,7 @@ struct GemmProblem {
   Clamp clamp;
   bool hard_swish = false;
   int tiles = 1;                // of so many rows of the kernel's each
+  int apart = 0;                // how many segments a first call has, from whose sums a second goes on; 0: one has all
 
   GemmProblem(int rows_, int columns_, GemmLayout layout_, bool with_residual, Random& random, Values values)
       : rows(rows_), columns(columns_), layout(std::move(layout_)), a(layout.extent(rows), kNaN) {
@@ -96,6 +97,24 @@ struct GemmProblem {
     return out;
   }
 
+  void launch(GemmKernel kernel, GemmTile tile) const {
+    if (apart > 0) {
+      GemmTile first = tile;
+      first.segment_count = apart;
+      first.residual = nullptr;
+      first.lo = -kInf;
+      first.hi = kInf;
+      first.hard_swish = false;
+      kernel(first);
+      tile.b += columns;
+      for (int i = 0; i < apart; ++i) tile.b += std::ptrdiff_t{1} * layout.segments[i].count * columns;
+      tile.segments += apart;
+      tile.segment_count -= apart;
+      tile.sums = true;
+    }
+    kernel(tile);
+  }
+
   // -> [rows][columns]. The planes of C lie `gap` floats apart; fails where the gap was written.
   std::vector<float> run(GemmKernel kernel, int lanes, Flush flush, int gap = 0) const {
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(rows) * lanes + gap;
@@ -133,7 +152,7 @@ struct GemmProblem {
                         .tiles = tiles,
                         .prefetch = c.forbidden(),
                         .prefetch_step = 64};
-    kernel(tile);
+    launch(kernel, tile);
 
     std::vector<float> out;
     std::vector<bool> described(c_size);
@@ -159,7 +178,7 @@ struct GemmProblem {
       for (int n = 0; n < width; ++n) addend[i * residual_step + n] = residual[i * columns + n];
     GuardedBuffer<float> guarded_a(a, flush), guarded_b(panel, flush), guarded_residual(addend, flush);
     GuardedBuffer<float> c = unwritten((rows - 1) * step + width, flush);
-    kernel({.a = guarded_a.data() - layout.lowest(),
+    launch(kernel, {.a = guarded_a.data() - layout.lowest(),
             .a_step = layout.a_step,
             .segments = layout.segments.data(),
             .segment_count = static_cast<int>(layout.segments.size()),

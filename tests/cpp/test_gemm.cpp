@@ -152,6 +152,28 @@ TEST_P(Gemm, GivesTheSameBitsHoweverKIsCut) {
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_PRED2(same_bits, a[i], b[i]) << "element " << i;
 }
 
+TEST_P(Gemm, GoesOnFromTheSumsOfEarlierK) {
+  for (const GemmLayout& layout : layouts(33)) {
+    if (layout.segments.size() < 2) continue;
+    for (const Flush flush : kBothEnds)
+      for (const int tiles : {1, 3}) {
+        GemmProblem problem(tiles * tile.rows, columns, layout, true, random, Values::real);
+        problem.tiles = tiles;
+        problem.clamp = {-0.75f, kInf};
+        const auto runs = [&](int apart, int cut) {
+          problem.apart = apart;
+          return tile.kind == Rows::strided ? problem.run_nhwc(tile.kernel(), lanes, flush, 3, cut)
+                                            : problem.run(tile.kernel(), lanes, flush, 7);
+        };
+        for (const int cut : {0, 1, lanes - 1})
+          for (const int apart : {1, static_cast<int>(layout.segments.size()) - 1}) {
+            const std::vector<float> whole = runs(0, cut), parts = runs(apart, cut);
+            for (std::size_t i = 0; i < whole.size(); ++i) ASSERT_PRED2(same_bits, parts[i], whole[i]) << "element " << i;
+          }
+      }
+  }
+}
+
 TEST_P(Gemm, GoesThroughTilesThatLieOneBelowTheOther) {
   for (const int depth : {1, 18, 33})
     for (const GemmLayout& layout : layouts(depth))
