@@ -24,7 +24,7 @@ CPP_LAYERS: dict[str, set[str]] = {
     "grad": {"base", TABLE, "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
     "nd": {"base", TABLE, "pack", "runtime", "ops/gemm_panels.h"},
-    "eager": {"base", TABLE, "pack", "runtime", "ops/gemm_blocks.h", "ops/gemm_panels.h", "ops/row_op.h"},
+    "eager": {"base", TABLE, "pack", "runtime", "ops/conv_strip.h", "ops/gemm_blocks.h", "ops/gemm_panels.h", "ops/row_op.h"},
     "ref": {"base"},
     "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "eager", "ref"},
 }

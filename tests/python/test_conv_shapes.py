@@ -1,4 +1,4 @@
-"""Windows and images that decide how a convolution is computed: in networks, of an image and of what a layer gave, and on arrays."""
+"""Convolutions whose shapes decide how they are computed: of an image, of what a layer gave, and on arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normal(*shape: int) -> Float32:
 
 
 def check(layer: graph.Conv2d | graph.DepthwiseConv2d, x: Float32, isa: str) -> None:
-    """The same bits of an image and of a layer's result, with and without an addend, on any number of threads; on arrays."""
+    """The same bits of an image and of a layer's result, on any number of threads; as good on arrays."""
     image = Input(name="x", shape=x.shape[1:])
     result = run([image, layer], [x], isa)["y"]
     assert_layer(layer, [x], result)
