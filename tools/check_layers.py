@@ -24,7 +24,8 @@ CPP_LAYERS: dict[str, set[str]] = {
     "grad": {"base", TABLE, "runtime"},
     "graph": {"base", "cpu", TABLE, "pack", "runtime", "ops"},
     "nd": {"base", TABLE, "pack", "runtime", "ops/gemm_panels.h"},
-    "eager": {"base", TABLE, "pack", "runtime", "ops/conv_strip.h", "ops/gemm_blocks.h", "ops/gemm_panels.h", "ops/row_op.h"},
+    "eager": {"base", TABLE, "pack", "runtime"}
+    | {f"ops/{name}.h" for name in ("conv_strip", "gemm_blocks", "gemm_panels", "row_op")},
     "ref": {"base"},
     "bind": {"base", "cpu", "grad", "runtime", "ops", "graph", "nd", "eager", "ref"},
 }
