@@ -51,16 +51,13 @@ class Conv final : public GemmOp {
 
 RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
                    Activation activation, bool image, const KernelTable& table) {
-  const Window& w = window;
-  const Shape out{w.out_h(in.h), w.out_w(in.w), outputs};
-  const double pixel = double{1} * blocks_of(in.c, table) * table.vector;
-  const double rows = (ConvStrip::most_rows(out.h, out.w) - 1.0) * w.stride_h + (w.kh - 1.0) * w.dilation_h + 1;
-  const double padded = rows * (double{1} * in.w + w.padding.left + w.padding.right) * pixel;
-  const bool gathers = worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw);
-  if (image && (gathers || !worth_copying(in, out, w, *packed, table))) {
+  const Shape out{window.out_h(in.h), window.out_w(in.w), outputs};
+  if (image && !worth_copying(in, out, window, *packed, table)) {
     return make_image_conv(in, window, std::move(packed), outputs, activation, table);
   }
-  if (gathers) return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
+  if (strip_worth_gathering(in, out, window, table)) {
+    return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
+  }
   return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, image, table);
 }
 

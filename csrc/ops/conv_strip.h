@@ -193,10 +193,19 @@ class ConvStrip {
   std::vector<Part> parts_;  // of k, one after the other
 };
 
+// Whether rows would rather be gathered tap by tap: where their copy with its padding would be far larger than the image.
+inline bool strip_worth_gathering(const Shape& in, const Shape& out, const Window& w, const KernelTable& t) {
+  const double pixel = double{1} * blocks_of(in.c, t) * t.vector;
+  const double rows = (ConvStrip::most_rows(out.h, out.w) - 1.0) * w.stride_h + (w.kh - 1.0) * w.dilation_h + 1;
+  const double padded = rows * (double{1} * in.w + w.padding.left + w.padding.right) * pixel;
+  return worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw);
+}
+
 // Whether a strip, with its copy, is better than to read an NHWC image where it lies, row by row: of weights that do not stay in
 // L2 while all rows pass, or of rows that fill no tiles.
 inline bool worth_copying(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed, const KernelTable& t) {
-  return in.c >= t.vector && (packed.bytes() > std::max(kResidentWeights, l2_bytes() / 2) || ConvStrip(in, out, w, packed, t).joined());
+  if (in.c < t.vector || strip_worth_gathering(in, out, w, t)) return false;
+  return packed.bytes() > std::max(kResidentWeights, l2_bytes() / 2) || ConvStrip(in, out, w, packed, t).joined();
 }
 
 }  // namespace sepconv
