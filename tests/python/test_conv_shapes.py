@@ -19,7 +19,7 @@ def normal(*shape: int) -> Float32:
 
 
 def check(layer: graph.Conv2d | graph.DepthwiseConv2d, x: Float32, isa: str) -> None:
-    """The same bits of an image and of a layer's result, on any number of threads; as good on arrays."""
+    """The same bits of an image and of a layer, on any number of threads, and before an addend; as good on arrays."""
     image = Input(name="x", shape=x.shape[1:])
     result = run([image, layer], [x], isa)["y"]
     assert_layer(layer, [x], result)
@@ -30,6 +30,11 @@ def check(layer: graph.Conv2d | graph.DepthwiseConv2d, x: Float32, isa: str) -> 
     for threads in (1, 2, 3):
         assert np.array_equal(run([image, rectified, of_layer], [x], isa, threads=threads)["y"], of_positive)
         assert np.array_equal(run([image, layer], [x], isa, threads=threads)["y"], result)
+    if layer.activation == "none":
+        addend = Input(name="z", shape=result.shape[1:])
+        z = normal(*result.shape)
+        total = graph.Add(name="sum", inputs=("z", "y"))
+        assert np.array_equal(run([image, addend, layer, total], [x, z], isa)["sum"], result + z)
     if isa == sepconv.isa():
         depthwise = isinstance(layer, graph.DepthwiseConv2d)
         function: Any = sepconv.depthwise_conv2d if depthwise else sepconv.conv2d
