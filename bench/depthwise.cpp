@@ -10,10 +10,10 @@ const bool registered = [] {
   register_layers(
       Kind::depthwise, [](const Layer& layer, const KernelTable& table) { return Problem(depthwise(layer, table), table); },
       "", true);
-  // 7×7 at both strides and, dilated, the kernel for any size: windows of newer networks.
+  // 7×7 at both strides, dilated 3×3, and the kernel for any size: windows of newer networks.
   for (const KernelTable* table : tables()) {
     for (const Shape in : {Shape{56, 56, 96}, Shape{14, 14, 384}}) {
-      for (const auto& [kernel, stride, dilation] : {std::array{7, 1, 1}, {7, 2, 1}, {3, 1, 2}}) {
+      for (const auto& [kernel, stride, dilation] : {std::array{7, 1, 1}, {7, 2, 1}, {3, 1, 2}, {4, 1, 1}}) {
         Layer layer{Kind::depthwise, in, same_window(in, (kernel - 1) * dilation + 1, stride), in.c};
         layer.window.kh = layer.window.kw = kernel;
         layer.window.dilation_h = layer.window.dilation_w = dilation;

@@ -71,7 +71,13 @@ inline py::array new_array(const py::dtype& type, const std::vector<py::ssize_t>
   py::ssize_t bytes = type.itemsize();
   for (const py::ssize_t size : shape) bytes = size <= 0 || bytes > kMost / size ? 0 : bytes * size;
   if (bytes < kLeast) return py::array(type, shape, strides);  // also where numpy refuses the shape
-  const py::array_t<std::uint8_t> memory(bytes + static_cast<py::ssize_t>(kAlignment) - 1);
+  py::array_t<std::uint8_t> memory;
+  try {
+    memory = py::array_t<std::uint8_t>(bytes + static_cast<py::ssize_t>(kAlignment) - 1);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_MemoryError)) throw;
+    return py::array(type, shape, strides);  // whose error tells of this array
+  }
   const auto misaligned = reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment;
   return py::array(type, shape, strides, memory.data() + (misaligned == 0 ? 0 : kAlignment - misaligned), memory);
 }

@@ -124,13 +124,17 @@ int EagerBlock::worthwhile_threads(std::int64_t images, int threads) const {
   return static_cast<int>(std::min<double>(threads, 1 + seconds / kSecondsAThread));
 }
 
-// Whether threads share the output's channels: where each would pack, or read, more weights than there are activations.
+// Whether threads share the output's channels, though each then computes all of a stage before: where each would pack the
+// weights, or read far more of them than there are activations, or where rows are too few.
 bool EagerBlock::shares_parts(std::int64_t images, int threads) const {
   const Stage& last = *stages_.back();
   if (windowed_ > 0) return false;
   if (last.packs) return true;
-  const std::size_t activations = sizeof(float) * static_cast<std::size_t>(images * last.in.elements());
-  return last.parts > 1 && (images * last.out.h < threads || last.weight_bytes > std::max(kResidentWeights, 3 * activations));
+  if (stages_.size() > 1 && !depthwise_first_) return false;
+  const double activations = double{sizeof(float)} * static_cast<double>(images) * static_cast<double>(last.in.elements());
+  const auto weights = static_cast<double>(last.weight_bytes);
+  return images * last.out.h < std::min(threads, last.parts) ||
+         (last.parts >= threads && weights > std::max<double>(kResidentWeights, 3 * activations));
 }
 
 bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,

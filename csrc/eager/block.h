@@ -2,8 +2,8 @@
 //
 // Loop order: strips of output rows; within a strip stage after stage. What a window needs of the stage before lies in a
 // ring of rows, so that nothing is computed twice; between the other stages lie the rows of one strip. Both stay in cache.
-// Threads have rows of their own. Where the last stage packs weights during the run they have output channels of their own
-// instead, so that none packs what another does, and each computes all of the stage before.
+// Threads have rows of their own. Where the last stage packs weights during the run, or has many for few pixels, they have output
+// channels of their own instead, so that none packs or reads what another does, and each computes all of the stage before.
 // The first stage reads the caller's memory and the last writes it wherever channels lie together there; other memory
 // (NCHW) is transposed a strip at a time on its way in or out, and pixels that would share sets of L1 are copied on the way in.
 #pragma once

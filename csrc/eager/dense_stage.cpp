@@ -28,8 +28,8 @@ class DenseStage final : public Stage {
     const double all_taps = static_cast<double>(segments_) * in.c;
     gathers_ = worth_gathering(double{1} * w.kh * patch_columns_ * in.c, double{1} * in.h * in.w * in.c, all_taps);
     if (gathers_) highest_ = gathered_rows(std::min(highest_, out.w), all_taps);
-    if (!gathers_ && weights_->groups == 1 && worth_copying(in, out, w, *packed_[0], table)) {
-      strip_.emplace(in, out, w, *packed_[0], table);
+    if (!gathers_ && weights_->groups == 1) strip_ = strip_of_image(in, out, w, *packed_[0], table);
+    if (strip_) {
       parts = packed_[0]->panels();
       part_channels = table.panel_vectors * table.vector;
       scratch_floats = strip_->floats();
@@ -64,7 +64,7 @@ class DenseStage final : public Stage {
   bool multiply_strip(const ConstRows& from, const Rows& to, int y, int rows, Parts wanted, float* scratch,
                       Watch& watch) const noexcept {
     const PackedGemm& packed = *packed_[0];
-    strip_->copy(y, rows, from.pixel, [&](int b, int row) { return from.at(row) + b * table_.vector; }, scratch);
+    strip_->copy(y, rows, from.pixel, false, [&](int b, int row) { return from.at(row) + b * table_.vector; }, scratch);
     GemmTile g{.c_step = to.pixel, .residual_step = 0};
     g.a_step = strip_->a_step();
     g.residual = nullptr;

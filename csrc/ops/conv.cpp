@@ -8,9 +8,9 @@ namespace {
 class Conv final : public GemmOp {
  public:
   // `image`: of an NHWC image.
-  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation, bool image,
-       const KernelTable& t)
-      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t), strip_(in, out, w, *packed_, t), image_(image) {
+  Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
+       ConvStrip strip, bool image, const KernelTable& t)
+      : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t), strip_(std::move(strip)), image_(image) {
     // As pointwise layers: threads that share rows read all weights each.
     const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
     split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
@@ -23,7 +23,7 @@ class Conv final : public GemmOp {
     const auto row = [&](int b, int y) { return image_ ? task.in.at(0, y) + b * table_.vector : task.in.at(b, y); };
     for (int y = task.y0; y < task.y1; y += strip_.rows()) {
       const int rows = std::min(strip_.rows(), task.y1 - y);
-      strip_.copy(y, rows, image_ ? in.c : table_.vector, row, task.scratch);
+      strip_.copy(y, rows, image_ ? in.c : table_.vector, !image_, row, task.scratch);
       const bool together = follow(task.out, y, rows) && (!task.other.data || follow(task.other, y, rows));
       const auto compute = [&](GemmTile& tile, int p, int line, int pixel, int height, bool last) {
         const std::ptrdiff_t to = std::ptrdiff_t{1} * pixel * table_.vector;
@@ -52,13 +52,18 @@ class Conv final : public GemmOp {
 RowOpPtr make_conv(Shape in, const Window& window, std::shared_ptr<const PackedGemm> packed, int outputs,
                    Activation activation, bool image, const KernelTable& table) {
   const Shape out{window.out_h(in.h), window.out_w(in.w), outputs};
-  if (image && !worth_copying(in, out, window, *packed, table)) {
+  const auto conv = [&](ConvStrip strip) {
+    return std::make_unique<Conv>(in, window, packed, outputs, activation, std::move(strip), image, table);
+  };
+  if (image) {
+    std::optional<ConvStrip> strip = strip_of_image(in, out, window, *packed, table);
+    if (strip) return conv(std::move(*strip));
     return make_image_conv(in, window, std::move(packed), outputs, activation, table);
   }
   if (strip_worth_gathering(in, out, window, table)) {
     return make_gathered_conv(in, window, std::move(packed), outputs, activation, false, table);
   }
-  return std::make_unique<Conv>(in, window, std::move(packed), outputs, activation, image, table);
+  return conv(ConvStrip(in, out, window, *packed, table));
 }
 
 }  // namespace sepconv

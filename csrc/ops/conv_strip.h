@@ -6,7 +6,9 @@
 // stride): so output rows follow each other, and tiles go on from one to the next.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "ops/gemm_blocks.h"
@@ -16,19 +18,25 @@ namespace sepconv {
 class ConvStrip {
  public:
   ConvStrip(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed, const KernelTable& t)
-      : in_(in), window_(w), out_w_(out.w), vector_(t.vector),
-        tile_rows_(t.gemm_rows[packed.vectors(0) - 1]), k_(w.kh * w.kw * in.c), planes_(blocks_of(in.c, t)) {
+      : in_(in), window_(w), out_w_(out.w), vector_(t.vector), tile_rows_(t.gemm_rows[packed.vectors(0) - 1]),
+        planes_(blocks_of(in.c, t)) {
     rows_ = most_rows(out.h, out.w);
     joined_ = w.kw == 1 && w.stride_w > 1;  // copies the fewest pixels as well
     if (!joined_ && packed.panels() > 1 && fills_tiles_better(rows_)) joined_ = shorten(out.h);
+    std::vector<int> remainders;  // that rows of the window leave by the stride
     if (joined_) {
-      for (int q = 0; q < w.stride_h; ++q) {
-        if (!meets(q)) continue;
+      for (int r = 0; r < w.kh; ++r) remainders.push_back(r * w.dilation_h % w.stride_h);
+      std::sort(remainders.begin(), remainders.end());
+      remainders.erase(std::unique(remainders.begin(), remainders.end()), remainders.end());
+      for (const int q : remainders) {
         for (int s = 0; s < w.kw; ++s) copies_.push_back({q, s * w.dilation_w - w.padding.left});
       }
     } else {
       copies_.push_back({0, -w.padding.left});
     }
+    const auto copy_of = [&](int r, int s) {
+      return (std::lower_bound(remainders.begin(), remainders.end(), r * w.dilation_h % w.stride_h) - remainders.begin()) * w.kw + s;
+    };
     row_step_ = joined_ ? w.stride_h : 1;
     column_step_ = joined_ ? w.stride_w : 1;
     columns_ = joined_ ? out.w : in.w + w.padding.left + w.padding.right;
@@ -45,8 +53,9 @@ class ConvStrip {
     constexpr int kTogether = 512;
     int k = 0;
     for (int i = 0; i < static_cast<int>(segments_.size()); k += segments_[i++].count) {
-      if (parts_.empty() || k - parts_.back().k >= kTogether) parts_.push_back({i, 0, k});
+      if (parts_.empty() || parts_.back().count >= kTogether) parts_.push_back({i, 0, k, 0});
       ++parts_.back().segments;
+      parts_.back().count += segments_[i].count;
     }
   }
 
@@ -60,16 +69,16 @@ class ConvStrip {
   std::ptrdiff_t a_step() const { return std::ptrdiff_t{1} * window_.stride_w / column_step_ * vector_; }
 
   // Copies what output rows [y, y + rows) meet. row(b, i): channels of block b of row i's first pixel; `pixel`: floats from one
-  // pixel to the next.
+  // pixel to the next. `whole`: a block has V lanes in memory however few are channels.
   template <class Row>
-  void copy(int y, int rows, std::ptrdiff_t pixel, const Row& row, float* to) const {
+  void copy(int y, int rows, std::ptrdiff_t pixel, bool whole, const Row& row, float* to) const {
     const int first = y * window_.stride_h - window_.padding.top;
     for (const Copy& copy : copies_) {
       for (int b = 0; b < planes_; ++b, to += plane_) {
+        const int lanes = whole ? vector_ : std::min(vector_, in_.c - b * vector_);
         for (int i = 0; i < copied_rows(rows); ++i) {
           const int at = first + copy.row + i * row_step_;
-          copy_row(at < 0 || at >= in_.h ? nullptr : row(b, at), pixel, copy.column, std::min(vector_, in_.c - b * vector_),
-                   to + i * row_);
+          copy_row(at < 0 || at >= in_.h ? nullptr : row(b, at), pixel, copy.column, lanes, to + i * row_);
         }
       }
     }
@@ -88,7 +97,6 @@ class ConvStrip {
       const std::ptrdiff_t width = packed.vectors(p) * vector_;
       for (const Part& part : parts_) {
         const bool last = &part == &parts_.back();
-        const int k = (last ? k_ : (&part)[1].k) - part.k;
         GemmTile g = tile;
         g.segments = segments_.data() + part.first;
         g.segment_count = part.segments;
@@ -99,8 +107,8 @@ class ConvStrip {
           g.hi = __builtin_inff();
           g.hard_swish = false;
         }
-        const std::size_t bytes = sizeof(float) * k * width;
-        const Prefetch prefetch = weight_prefetch(bytes, all, k);
+        const std::size_t bytes = sizeof(float) * part.count * width;
+        const Prefetch prefetch = weight_prefetch(bytes, all, part.count);
         for (int line = 0; line < lines; ++line) {
           for (int i = 0; i < tiles.count(); i += g.tiles) {
             g.tiles = tiles.same_height(i, tiles.count()) - i;
@@ -120,23 +128,9 @@ class ConvStrip {
   };
 
   struct Part {
-    int first, segments, k;  // its first segment, how many it has, and the k before them
+    int first, segments;  // its first segment, and how many it has
+    int k, count;         // the first k, and how many
   };
-
-  // Whether some row of the window leaves remainder q by the stride.
-  bool meets(int q) const {
-    for (int r = 0; r < window_.kh; ++r) {
-      if (r * window_.dilation_h % window_.stride_h == q) return true;
-    }
-    return false;
-  }
-
-  std::ptrdiff_t copy_of(int r, int s) const {
-    const int q = r * window_.dilation_h % window_.stride_h;
-    std::ptrdiff_t index = s;
-    while (copies_[index].row != q) index += window_.kw;
-    return index;
-  }
 
   // Of each copy, for so many rows of output.
   int copied_rows(int rows) const {
@@ -156,8 +150,9 @@ class ConvStrip {
     if (most < 1) return false;
     const int rows = static_cast<int>(std::min<double>(rows_, most));
     if (rows < out_h && rows * out_w_ < 2 * tile_rows_) return false;
+    if (!fills_tiles_better(rows)) return false;
     rows_ = rows;
-    return fills_tiles_better(rows);
+    return true;
   }
 
   void copy_row(const float* from, std::ptrdiff_t pixel, int column, int lanes, float* to) const {
@@ -170,7 +165,7 @@ class ConvStrip {
     from += (column + std::ptrdiff_t{1} * begin * column_step_) * pixel;
     to += std::ptrdiff_t{1} * begin * vector_;
     const std::ptrdiff_t step = pixel * column_step_;
-    if (step == vector_) {
+    if (step == vector_ && lanes == vector_) {
       std::memcpy(to, from, sizeof(float) * (end - begin) * vector_);
     } else if (lanes == 16) {  // a call for each pixel would take longer than the copy
       for (int x = begin; x < end; ++x, from += step, to += 16) std::memcpy(to, from, 16 * sizeof(float));
@@ -182,7 +177,7 @@ class ConvStrip {
   Shape in_;
   Window window_;
   int out_w_;
-  int vector_, tile_rows_, k_, planes_;
+  int vector_, tile_rows_, planes_;
   int rows_;
   bool joined_;
   std::vector<Copy> copies_;
@@ -201,11 +196,15 @@ inline bool strip_worth_gathering(const Shape& in, const Shape& out, const Windo
   return worth_gathering(padded, pixel * in.h * in.w, pixel * w.kh * w.kw);
 }
 
-// Whether a strip, with its copy, is better than to read an NHWC image where it lies, row by row: of weights that do not stay in
-// L2 while all rows pass, or of rows that fill no tiles.
-inline bool worth_copying(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed, const KernelTable& t) {
-  if (in.c < t.vector || strip_worth_gathering(in, out, w, t)) return false;
-  return packed.bytes() > std::max(kResidentWeights, l2_bytes() / 2) || ConvStrip(in, out, w, packed, t).joined();
+// The strip of an NHWC image where its copy is better than to read the image where it lies, row by row: of weights that do not
+// stay in L2 while all rows pass, or of rows that fill no tiles; and where it stays in L2 itself.
+inline std::optional<ConvStrip> strip_of_image(const Shape& in, const Shape& out, const Window& w, const PackedGemm& packed,
+                                               const KernelTable& t) {
+  if (in.c < t.vector || strip_worth_gathering(in, out, w, t)) return {};
+  ConvStrip strip(in, out, w, packed, t);
+  if (!strip.joined() && packed.bytes() <= std::max(kResidentWeights, l2_bytes() / 2)) return {};
+  if (strip.floats() > passed_block_bytes() / sizeof(float)) return {};
+  return strip;
 }
 
 }  // namespace sepconv

@@ -13,7 +13,7 @@ class Depthwise final : public RowOp {
  public:
   Depthwise(Shape shape, const Window& w, std::shared_ptr<const PackedDepthwise> packed, int multiplier, Activation activation,
             const KernelTable& t)
-      : table_(t), packed_(std::move(packed)), epilogue_(activation, w.dilation_w == 1), multiplier_(multiplier) {
+      : table_(t), packed_(std::move(packed)), epilogue_(activation, true), multiplier_(multiplier) {
     in = shape;
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), in.c * multiplier};
@@ -22,6 +22,7 @@ class Depthwise final : public RowOp {
     weight_bytes = packed_->bytes();
     streams = true;
     choose();
+    if (dilated_) epilogue_ = Epilogue(activation);  // kernels of pixels clamp alone
     zeros_.resize(static_cast<std::size_t>(in.w) * t.vector);
     strip_rows_ = std::clamp(kStripPointers / w.kh, 1, std::min(kStripRows, out.h));
     pointers_ = shared_rows_ ? (strip_rows_ - 1) * w.stride_h + w.kh : strip_rows_ * w.kh;
@@ -92,7 +93,7 @@ class Depthwise final : public RowOp {
     constexpr int kMost = 7;
     const float* pointers[kMost];
     std::ptrdiff_t steps[kMost];
-    DepthwisePixels d;
+    DepthwisePixels d{};
     d.rows = pointers;
     d.steps = steps;
     d.zeros = rows.zeros;

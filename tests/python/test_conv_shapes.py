@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import product
 from typing import Any
 
@@ -106,3 +108,42 @@ def test_dilated_depthwise(kernel: int, isa: str) -> None:
                 activation="relu6" if left else "hard_swish",
             )
             check(layer, normal(1, 7, width, channels), isa)
+
+
+# Pixels that share memory with their neighbours, as the frames of a signal do, up to a page that must not be read.
+FRAMES_BEFORE_A_GUARD_PAGE = """
+import ctypes, mmap, numpy as np, sepconv
+hop = int({hop})
+channels, pixels = hop + 3, 7
+floats = (pixels - 1) * hop + channels
+libc = ctypes.CDLL(None, use_errno=True)
+size = -(-4 * floats // mmap.PAGESIZE) * mmap.PAGESIZE
+memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert libc.mprotect(ctypes.c_void_p(start + size), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+signal = np.frombuffer(memory, np.float32, floats, size - 4 * floats)
+signal[:] = np.arange(floats) % 11
+frames = np.lib.stride_tricks.sliding_window_view(signal, channels)[::hop]
+x = np.broadcast_to(frames, (1, 7, pixels, channels))
+weight = np.ones((3, 3, channels, 64), np.float32)
+for stride in (1, 2):
+    got = sepconv.conv2d(x, weight, stride=stride, padding=1)
+    assert np.array_equal(got, sepconv.conv2d(x.copy(), weight, stride=stride, padding=1))
+print("intact")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect by its name in libc")
+@pytest.mark.parametrize("hop", (4, 8, 16))
+def test_nothing_is_read_behind_pixels_that_overlap(hop: int) -> None:
+    code = FRAMES_BEFORE_A_GUARD_PAGE.format(hop=hop)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.stdout.strip() == "intact", result.stderr
+
+
+def test_windows_and_strides_of_many_rows() -> None:
+    rows = 8192
+    x, weight = normal(1, rows, 2, 16), normal(rows, 1, 16, 16)
+    for stride in ((1 << 20, 2), (rows, 2), (4097, 2)):
+        y = sepconv.conv2d(x, weight, stride=stride)
+        assert np.allclose(y[0, 0, 0], np.einsum("rc,rcn->n", x[0, :, 0], weight[:, 0]), rtol=1e-3, atol=0.05)
