@@ -131,10 +131,9 @@ bool EagerBlock::shares_parts(std::int64_t images, int threads) const {
   if (windowed_ > 0) return false;
   if (last.packs) return true;
   if (stages_.size() > 1 && !depthwise_first_) return false;
-  const double activations = double{sizeof(float)} * static_cast<double>(images) * static_cast<double>(last.in.elements());
-  const auto weights = static_cast<double>(last.weight_bytes);
+  const double activations = static_cast<double>(images) * static_cast<double>(last.in.elements());
   return images * last.out.h < std::min(threads, last.parts) ||
-         (last.parts >= threads && weights > std::max<double>(kResidentWeights, 3 * activations));
+         (last.parts >= threads && outweigh(last.weight_bytes, activations));
 }
 
 bool EagerBlock::run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,

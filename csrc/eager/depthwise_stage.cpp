@@ -13,9 +13,7 @@ class DepthwiseStage final : public Stage {
     const int k = w.kh;
     if (fits_fast_depthwise(w, in, out) && out.c >= table.vector) {
       rows_a_call_ = 2;
-      kernel_ = k == 3   ? (w.stride_w == 1 ? table.depthwise_pixels_3x3_s1_f32 : table.depthwise_pixels_3x3_s2_f32)
-                : k == 5 ? (w.stride_w == 1 ? table.depthwise_pixels_5x5_s1_f32 : table.depthwise_pixels_5x5_s2_f32)
-                         : (w.stride_w == 1 ? table.depthwise_pixels_7x7_s1_f32 : table.depthwise_pixels_7x7_s2_f32);
+      kernel_ = fast_depthwise_pixels(w, table);
     }
     const std::string size = std::to_string(k) + "x" + std::to_string(k) + "_s" + std::to_string(w.stride_w);
     kernel = "depthwise_pixels_" + (rows_a_call_ == 2 ? size : std::string("any")) + "_f32__" + table.isa;

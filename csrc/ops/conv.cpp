@@ -11,9 +11,7 @@ class Conv final : public GemmOp {
   Conv(Shape shape, const Window& w, std::shared_ptr<const PackedGemm> packed, int outputs, Activation activation,
        ConvStrip strip, bool image, const KernelTable& t)
       : GemmOp("conv", shape, w, std::move(packed), outputs, activation, t), strip_(std::move(strip)), image_(image) {
-    // As pointwise layers: threads that share rows read all weights each.
-    const std::size_t activations = sizeof(float) * static_cast<std::size_t>(in.elements());
-    split = weight_bytes > std::max(kResidentWeights, 3 * activations) ? Split::channels : Split::rows;
+    split = outweigh(weight_bytes, static_cast<double>(in.elements())) ? Split::channels : Split::rows;
     few_pieces = split == Split::rows && weight_bytes > kResidentWeights;
     scratch_floats = strip_.floats();
   }

@@ -75,9 +75,7 @@ class Depthwise final : public RowOp {
     shared_rows_ = fast && w.dilation_h == 1;
     const std::string size = fast ? std::to_string(k) + "x" + std::to_string(k) + (one ? "_s1" : "_s2") : std::string("any");
     if (fast && w.dilation_w > 1) {
-      dilated_ = k == 3   ? table_.depthwise_pixels_3x3_s1_f32
-                 : k == 5 ? table_.depthwise_pixels_5x5_s1_f32
-                          : table_.depthwise_pixels_7x7_s1_f32;
+      dilated_ = fast_depthwise_pixels(w, table_);
       kernel = "depthwise_pixels_" + size + "_f32__" + table_.isa;
       return;
     }

@@ -62,6 +62,12 @@ inline Prefetch weight_prefetch(std::size_t panel_bytes, int tiles, int k) {
 // Weights that stay in L2 while pixels pass through. Of more, block after block of pixels goes through all.
 inline constexpr std::size_t kResidentWeights = 256 << 10;
 
+// Whether threads had better share channels than pixels: sharing pixels each reads all weights, here far more than there are
+// activations, of so many floats.
+inline bool outweigh(std::size_t weight_bytes, double activations) {
+  return static_cast<double>(weight_bytes) > std::max<double>(kResidentWeights, 3 * sizeof(float) * activations);
+}
+
 // Bytes of activations that stay in L2 while more weights than it keeps pass through: half of it, as the next block comes
 // in while this one is read, less what a large L2 keeps for the weights.
 inline std::size_t passed_block_bytes() {

@@ -100,6 +100,14 @@ inline bool fits_fast_depthwise(const Window& w, const Shape& in, const Shape& o
   return dilation <= in.w && w.padding.left <= edge && last <= in.w - 1 + edge;
 }
 
+// The kernel for pixels of such a window.
+inline DepthwisePixelsKernel fast_depthwise_pixels(const Window& w, const KernelTable& t) {
+  const bool one = w.stride_w == 1;
+  return w.kh == 3   ? (one ? t.depthwise_pixels_3x3_s1_f32 : t.depthwise_pixels_3x3_s2_f32)
+         : w.kh == 5 ? (one ? t.depthwise_pixels_5x5_s1_f32 : t.depthwise_pixels_5x5_s2_f32)
+                     : (one ? t.depthwise_pixels_7x7_s1_f32 : t.depthwise_pixels_7x7_s2_f32);
+}
+
 // The phases of a depthwise convolution of stride 1 whose taps lie `dilation` columns apart: each is one whose taps are
 // neighbours, of every dilation-th column of input and output. `rows` and `steps` are d's, `count` of them, and others within
 // compute(phase), which returns whether to go on.
