@@ -40,7 +40,7 @@ std::vector<float> floats(const std::string& layer, const char* argument, const 
 }
 
 Affine fold(const std::string& layer, const VectorView* bias, const BatchNormView* norm, int channels) {
-  Affine affine{std::vector<double>(channels, 1.0), std::vector<double>(channels, 0.0)};
+  Affine affine{std::vector<double>(norm ? channels : 0, 1.0), std::vector<double>(channels, 0.0)};
   if (bias) check_length(layer, "bias", *bias, channels);
   if (norm) {
     check_length(layer, "batch_norm.gamma", norm->gamma, channels);

@@ -11,11 +11,15 @@ namespace {
 
 constexpr int kPanelsTogether = 8;
 
-float fold(const char* weight, double scale) {
-  float w;
-  std::memcpy(&w, weight, sizeof w);
-  // A denormal weight would slow down every product it meets, and a run takes it for zero anyway.
-  return without_denormal(static_cast<float>(static_cast<double>(w) * scale));
+// A product that is denormal is zero, as it is to a run.
+float fold(float weight, double scale) {
+  return without_denormal(static_cast<float>(static_cast<double>(weight) * scale));
+}
+
+float float_at(const char* address) {
+  float x;
+  std::memcpy(&x, address, sizeof x);
+  return x;
 }
 
 // -0 becomes 0, or a clamp would make that of it on some ISAs and not on others.
@@ -24,12 +28,15 @@ float packed_bias(double shift) {
   return bias == 0.0f ? 0.0f : bias;
 }
 
-// Whether weights are to be copied as they are, and elements along this axis lie side by side.
-bool plain(const WeightView& w, const Affine& affine, int axis) {
-  return affine.scale.empty() && w.strides[axis] == static_cast<std::ptrdiff_t>(sizeof(float));
-}
+// Whether elements along this axis lie side by side.
+bool together(const WeightView& w, int axis) { return w.strides[axis] == static_cast<std::ptrdiff_t>(sizeof(float)); }
 
-double scale_of(const Affine& affine, int n) { return affine.scale.empty() ? 1.0 : affine.scale[n]; }
+// Rows of `width` weights, of which `real` have a scale.
+void scale_rows(const double* scale, std::int64_t rows, int real, int width, float* weights) {
+  for (std::int64_t r = 0; r < rows; ++r, weights += width) {
+    for (int i = 0; i < real; ++i) weights[i] = fold(weights[i], scale[i]);
+  }
+}
 
 // Copies of a size that the compiler knows are no calls.
 template <std::size_t Bytes>
@@ -53,6 +60,23 @@ void copy_panels(const WeightView& w, int first, int panels, std::size_t panel_b
   }
   for (int c = 0; c < rows; ++c, to += width) {
     for (int p = 0; p < panels; ++p) std::memcpy(to + p * panel_bytes, from + c * w.strides[2] + p * width, width);
+  }
+}
+
+// Weights of the outputs [first, first + real), `side_by_side` or not, as rows of `width`, a tap each.
+void copy_taps(const WeightView& w, int first, int real, bool side_by_side, int width, float* out) {
+  const auto [kh, kw, channels, multiplier] = w.dims;
+  for (int r = 0; r < kh; ++r) {
+    for (int s = 0; s < kw; ++s, out += width) {
+      if (side_by_side) {
+        std::memcpy(out, w.address(r, s, first, 0), sizeof(float) * real);
+        continue;
+      }
+      for (int i = 0; i < width; ++i) {
+        const int n = first + i;
+        out[i] = i < real ? float_at(w.address(r, s, n / multiplier, n % multiplier)) : 0.0f;
+      }
+    }
   }
 }
 
@@ -98,7 +122,7 @@ void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel
   // Full panels of a 1×1 window, their outputs side by side.
   const int end = first_panel + count;
   const int alike = outputs / (panel_vectors_ * v) - (vectors(panels_ - 1) > panel_vectors_);
-  const int full = kh * kw == 1 && plain(w, affine, 3) ? std::min(end, alike) : 0;
+  const int full = kh * kw == 1 && together(w, 3) ? std::min(end, alike) : 0;
   for (int p = first_panel; p < full; p += kPanelsTogether) {
     copy_panels(w, p, std::min(kPanelsTogether, full - p), panel_bytes(), sizeof(float) * panel_vectors_ * v,
                 reinterpret_cast<char*>(to + (p - first_panel) * panel_stride_ + panel_vectors_ * v));
@@ -107,32 +131,32 @@ void PackedGemm::pack(const WeightView& w, const Affine& affine, int first_panel
     const int width = vectors(p) * v;
     const int first = first_block(p) * v;
     const int real = std::min(width, outputs - first);
-    float* out = to + (p - first_panel) * panel_stride_;
+    float* const out = to + (p - first_panel) * panel_stride_;
     for (int i = 0; i < width; ++i) out[i] = i < real ? packed_bias(affine.shift[first + i]) : 0.0f;
-    if (p < full) continue;
-    out += width;
-    for (int r = 0; r < kh; ++r) {
-      for (int s = 0; s < kw; ++s) {
-        if (plain(w, affine, 3)) {
-          for (int c = 0; c < channels; ++c, out += width) {
-            std::memcpy(out, w.address(r, s, c, first), sizeof(float) * real);
-            if (real < width) std::memset(out + real, 0, sizeof(float) * (width - real));
-          }
-          continue;
+    if (p >= full) pack_panel(w, first, real, width, out + width);
+    if (affine.scale.empty()) continue;
+    scale_rows(affine.scale.data() + first, std::int64_t{1} * kh * kw * channels, real, width, out + width);
+  }
+}
+
+// Outputs [first, first + real) as a panel of `width`, unscaled.
+void PackedGemm::pack_panel(const WeightView& w, int first, int real, int width, float* out) const {
+  const auto [kh, kw, channels, outputs] = w.dims;
+  constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
+  const bool by_outputs = together(w, 3), by_channels = together(w, 2) && w.strides[3] % kFloat == 0;
+  for (int r = 0; r < kh; ++r) {
+    for (int s = 0; s < kw; ++s) {
+      if (by_channels && !by_outputs) {
+        table_.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / kFloat, out, width, real, channels);
+      }
+      for (int c = 0; c < channels; ++c, out += width) {
+        const char* const source = w.address(r, s, c, first);
+        if (by_outputs) {
+          std::memcpy(out, source, sizeof(float) * real);
+        } else if (!by_channels) {
+          for (int i = 0; i < real; ++i) out[i] = float_at(source + i * w.strides[3]);
         }
-        if (plain(w, affine, 2) && w.strides[3] % static_cast<std::ptrdiff_t>(sizeof(float)) == 0) {
-          table_.transpose_f32(as_floats(w.address(r, s, 0, first)), w.strides[3] / static_cast<std::ptrdiff_t>(sizeof(float)), out,
-                              width, real, channels);
-          for (int c = 0; c < channels; ++c, out += width) {
-            if (real < width) std::memset(out + real, 0, sizeof(float) * (width - real));
-          }
-          continue;
-        }
-        for (int c = 0; c < channels; ++c, out += width) {
-          const char* source = w.address(r, s, c, first);
-          for (int i = 0; i < real; ++i) out[i] = fold(source + i * w.strides[3], scale_of(affine, first + i));
-          for (int i = real; i < width; ++i) out[i] = 0.0f;
-        }
+        if (real < width) std::memset(out + real, 0, sizeof(float) * (width - real));
       }
     }
   }
@@ -156,25 +180,16 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
       const int n = first + i;
       *out = n < outputs ? packed_bias(affine.shift[n]) : 0.0f;
     }
-    const bool whole = multiplier == 1 && first + v <= outputs;
-    if (whole && plain(w, affine, 1) && w.strides[0] == kw * w.strides[1] && w.strides[2] % w.strides[1] == 0) {
-      table.transpose_f32(as_floats(w.address(0, 0, first, 0)), w.strides[2] / w.strides[1], out, v, v, kh * kw);
-      out += taps * v;
-      continue;
+    const int real = std::min(v, outputs - first);
+    const bool whole = multiplier == 1 && real == v;
+    float* const begin = out;
+    out += taps * v;
+    if (whole && together(w, 1) && w.strides[0] == kw * w.strides[1] && w.strides[2] % w.strides[1] == 0) {
+      table.transpose_f32(as_floats(w.address(0, 0, first, 0)), w.strides[2] / w.strides[1], begin, v, v, kh * kw);
+    } else {
+      copy_taps(w, first, real, whole && together(w, 2), v, begin);
     }
-    for (int r = 0; r < kh; ++r) {
-      for (int s = 0; s < kw; ++s) {
-        if (whole && plain(w, affine, 2)) {
-          std::memcpy(out, w.address(r, s, first, 0), sizeof(float) * v);
-          out += v;
-          continue;
-        }
-        for (int i = 0; i < v; ++i, ++out) {
-          const int n = first + i;
-          *out = n < outputs ? fold(w.address(r, s, n / multiplier, n % multiplier), scale_of(affine, n)) : 0.0f;
-        }
-      }
-    }
+    if (!affine.scale.empty()) scale_rows(affine.scale.data() + first, kh * kw, real, v, begin);
   }
 }
 

@@ -61,6 +61,7 @@ class PackedGemm {
 
  private:
   void lay_out(const WeightView& weights);
+  void pack_panel(const WeightView& weights, int first, int real, int width, float* out) const;
 
   const KernelTable& table_;
   int blocks_, panels_, panel_vectors_;
