@@ -125,7 +125,9 @@ def reject_masked(what: str, array: Any) -> None:
 
 def is_name(value: Any) -> bool:
     """Whether it is a string that holds something, and that UTF-8 can say: no half of a surrogate pair."""
-    return isinstance(value, str) and value != "" and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if not isinstance(value, str) or value == "":
+        return False
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def new_name(wanted: str, taken: set[str], spelled: Callable[[str], str] = str) -> str:
@@ -170,4 +172,6 @@ def is_sequence(value: Any, length: int) -> bool:
 
 
 def are_integers(value: Any, count: int, *, minimum: int) -> bool:
-    return is_sequence(value, count) and all(is_integer(n) and minimum <= n <= MAX_ELEMENTS for n in value)
+    if not is_sequence(value, count) or not all(map(is_integer, value)):
+        return False
+    return minimum <= min(value) and max(value) <= MAX_ELEMENTS

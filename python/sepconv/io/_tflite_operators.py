@@ -202,7 +202,7 @@ def _reshape(network: Network, operator: Operator) -> None:
     if operator.optional_input(1) is not None:
         shape = small_integers(network, operator, 1, "the shape", MAX_RANK)
     else:
-        option = [] if options is None else options.array(0, "<i4")[: MAX_RANK + 1].tolist()
+        option = [] if options is None else options.integers(0, MAX_RANK + 1)[1]
         shape = option or list(network.tensors.get(operator.output).shape)
     size = math.prod(source.shape)
     known = math.prod(extent for extent in shape if extent != -1)
@@ -219,7 +219,7 @@ def _squeeze(network: Network, operator: Operator) -> None:
     source = network.value(operator.input(0, "the activation"))
     options = operator.optional_options(Options.SQUEEZE)
     rank = len(source.shape)
-    axes = [] if options is None else options.array(0, "<i4")[: MAX_RANK + 1].tolist()
+    axes = [] if options is None else options.integers(0, MAX_RANK + 1)[1]
     removed = {axis + rank if axis < 0 else axis for axis in axes}
     if not axes:
         removed = {axis for axis, extent in enumerate(source.shape) if extent == 1}

@@ -8,28 +8,30 @@ from sepconv.graph import ActivationName
 
 SCHEMA_VERSION = 3
 
+# Indices of fields. No enums: reading a file asks for thousands, and an enum's members take long to find.
 
-class Model(IntEnum):
+
+class Model:
     VERSION = 0
     OPERATOR_CODES = 1
     SUBGRAPHS = 2
     BUFFERS = 4
 
 
-class OperatorCode(IntEnum):
+class OperatorCode:
     DEPRECATED_BUILTIN_CODE = 0
     CUSTOM_CODE = 1
     BUILTIN_CODE = 3
 
 
-class Subgraph(IntEnum):
+class Subgraph:
     TENSORS = 0
     INPUTS = 1
     OUTPUTS = 2
     OPERATORS = 3
 
 
-class TensorField(IntEnum):
+class TensorField:
     SHAPE = 0
     TYPE = 1
     BUFFER = 2
@@ -39,19 +41,19 @@ class TensorField(IntEnum):
     SPARSITY = 6
 
 
-class Quantization(IntEnum):
+class Quantization:
     SCALE = 2
     ZERO_POINT = 3
     DETAILS_TYPE = 4
     AXIS = 6
 
 
-class Buffer(IntEnum):
+class Buffer:
     DATA = 0
     OFFSET = 1
 
 
-class OperatorField(IntEnum):
+class OperatorField:
     CODE = 0
     INPUTS = 1
     OUTPUTS = 2

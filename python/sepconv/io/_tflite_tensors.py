@@ -33,16 +33,20 @@ INDEX_TYPES = ("INT32", "INT64")
 class Tensor:
     """``shape`` is as the file declares it: () may mean unknown. ``data`` is empty unless it is constant."""
 
+    table: Table
     name: str
     shape: tuple[int, ...]
     type_name: str
     data: memoryview
     data_offset: int
-    quantization: Table | None
 
     @property
     def is_constant(self) -> bool:
         return len(self.data) > 0
+
+    @property
+    def quantization(self) -> Table | None:
+        return self.table.table(schema.TensorField.QUANTIZATION)
 
     def values(self, what: str, types: tuple[str, ...]) -> Array:
         """A constant's stored values, of the declared shape: a read-only view of the file."""
@@ -70,10 +74,10 @@ class Tensor:
 
     def implied_activation(self) -> ActivationName:
         """What saturation does to an activation whose quantised range begins at 0, and perhaps ends at 6."""
-        if self.quantization is None or self.type_name not in ("UINT8", "INT8"):
+        if self.type_name not in ("UINT8", "INT8") or (quantization := self.quantization) is None:
             return "none"
-        scale = self.quantization.array(schema.Quantization.SCALE, "<f4")
-        zero_point = self.quantization.array(schema.Quantization.ZERO_POINT, "<i8")
+        scale = quantization.array(schema.Quantization.SCALE, "<f4")
+        zero_point = quantization.array(schema.Quantization.ZERO_POINT, "<i8")
         lowest = np.iinfo(self.type_name.lower()).min
         if len(scale) != 1 or (zero_point.tolist() or [0]) != [lowest]:
             return "none"
@@ -81,12 +85,13 @@ class Tensor:
 
     def _quantization_of(self, what: str, axis_length: int, axis: int = 0) -> tuple[Array, Array]:
         """Scales (float32) and zero points (float64), one in all or one for each of ``axis_length`` channels."""
-        if self.quantization is None:
+        quantization = self.quantization
+        if quantization is None:
             raise ModelFormatError(f"{what} is of type {self.type_name} and carries no quantisation")
-        if self.quantization.integer(schema.Quantization.DETAILS_TYPE, "B"):
+        if quantization.integer(schema.Quantization.DETAILS_TYPE, "B"):
             raise UnsupportedError(f"{what} has a custom quantisation")
-        scale = self.quantization.array(schema.Quantization.SCALE, "<f4")
-        zero_point = self.quantization.array(schema.Quantization.ZERO_POINT, "<i8")
+        scale = quantization.array(schema.Quantization.SCALE, "<f4")
+        zero_point = quantization.array(schema.Quantization.ZERO_POINT, "<i8")
         if len(zero_point) == 0:
             zero_point = np.zeros(len(scale), np.int64)
         if len(scale) not in (1, axis_length) or len(zero_point) not in (1, len(scale)):
@@ -94,7 +99,7 @@ class Tensor:
                 f"{what} has {len(scale)} quantisation scales and {len(zero_point)} zero points; there must be one of "
                 f"each, or one for each of its {axis_length} channels"
             )
-        if len(scale) > 1 and self.quantization.integer(schema.Quantization.AXIS, "i") != axis:
+        if len(scale) > 1 and quantization.integer(schema.Quantization.AXIS, "i") != axis:
             raise UnsupportedError(f"{what} is quantised along another axis than {axis}, that of the output channels")
         if not (np.isfinite(scale).all() and (scale >= 0).all()):
             raise ModelFormatError(f"{what} has a quantisation scale that is negative or not finite")
@@ -148,24 +153,23 @@ class Tensors:
 
     def _parse(self, index: int) -> Tensor:
         table = self._tables.get(index, "tensor")
-        what = f"tensor {index}"
-        shape = table.array(schema.TensorField.SHAPE, "<i4")
-        if len(shape) > MAX_RANK:
-            raise UnsupportedError(f"{what} has {len(shape)} dimensions; at most {MAX_RANK} are possible")
-        if (shape < 1).any():
-            raise ModelFormatError(f"{what} has the shape {shape.tolist()}; each dimension must be at least 1")
+        rank, shape = table.integers(schema.TensorField.SHAPE, MAX_RANK)
+        if rank > MAX_RANK:
+            raise UnsupportedError(f"tensor {index} has {rank} dimensions; at most {MAX_RANK} are possible")
+        if min(shape, default=1) < 1:
+            raise ModelFormatError(f"tensor {index} has the shape {shape}; each dimension must be at least 1")
         if table.table(schema.TensorField.SPARSITY) is not None:
-            raise UnsupportedError(f"{what} is stored sparsely")
+            raise UnsupportedError(f"tensor {index} is stored sparsely")
         if table.integer(schema.TensorField.IS_VARIABLE, "B"):
-            raise UnsupportedError(f"{what} is a variable that keeps its value between runs")
+            raise UnsupportedError(f"tensor {index} is a variable that keeps its value between runs")
         offset, data = self._data(table.integer(schema.TensorField.BUFFER, "I"))
         return Tensor(
+            table=table,
             name=table.text(schema.TensorField.NAME, MAX_NAME_BYTES),
-            shape=tuple(shape.tolist()),
+            shape=tuple(shape),
             type_name=schema.name_of(schema.TENSOR_TYPES, table.integer(schema.TensorField.TYPE, "b")),
             data=data,
             data_offset=offset,
-            quantization=table.table(schema.TensorField.QUANTIZATION),
         )
 
     def _data(self, index: int) -> tuple[int, memoryview]:

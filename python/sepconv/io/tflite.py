@@ -84,10 +84,10 @@ def _read(data: memoryview) -> TfliteNetwork:
 
 
 def _indices(table: Table, field: int, what: str) -> list[int]:
-    indices = table.array(field, "<i4")
-    if len(indices) > MAX_ENDS:
-        raise UnsupportedError(f"there are {len(indices)} {what}s; at most {MAX_ENDS} are possible")
-    return [int(index) for index in indices]
+    count, indices = table.integers(field, MAX_ENDS)
+    if count > MAX_ENDS:
+        raise UnsupportedError(f"there are {count} {what}s; at most {MAX_ENDS} are possible")
+    return indices
 
 
 def _add_input(network: Network, index: int) -> None:
