@@ -87,7 +87,7 @@ void pixels(const std::string& name, DepthwisePixelsKernel KernelTable::*kernel,
             zeros = Floats(wide), w = some(std::int64_t{wide} * (size * size + 1)),
             y = Floats(std::int64_t{out} * wide)]() mutable {
       (t.*kernel)({.rows = rows.data(), .steps = steps.data(), .zeros = zeros.data(), .in_w = side, .out_w = out,
-                   .out_rows = 1, .pad_left = (size - stride) / 2, .blocks = blocks, .last_lanes = 0, .w = w.data(),
+                   .out_rows = 1, .pad_left = (size - stride) / 2, .blocks = blocks, .second = t.vector, .last = wide - t.vector, .last_lanes = 0, .w = w.data(),
                    .out = y.data(), .out_row = 0, .out_pixel = wide, .lo = kLow, .hi = kHigh, .kh = size, .kw = size, .stride_w = stride,
                    .dilation_w = 1});
     };

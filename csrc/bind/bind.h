@@ -62,11 +62,11 @@ inline void check_threads(int threads, int least = 1) {
                               std::to_string(kMaxThreads));
 }
 
-// A new array in C's order, or of strides that permute it. From a page on it begins on a cache line: numpy's are 16 bytes past
-// one, so that every other vector stored touches two (depthwise 56×56×128 takes 40 % longer). Its memory is then its base's,
-// which numpy has allocated, and traces.
+// A new array in C's order, or of strides that permute it. From a page on it begins on a cache line, or `phase` bytes past one:
+// numpy's are 16 bytes past one, so that every other vector stored touches two (depthwise 56×56×128 takes 40 % longer). Its
+// memory is then its base's, which numpy has allocated, and traces.
 inline py::array new_array(const py::dtype& type, const std::vector<py::ssize_t>& shape,
-                           const std::vector<py::ssize_t>& strides = {}) {
+                           const std::vector<py::ssize_t>& strides = {}, std::size_t phase = 0) {
   constexpr py::ssize_t kLeast = 4096, kMost = PTRDIFF_MAX / 2;
   py::ssize_t bytes = type.itemsize();
   for (const py::ssize_t size : shape) bytes = size <= 0 || bytes > kMost / size ? 0 : bytes * size;
@@ -78,8 +78,8 @@ inline py::array new_array(const py::dtype& type, const std::vector<py::ssize_t>
     if (!error.matches(PyExc_MemoryError)) throw;
     return py::array(type, shape, strides);  // whose error tells of this array
   }
-  const auto misaligned = reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment;
-  return py::array(type, shape, strides, memory.data() + (misaligned == 0 ? 0 : kAlignment - misaligned), memory);
+  const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
+  return py::array(type, shape, strides, memory.data() + (phase - at) % kAlignment, memory);
 }
 
 inline Shape to_shape(const std::array<int, 3>& s) { return {s[0], s[1], s[2]}; }

@@ -145,7 +145,7 @@ py::object call(const EagerBlock& block, const py::handle& x, const py::handle& 
   if (channels_first && !planes) {
     strides = {kFloat * s.h * s.w * s.c, kFloat, kFloat * s.w * s.c, kFloat * s.c};
   }
-  const py::array result = new_array(py::dtype::of<float>(), shape, strides);
+  const py::array result = new_array(py::dtype::of<float>(), shape, strides, block.out_phase(in));
   view(result, s, channels_first, &to, &images);
   run(block, in, added, to, images, threads);
   return result;

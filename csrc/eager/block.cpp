@@ -108,7 +108,7 @@ EagerBlock::Buffers EagerBlock::lay_out(bool load, bool store, bool load_addend)
   b.loaded = take(loaded_row * loaded_rows);
   b.expanded = take(expanded_row * b.ring);
   b.window = take(window_row * b.ring);
-  b.middle = take(middle_row * b.strip);
+  b.middle = take(middle_row * b.strip + (split ? kAlignment / sizeof(float) : 0));
   b.stored = take(store ? out_row * b.strip : 0);
   b.addend = take(load_addend ? out_row * b.strip : 0);
   return b;
@@ -213,6 +213,7 @@ bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, 
   const Rows ring = window ? Rows(scratch + b.window, window->in.w * ring_pixel, ring_pixel, b.ring) : Rows();
   int next = 0;  // the first row that the ring does not have
   float* const stage_scratch = scratch + b.stage;
+  const int phase = stages_[0]->follows_phase() && !run.load ? image.phase() : 0;
 
   for (int y = y0; y < y1; y += b.strip) {
     const int end = std::min(y + b.strip, y1);
@@ -256,7 +257,7 @@ bool EagerBlock::run_rows(const Run& run, Watch& watch, std::int64_t n, int y0, 
     for (std::size_t i = windowed_ > 0 ? windowed_ : 0; i < stages_.size(); ++i) {
       const bool last = i + 1 == stages_.size();
       const Stage& stage = *stages_[i];
-      const Rows to = last ? stored : rows_from(b.middle, y, stage.out.w, stage.out.c);
+      const Rows to = last ? stored : rows_from(b.middle + phase, y, stage.out.w, stage.out.c);
       stage.run(from, last ? addend : ConstRows(), to, y, end, last ? parts : Parts{0, stage.parts}, stage_scratch, watch);
       from = to;
     }

@@ -33,6 +33,11 @@ class EagerBlock {
   bool run(const ConstPixels& in, const ConstPixels& addend, const Pixels& out, std::int64_t images, int threads,
            bool (*interrupted)()) const;
 
+  // How many bytes past a cache line the output had best begin.
+  std::size_t out_phase(const ConstPixels& in) const {
+    return stages_.size() == 1 && stages_[0]->follows_phase() ? sizeof(float) * in.phase() : 0;
+  }
+
   Shape in() const { return stages_.front()->in; }
   Shape out() const { return stages_.back()->out; }
   std::vector<std::string> kernels() const;

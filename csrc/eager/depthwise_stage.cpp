@@ -1,4 +1,7 @@
 // Depthwise rows, two at a time where a fast kernel does. Of channels that fill no vector the last V are computed once more.
+// Where pixels all begin at the same place of a cache line, in the input and in the output, the second block of channels
+// begins where a line does: NumPy's arrays begin 16 bytes past one, and vectors that touch two lines each take up to twice
+// as long (28×28×256 at stride 2).
 #include "eager/stages.h"
 
 namespace sepconv {
@@ -14,6 +17,8 @@ class DepthwiseStage final : public Stage {
     if (fits_fast_depthwise(w, in, out) && out.c >= table.vector) {
       rows_a_call_ = 2;
       kernel_ = fast_depthwise_pixels(w, table);
+      follows_phase_ = table.vector * sizeof(float) == kAlignment && out.c % table.vector == 0 &&
+                       out.c >= kFewestBlocks * table.vector && repeat == 1;
     }
     const std::string size = std::to_string(k) + "x" + std::to_string(k) + "_s" + std::to_string(w.stride_w);
     kernel = "depthwise_pixels_" + (rows_a_call_ == 2 ? size : std::string("any")) + "_f32__" + table.isa;
@@ -22,14 +27,28 @@ class DepthwiseStage final : public Stage {
     scratch_floats = (sizeof(float*) + sizeof(std::ptrdiff_t)) / sizeof(float) * pointers_ + zeros();
   }
 
+  bool follows_phase() const override { return follows_phase_; }
+
   void run(const ConstRows& from, const ConstRows&, const Rows& to, int y0, int y1, Parts, float* scratch,
            Watch& watch) const noexcept override {
     auto* const rows = reinterpret_cast<const float**>(scratch);
     auto* const steps = reinterpret_cast<std::ptrdiff_t*>(rows + pointers_);
     auto* const zero = reinterpret_cast<float*>(steps + pointers_);
     std::fill(zero, zero + zeros(), 0.0f);
-    const int full = out.c / table_.vector, rest = out.c % table_.vector;
+    const int v = table_.vector;
     DepthwisePixels d;
+    d.w = weights_->depthwise->block(0);
+    d.blocks = blocks_of(out.c, table_);
+    d.second = v;
+    d.last = std::max(out.c - v, 0);
+    d.last_lanes = out.c < v ? out.c : 0;
+    if (const int phase = follows_phase_ && from.phase() == to.phase() ? from.phase() : 0; phase != 0) {
+      if (const float* const shifted = weights_->depthwise_with_second_at(v - phase)) {
+        d.w = shifted;
+        d.blocks += 1;
+        d.second = v - phase;
+      }
+    }
     d.rows = rows;
     d.steps = steps;
     d.zeros = zero;
@@ -57,17 +76,15 @@ class DepthwiseStage final : public Stage {
           rows[i] = inside ? from.at(at) : zero;
           steps[i] = inside ? from.pixel : 0;
         }
-        d.w = weights_->depthwise->block(0);
-        d.blocks = std::max(full, 1);
-        d.last_lanes = full == 0 ? rest : 0;
         if (!phases(d, rows, steps, count, watch)) return;
-        if (full > 0 && rest > 0 && !phases(last_channels(d, rows, count), rows, steps, count, watch)) return;
         for (int i = 0; i < d.out_rows; ++i) activate(d.out + i * d.out_row, to.pixel, out.w, out.c);
       }
     }
   }
 
  private:
+  static constexpr int kFewestBlocks = 12;  // of which one more costs less than it gains
+
   std::size_t zeros() const { return static_cast<std::size_t>(blocks_of(out.c, table_)) * table_.vector; }
 
   // Runs the kernel over all phases of a dilated window; false where it left off.
@@ -93,19 +110,9 @@ class DepthwiseStage final : public Stage {
     return true;
   }
 
-  // The same rows, `count` of input, of the last V channels.
-  DepthwisePixels last_channels(const DepthwisePixels& whole, const float** rows, int count) const noexcept {
-    const int c = out.c - table_.vector;
-    DepthwisePixels d = whole;
-    for (int i = 0; i < count; ++i) rows[i] += c;
-    d.w = weights_->depthwise->block(whole.blocks);
-    d.out += c;
-    d.blocks = 1;
-    return d;
-  }
-
   DepthwisePixelsKernel kernel_ = table_.depthwise_pixels_any_f32;
   int rows_a_call_ = 1;
+  bool follows_phase_ = false;
   std::size_t pointers_;
 };
 

@@ -6,11 +6,21 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/aligned.h"
 #include "base/tensor.h"
 #include "eager/watch.h"
 #include "kernels/table.h"
 
 namespace sepconv {
+
+// How many floats past the beginning of a cache line `data` lies, and with it all that is any of these strides away; 0 also
+// where not all of that lies alike.
+template <class... Strides>
+int line_phase(const float* data, Strides... strides) {
+  constexpr auto kLine = static_cast<std::ptrdiff_t>(kAlignment / sizeof(float));
+  const bool alike = ((strides % kLine == 0) && ...);
+  return alike ? static_cast<int>(reinterpret_cast<std::uintptr_t>(data) % kAlignment / sizeof(float)) : 0;
+}
 
 // A batch of images; all strides in floats.
 template <class T>
@@ -21,6 +31,7 @@ struct BasicPixels {
   BasicPixels of_image(std::int64_t n) const { return {data + n * image, image, row, pixel, channel}; }
   BasicPixels from_channel(int c) const { return {data + c * channel, image, row, pixel, channel}; }
   T* at(std::ptrdiff_t y, std::ptrdiff_t x) const { return data + y * row + x * pixel; }
+  int phase() const { return channel == 1 ? line_phase(data, image, row, pixel) : 0; }
 };
 using ConstPixels = BasicPixels<const float>;
 using Pixels = BasicPixels<float>;
@@ -39,6 +50,7 @@ struct BasicRows {
   BasicRows from_channel(int c) const { return {data + c, row, pixel, ring}; }
 
   T* at(int y) const { return data + std::ptrdiff_t{1} * (y % ring) * row; }
+  int phase() const { return line_phase(data, row, pixel); }
   // How many rows from y on, of w pixels each, are as one long row; `most` at most.
   int together(int y, int most, int w) const {
     if (row != w * pixel) return 1;

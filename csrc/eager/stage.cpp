@@ -65,6 +65,17 @@ EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias,
   }
 }
 
+const float* EagerWeights::depthwise_with_second_at(int second) const noexcept {
+  Shifted& shifted = shifted_[static_cast<std::size_t>(second)];
+  std::call_once(shifted.once, [&] {
+    try {
+      shifted.weights = depthwise->with_second_at(second);
+    } catch (const std::bad_alloc&) {
+    }
+  });
+  return shifted.weights.floats();
+}
+
 Stage::Stage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,
              const KernelTable& table)
     : in(shape), window(w), table_(table), weights_(std::move(weights)), epilogue_(activation) {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -34,8 +36,19 @@ class EagerWeights {
   std::vector<std::unique_ptr<const PackedGemm>> gemm;  // one a group
   std::unique_ptr<const PackedDepthwise> depthwise;
 
+  // Of whole blocks, see PackedDepthwise::with_second_at: made when first asked for, by whichever thread. nullptr where memory
+  // does not suffice.
+  const float* depthwise_with_second_at(int second) const noexcept;
+
  private:
+  static constexpr int kMostLanes = 16;
+  struct Shifted {
+    std::once_flag once;
+    AlignedBuffer weights;
+  };
+
   WeightStore store_;
+  mutable std::array<Shifted, kMostLanes> shifted_;
 };
 
 // Some of the parts that a stage's output channels can be computed in.
@@ -55,6 +68,9 @@ class Stage {
 
   // The first channel of a part; of the one past the last, where the output ends.
   int channel_of(int part) const { return part < parts ? part * part_channels : out.c; }
+
+  // Whether output pixels should begin where input pixels do within a cache line.
+  virtual bool follows_phase() const { return false; }
 
   RowRange input_rows(int y0, int y1) const;
 

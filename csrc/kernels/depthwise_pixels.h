@@ -1,7 +1,8 @@
 // Depthwise convolution of pixels that lie any distance apart: NHWC, or a buffer of rows.
 //
-// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16; one row of AVX2, whose vectors are half a cache line, takes two blocks at
-// once: 1×4×2), the taps of the input row at hand for each output row, one input vector.
+// Registers: acc[Rows][Tile] (2×7 of 32, 2×4 of 16; 2×4 of AVX-512 for 3×3 at stride 2 too, where seven columns read 75 lines at a
+// time; one row of AVX2, whose vectors are half a cache line, takes two blocks at once: 1×4×2), the taps of the input row at
+// hand for each output row, one input vector.
 // Loop order: tiles of columns, blocks of V channels, input rows, input columns, taps. Blocks are inside columns:
 // so each step touches the next cache line of every pixel of the tile, a pattern that hardware prefetches, where one
 // block over a whole row would jump by a pixel's length and keep few of its lines in L1. Two output rows share the loads
@@ -11,9 +12,15 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// Edge: columns may lie outside. Blocks from `block` on, Vectors at a time, as long as so many are left.
+// Where block b's channels begin.
+SEPCONV_INLINE std::ptrdiff_t depthwise_pixels_channel(const DepthwisePixels& d, int b) {
+  const std::ptrdiff_t c = d.second + std::ptrdiff_t{1} * (b - 1) * kLanes;
+  return b == 0 ? 0 : c < d.last ? c : d.last;
+}
+
+// Edge: columns may lie outside. Blocks [block, end), Vectors at a time.
 template <int K, int Stride, int Rows, int Tile, bool Edge, int Vectors>
-SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int block, vf lo, vf hi) {
+SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int block, int end, vf lo, vf hi) {
   constexpr int kInRows = (Rows - 1) * Stride + K;
   constexpr int kColumns = (Tile - 1) * Stride + K;
   static_assert(kColumns <= 19, "the loop over columns must be unrolled");
@@ -22,9 +29,9 @@ SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int
   const int first = x * Stride - d.pad_left;
   const float* w = d.w + std::ptrdiff_t{1} * block * kWeights;
   float* const out = d.out + x * d.out_pixel;
-  const std::ptrdiff_t floats = std::ptrdiff_t{1} * d.blocks * kLanes, out_row = d.out_row, out_pixel = d.out_pixel;
-  std::ptrdiff_t c = std::ptrdiff_t{1} * block * kLanes;
-  for (; c + Vectors * kLanes <= floats; c += Vectors * kLanes, w += Vectors * kWeights) {
+  const std::ptrdiff_t out_row = d.out_row, out_pixel = d.out_pixel;
+  for (; block < end; block += Vectors, w += Vectors * kWeights) {
+    const std::ptrdiff_t c = depthwise_pixels_channel(d, block);
     vf acc[Rows][Tile][Vectors];
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) {
@@ -87,14 +94,19 @@ SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int
 template <int K, int Stride, int Rows, int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
   constexpr bool kPairs = Rows == 1 && kLanes == 8;
-  if constexpr (kPairs) depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 2>(d, x, 0, lo, hi);
-  depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 1>(d, x, kPairs ? d.blocks & ~1 : 0, lo, hi);
+  int paired = 0;
+  if constexpr (kPairs) {
+    const int apart = d.second < kLanes ? 0 : d.last < (d.blocks - 1) * kLanes ? d.blocks - 1 : d.blocks;
+    paired = apart & ~1;
+    depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 2>(d, x, 0, paired, lo, hi);
+  }
+  depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 1>(d, x, paired, d.blocks, lo, hi);
 }
 
 // Widest tile first; the remainder in one narrower tile.
 template <int K, int Stride, int Rows>
 SEPCONV_INLINE void depthwise_pixels_rows(const DepthwisePixels& d) {
-  constexpr int kTile = kRegisters >= 32 ? 7 : 4;
+  constexpr int kTile = kRegisters < 32 || (kLanes == 16 && K == 3 && Stride == 2) ? 4 : 7;
   const vf lo = broadcast(d.lo), hi = broadcast(d.hi);
   int x = 0;
   for (; x + kTile <= d.out_w; x += kTile) {
@@ -128,8 +140,8 @@ void depthwise_pixels(const DepthwisePixels& d) {
 // Any window: Tile columns of one output row. Lanes: of the block, 0 for V.
 template <int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_any_tile(const DepthwisePixels& d, int x, int block, int lanes, vf lo, vf hi) {
-  const std::ptrdiff_t c = std::ptrdiff_t{1} * block * kLanes;
-  const float* const w = d.w + c * (1 + d.kh * d.kw);
+  const std::ptrdiff_t c = depthwise_pixels_channel(d, block);
+  const float* const w = d.w + std::ptrdiff_t{1} * block * kLanes * (1 + d.kh * d.kw);
   float* to = d.out + x * d.out_pixel + c;
   const auto step = [&](int r) { return d.steps[r]; };
   vf acc[Tile];

@@ -106,6 +106,7 @@ struct DepthwisePixels {
   const float* zeros;           // blocks*V zeros
   int in_w, out_w, out_rows;    // out_rows: one or two; one for depthwise_pixels_any
   int pad_left, blocks;
+  int second, last;             // channels where the second and the last block begin; the third is V after the second
   int last_lanes;               // of the last block, 0 for all V; read by depthwise_pixels_any alone
   const float* w;               // for each block: bias[V], then [kh][kw][V]
   float* out;

@@ -99,7 +99,7 @@ class Depthwise final : public RowOp {
     d.out_w = rows.out_w;
     d.out_rows = 1;
     d.pad_left = rows.pad_left;
-    d.blocks = 1;
+    d.blocks = 1;  // which begins at channel 0
     d.w = rows.w;
     d.out_row = 0;
     d.out_pixel = table_.vector;

@@ -1,5 +1,6 @@
 #include "pack/pack.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -164,7 +165,7 @@ void PackedGemm::pack_panel(const WeightView& w, int first, int real, int width,
 
 PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store,
                                  bool overlapping) {
-  const int v = table.vector;
+  const int v = vector_ = table.vector;
   const auto [kh, kw, channels, multiplier] = w.dims;
   const int outputs = channels * multiplier;
   const int blocks = (outputs + v - 1) / v;
@@ -191,6 +192,23 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
     }
     if (!affine.scale.empty()) scale_rows(affine.scale.data() + first, kh * kw, real, v, begin);
   }
+}
+
+AlignedBuffer PackedDepthwise::with_second_at(int second) const {
+  const auto v = static_cast<std::size_t>(vector_), from = static_cast<std::size_t>(second);
+  const std::size_t rows = block_stride_ / v, blocks = bytes_ / sizeof(float) / block_stride_;
+  AlignedBuffer memory = AlignedBuffer::of_floats((blocks + 1) * block_stride_);
+  std::copy_n(data_, block_stride_, memory.floats());
+  for (std::size_t b = 0; b + 1 < blocks; ++b) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      const float* const left = data_ + b * block_stride_ + r * v;
+      float* const to = memory.floats() + (b + 1) * block_stride_ + r * v;
+      std::copy_n(left + from, v - from, to);
+      std::copy_n(left + block_stride_, from, to + v - from);
+    }
+  }
+  std::copy_n(data_ + (blocks - 1) * block_stride_, block_stride_, memory.floats() + blocks * block_stride_);
+  return memory;
 }
 
 }  // namespace sepconv

@@ -82,7 +82,12 @@ class PackedDepthwise {
   const float* block(int b) const { return data_ + b * block_stride_; }
   std::size_t bytes() const { return bytes_; }
 
+  // Of whole blocks alone: the same channels in one block more, of which the second begins at channel `second`, between 0 and
+  // V, and the last V before the end.
+  AlignedBuffer with_second_at(int second) const;
+
  private:
+  int vector_;
   std::size_t block_stride_, bytes_;
   float* data_;
 };

@@ -26,8 +26,14 @@ class DepthwisePixelsTest : public ::testing::TestWithParam<KernelId> {
 
   // An image of `channels` with each input row in a guarded buffer of its own, pixels `in_gap` and `out_gap` floats further
   // apart than channels; `rows_a_call` output rows a call. -> [out_h][out_w][channels]. The problem's lanes are channels.
-  std::vector<float> run(const DepthwiseProblem& p, Flush flush, int in_gap, int out_gap, int rows_a_call) {
-    const int channels = p.lanes, blocks = (channels + lanes - 1) / lanes, rest = channels % lanes;
+  // `second`: where the second block begins, the last then ending with the channels; 0: blocks that do not overlap.
+  std::vector<float> run(const DepthwiseProblem& p, Flush flush, int in_gap, int out_gap, int rows_a_call, int second = 0) {
+    const int channels = p.lanes, rest = second ? 0 : channels % lanes;
+    std::vector<int> starts{0};
+    for (int c = second ? second : lanes; starts.back() + lanes < channels; c += lanes) {
+      starts.push_back(second ? std::min(c, channels - lanes) : c);
+    }
+    const int blocks = static_cast<int>(starts.size());
     const std::ptrdiff_t in_pixel = channels + in_gap, out_pixel = channels + out_gap;
     std::vector<GuardedBuffer<float>> image;
     for (int y = 0; y < p.in_h; ++y) {
@@ -37,10 +43,10 @@ class DepthwisePixelsTest : public ::testing::TestWithParam<KernelId> {
       image.emplace_back(row, flush);
     }
     std::vector<float> packed;
-    for (int b = 0; b < blocks; ++b)
+    for (const int start : starts)
       for (int tap = 0; tap <= p.window.kh * p.window.kw; ++tap)
         for (int l = 0; l < lanes; ++l) {
-          const int c = b * lanes + l;
+          const int c = start + l;
           packed.push_back(c < channels ? p.weights[static_cast<std::size_t>(tap) * channels + c] : kNaN);
         }
     GuardedBuffer<float> weights(packed, flush), zeros(std::vector<float>(blocks * lanes), flush);
@@ -67,6 +73,8 @@ class DepthwisePixelsTest : public ::testing::TestWithParam<KernelId> {
               .out_rows = rows,
               .pad_left = p.window.padding.left,
               .blocks = blocks,
+              .second = second ? second : lanes,
+              .last = starts.back(),
               .last_lanes = rest,
               .w = weights.data(),
               .out = out.data(),
@@ -116,6 +124,20 @@ TEST_P(DepthwisePixelsTest, GivesTheBitsOfThePlanes) {
     const std::vector<float> planes = p.run(GetParam().table().depthwise_any_f32, Flush::tail, size, 1);
     for (const int rows : {1, any ? 1 : 2}) ASSERT_TRUE(std::ranges::equal(planes, run(p, Flush::tail, 0, 0, rows), same_bits));
   }
+}
+
+TEST_P(DepthwisePixelsTest, GivesTheSameBitsWhereverBlocksBegin) {
+  const int size = any ? 3 : GetParam().kernel[17] - '0', stride = any ? 2 : GetParam().kernel[22] - '0', half = size / 2;
+  const Window window{size, size, stride, stride, 1, 1, {half, half, half, half}};
+  for (const int channels : {2 * lanes, 4 * lanes, 3 * lanes + 1, 4 * lanes + 3})
+    for (const int second : {1, lanes / 2, lanes - 1}) {
+      if (second == 0) continue;  // a vector of one
+      const DepthwiseProblem p(5, 19, channels, window, random, Values::real);
+      const std::vector<float> apart = run(p, Flush::tail, 0, 0, 1, lanes);
+      ASSERT_NO_FATAL_FAILURE(p.check(apart, Values::real));
+      for (const int rows : {1, any ? 1 : 2})
+        ASSERT_TRUE(std::ranges::equal(apart, run(p, Flush::tail, 1, 2, rows, second), same_bits));
+    }
 }
 
 TEST_P(DepthwisePixelsTest, TakesAnyWindow) {

@@ -136,6 +136,8 @@ class Sweep {
                  .out_rows = out_rows,
                  .pad_left = pad,
                  .blocks = blocks,
+                 .second = v_,
+                 .last = (blocks - 1) * v_,
                  .last_lanes = channels % v_,
                  .w = w.data(),
                  .out = y.data(),

@@ -358,3 +358,28 @@ def test_the_distance_of_pixels_changes_no_bit(kernel: int, stride: int) -> None
         for threads in (1, 2):
             got = sepconv.depthwise_conv2d(wide[..., :27], weight, stride=stride, padding="same", threads=threads)
             assert np.array_equal(got, want), (distance, threads)
+
+
+@pytest.mark.parametrize("channels", [64, 192, 208, 512])
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2)])
+def test_where_an_array_begins_changes_no_bit(channels: int, kernel: int, stride: int, dilation: int) -> None:
+    values = np.random.default_rng(2).standard_normal((2, 9, 10, channels), dtype=np.float32)
+    filters = np.random.default_rng(3).standard_normal((kernel, kernel, channels, 1), dtype=np.float32)
+    mix = np.random.default_rng(4).standard_normal((1, 1, channels, 24), dtype=np.float32)
+    window = {"stride": stride, "padding": kernel // 2, "dilation": dilation}
+    want = sepconv.depthwise_conv2d(values, filters, **window)
+    separable = sepconv.separable_conv2d(values, filters, mix, **window)
+    prepared = sepconv.prepare(filters, "depthwise")
+    memory, target = np.empty(values.size + 64, np.float32), np.empty(want.size + 64, np.float32)
+    for at in (0, 1, 4, 7, 8, 12, 15):
+        x = memory[at : at + values.size].reshape(values.shape)
+        x[:] = values
+        for threads in (1, 2):
+            assert np.array_equal(sepconv.depthwise_conv2d(x, prepared, **window, threads=threads), want)
+            assert np.array_equal(sepconv.separable_conv2d(x, prepared, mix, **window, threads=threads), separable)
+        cut = sepconv.depthwise_conv2d(x[:, 1:, 2:], prepared, **window)
+        assert np.array_equal(cut, sepconv.depthwise_conv2d(values[:, 1:, 2:].copy(), filters, **window))
+        for place in (0, 4, at):
+            out = target[place : place + want.size].reshape(want.shape)
+            assert sepconv.depthwise_conv2d(x, prepared, **window, out=out) is out
+            assert np.array_equal(out, want)
