@@ -79,6 +79,50 @@ def test_batch_norm() -> None:
     ]
 
 
+def test_batch_norm_of_the_rows_of_products() -> None:
+    shape = {"x": [2, 3, 7]}
+
+    def normalised(b: Builder, x: str, columns: int) -> str:
+        rows = b.node("Flatten", b.node("MatMul", x, b.weight(7, columns)), axis=2)
+        result: str = b.node("Reshape", b.batch_norm(rows, columns), b.integers(2, 3, columns))
+        return result
+
+    b = Builder()
+    y = b.node("HardSwish", normalised(b, normalised(b, "x", 7), 5))
+    assert check(b, y, "batch_norm", inputs=shape) == ["Linear", "Flatten", "Reshape"] * 2 + ["HardSwish"]
+    assert ops(b.model(shape, [y]), "batch_norm", "reshapes", "activation") == [
+        "Linear",
+        "Linear+hard_swish",
+    ]
+    b = Builder()  # columns that are others' than the product's
+    rows = b.node("Reshape", b.node("MatMul", "x", b.weight(7, 6)), b.integers(12, 3))
+    assert check(b, b.batch_norm(rows, 3), "batch_norm", inputs=shape) == ["MatMul", "Reshape", "BatchNormalization"]
+    b = Builder()  # read twice
+    rows = b.node("Flatten", b.node("MatMul", "x", b.weight(7, 6)), axis=2)
+    y = b.node("Add", rows, b.batch_norm(rows, 6))
+    assert check(b, y, "batch_norm", inputs=shape) == ["MatMul", "Flatten", "BatchNormalization", "Add"]
+
+
+def test_reshapes() -> None:
+    shape = {"x": [2, 3, 4]}
+    b = Builder()  # there and back, the same twice, and into what it is
+    flat = b.node("Flatten", b.node("Relu", "x"), axis=2)
+    back = b.node("Reshape", b.node("Unsqueeze", flat, b.integers(0)), b.integers(2, 3, -1))
+    y = b.node("Mul", b.node("Exp", b.node("Reshape", "x", b.integers(6, 4))), b.node("Flatten", "x", axis=2))
+    z = b.node("Add", b.node("Reshape", b.node("Abs", flat), b.integers(2, 3, 4)), back)
+    y = b.node("Add", b.node("Reshape", y, b.integers(2, 3, 4)), z)
+    left = ["Relu", "Flatten", "Reshape", "Exp", "Mul", "Abs", "Reshape", "Add", "Reshape", "Add"]
+    assert check(b, y, "reshapes", "dead_code", inputs=shape) == left
+    b = Builder()  # an output keeps its name
+    y = b.node("Reshape", b.node("Flatten", "x"), b.integers(2, 3, 4))
+    assert check(b, y, "reshapes", inputs=shape) == ["Flatten", "Reshape"]
+    b = Builder()  # sizes that only a run tells
+    y = b.node("Relu", b.node("Reshape", b.node("Flatten", "x"), b.node("Shape", "x")))
+    proto = b.model({"x": ["n", "m", 4]}, [y])
+    assert_agrees(proto, normal(2, 3, 4))
+    assert ops(proto, "reshapes") == ["Flatten", "Shape", "Reshape", "Relu"]
+
+
 def test_scale() -> None:
     b = Builder()
     y = b.node("Mul", b.conv("x", 6, 8), b.weight(8, 1, 1))
@@ -103,6 +147,7 @@ def test_linear() -> None:
     y = b.node("Add", b.weight(1, 5), b.node("MatMul", "x", b.weight(7, 5)))
     y = b.node("Relu", b.node("Add", b.node("MatMul", y, b.weight(5, 4)), b.weight(4)))
     assert check(b, y, "constants", "linear", inputs=shape) == ["Linear", "Linear", "Relu"]
+    assert ops(b.model(shape, [y]), "constants", "linear", "activation") == ["Linear", "Linear+relu"]
     for term in ((3, 5), (1,), (1, 1, 1, 5), (3, 1)):  # for each row, for all, with one more axis
         b = Builder()
         y = b.node("Add", b.node("MatMul", "x", b.weight(7, 5)), b.weight(*term))

@@ -366,7 +366,7 @@ def test_where_an_array_begins_changes_no_bit(channels: int, kernel: int, stride
     values = np.random.default_rng(2).standard_normal((2, 9, 10, channels), dtype=np.float32)
     filters = np.random.default_rng(3).standard_normal((kernel, kernel, channels, 1), dtype=np.float32)
     mix = np.random.default_rng(4).standard_normal((1, 1, channels, 24), dtype=np.float32)
-    window = {"stride": stride, "padding": kernel // 2, "dilation": dilation}
+    window: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "dilation": dilation}
     want = sepconv.depthwise_conv2d(values, filters, **window)
     separable = sepconv.separable_conv2d(values, filters, mix, **window)
     prepared = sepconv.prepare(filters, "depthwise")

@@ -174,4 +174,4 @@ def is_sequence(value: Any, length: int) -> bool:
 def are_integers(value: Any, count: int, *, minimum: int) -> bool:
     if not is_sequence(value, count) or not all(map(is_integer, value)):
         return False
-    return minimum <= min(value) and max(value) <= MAX_ELEMENTS
+    return bool(minimum <= min(value) and max(value) <= MAX_ELEMENTS)

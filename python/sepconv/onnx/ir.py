@@ -72,6 +72,10 @@ class Node:
         """Whether it is one of these standard operators, without anything that passes added."""
         return self.domain == "" and self.op in names and self.activation == "none" and not self.flatten
 
+    def is_linear(self) -> bool:
+        """Whether it is what the pass ``linear`` makes, without anything that passes added."""
+        return self.domain == OWN_DOMAIN and self.op == "Linear" and self.activation == "none"
+
 
 @dataclass(frozen=True)
 class Input:

@@ -14,8 +14,8 @@ from sepconv.onnx.ir import Graph
 
 # In order of execution. Each is the module of that name here, with a function run(graph).
 PASSES = (
-    "constants", "layer_norm", "channels_last", "identities", "pooling", "batch_norm", "scale", "linear", "pad",
-    "flatten", "hard_swish", "gelu", "affine", "activation", "squeeze_excite", "channel_shuffle", "transposed",
+    "constants", "layer_norm", "channels_last", "identities", "pooling", "batch_norm", "scale", "linear", "reshapes",
+    "pad", "flatten", "hard_swish", "gelu", "affine", "activation", "squeeze_excite", "channel_shuffle", "transposed",
     "dead_code",
 )  # fmt: skip
 

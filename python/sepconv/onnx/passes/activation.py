@@ -17,7 +17,7 @@ def run(graph: Graph) -> str:
     for node in graph.nodes:
         if not node.inputs or not uses.only_for(node.inputs[0]):
             continue
-        before = uses.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm", "MatMul")
+        before = uses.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm", "MatMul", "Linear")
         if before is None or graph.info(node.inputs[0]).dtype != np.float32:
             continue
         kind = _KINDS.get(node.op) if node.is_op(*_KINDS) else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepconv.onnx.ir import Graph
+from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.passes.rewrite import Uses, output_channels, scale_weights
+from sepconv.onnx.passes.rewrite import Float64, Uses, output_channels, scale_weights
 
 
 def run(graph: Graph) -> str:
@@ -15,17 +15,41 @@ def run(graph: Graph) -> str:
     for node in graph.nodes:
         if not node.is_op("BatchNormalization") or trains(node) or any(node.outputs[1:]):
             continue
-        before = uses.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm")
+        before = uses.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm", "Flatten", "Reshape")
         arrays = [graph.constant(name) for name in node.inputs[1:5]]
         if before is None or not uses.only_for(node.inputs[0]) or any(array is None for array in arrays):
             continue
         gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-        channels = (output_channels(graph, before),)
+        product = _product_of_rows(graph, uses, before)
+        channels = (output_channels(graph, before if product is None else product),)
         if any(array.shape != channels for array in (gamma, beta, mean, variance)):
             continue
         scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-        if scale_weights(graph, before, scale, beta - mean * scale):
-            uses.merge(before, node)
-            dead.add(id(node))
+        shift = beta - mean * scale
+        if product is not None:
+            _scale_columns(graph, product, scale, shift)
+        elif not scale_weights(graph, before, scale, shift):
+            continue
+        uses.merge(before, node)
+        dead.add(id(node))
     graph.remove(dead)
     return f"{len(dead)} BatchNormalization(s) folded" if dead else ""
+
+
+def _product_of_rows(graph: Graph, uses: Uses, node: Node) -> Node | None:
+    """The product with constant weights of which a reshape alone reads the result, and puts its rows together."""
+    product, shape = uses.producer(node.inputs[0], "MatMul"), graph.info(node.outputs[0]).shape
+    if product is None or not node.is_op("Flatten", "Reshape") or not uses.only_for(node.inputs[0]):
+        return None
+    if graph.info(product.inputs[0]).dtype != np.float32 or shape is None or len(shape) != 2:
+        return None
+    return product if shape[1] == output_channels(graph, product) else None
+
+
+def _scale_columns(graph: Graph, product: Node, scale: Float64, shift: Float64) -> None:
+    """Make a product give scale·y + shift."""
+    name, matrix = product.outputs[0], graph.constants[product.inputs[1]]
+    weight = graph.add_constant(f"{name}.weight", (matrix * scale).astype(np.float32))
+    bias = graph.add_constant(f"{name}.bias", shift.astype(np.float32))
+    product.op, product.domain, product.proto = "Linear", OWN_DOMAIN, None
+    product.inputs = [product.inputs[0], weight, bias]

@@ -19,9 +19,9 @@ class Uses:
         self.counts = graph.use_counts()
 
     def producer(self, value: str, *ops: str) -> Node | None:
-        """The plain standard node of one of these operators that writes a value."""
+        """The plain node of one of these operators, standard but for "Linear", that writes a value."""
         node = self.producers.get(value)
-        return node if node is not None and node.is_op(*ops) else None
+        return node if node is not None and (node.is_op(*ops) or ("Linear" in ops and node.is_linear())) else None
 
     def only_for(self, value: str) -> bool:
         """Whether one node alone reads a value, and it is no output."""
@@ -58,6 +58,8 @@ def output_channels(graph: Graph, node: Node) -> int | None:
             return int(weight.shape[0])
         case "ConvTranspose":
             return int(weight.shape[1]) * int(node.attribute("group", 1))
+        case "MatMul" if weight.ndim == 2:
+            return int(weight.shape[1])
         case "Gemm" if (
             weight.ndim == 2 and not node.attribute("transA", 0) and float(node.attribute("alpha", 1.0)) == 1.0
         ):
@@ -67,7 +69,7 @@ def output_channels(graph: Graph, node: Node) -> int | None:
 
 def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> bool:
     """Make a node with constant weights give scale·y + shift, each [output channels], in float64. False: it cannot."""
-    channels = output_channels(graph, node)
+    channels = output_channels(graph, node) if node.op != "MatMul" else None  # which takes no bias
     weight = graph.constant(node.input(1))
     bias = graph.constant(node.input(2)) if node.input(2) else None
     if channels is None or weight is None or (node.input(2) and (bias is None or bias.shape != (channels,))):
