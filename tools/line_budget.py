@@ -31,7 +31,7 @@ BUDGET = {
     "python": 23800,
     "tests/cpp": 5650,
     "tests/trust": 3000,
-    "tests/python": 17450,
+    "tests/python": 17500,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,

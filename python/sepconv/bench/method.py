@@ -26,7 +26,7 @@ MAX_RELATIVE_ERROR = 1e-3
 CALIBRATION_SECONDS = 0.004
 LONGEST_BURST = 60.0  # seconds, well below what a process has for an answer
 SLOW = 2.0  # bursts' lengths that a contender may be behind its time before it sits out a round
-FRESH_STARTS = 5
+FRESH_STARTS = 12
 
 Advance = Callable[[str], None]
 Bursts = list[list[float]]
