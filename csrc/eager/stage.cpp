@@ -41,7 +41,10 @@ bool packed_later(WeightKind kind, const WeightView& w, std::int64_t pixels) {
 
 }  // namespace
 
-EagerWeights::~EagerWeights() { weight_memory.give(store_.release()); }
+EagerWeights::~EagerWeights() {
+  weight_memory.give(store_.release());
+  for (auto& shifted : shifted_) delete shifted.load(std::memory_order_relaxed);
+}
 
 EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias, int group_count, std::int64_t pixels,
                            const KernelTable& table, bool (*interrupted)())
@@ -66,14 +69,16 @@ EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias,
 }
 
 const float* EagerWeights::depthwise_with_second_at(int second) const noexcept {
-  Shifted& shifted = shifted_[static_cast<std::size_t>(second)];
-  std::call_once(shifted.once, [&] {
-    try {
-      shifted.weights = depthwise->with_second_at(second);
-    } catch (const std::bad_alloc&) {
-    }
-  });
-  return shifted.weights.floats();
+  std::atomic<AlignedBuffer*>& kept = shifted_[static_cast<std::size_t>(second)];
+  AlignedBuffer* there = kept.load(std::memory_order_acquire);
+  if (there) return there->floats();
+  try {
+    auto made = std::make_unique<AlignedBuffer>(depthwise->with_second_at(second));
+    if (!kept.compare_exchange_strong(there, made.get(), std::memory_order_acq_rel)) return there->floats();
+    return made.release()->floats();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 
 Stage::Stage(Shape shape, std::shared_ptr<const EagerWeights> weights, const Window& w, Activation activation,

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -42,13 +42,9 @@ class EagerWeights {
 
  private:
   static constexpr int kMostLanes = 16;
-  struct Shifted {
-    std::once_flag once;
-    AlignedBuffer weights;
-  };
 
   WeightStore store_;
-  mutable std::array<Shifted, kMostLanes> shifted_;
+  mutable std::array<std::atomic<AlignedBuffer*>, kMostLanes> shifted_{};  // no lock, which a fork could find taken
 };
 
 // Some of the parts that a stage's output channels can be computed in.
