@@ -38,7 +38,7 @@ FLOORS = {
         "depthwise_5x5_s2_f32": 55.0,
         "depthwise_7x7_s1_f32": 55.0,
         "depthwise_7x7_s2_f32": 55.0,
-        "depthwise_pixels_3x3_s1_f32": 44.0,
+        "depthwise_pixels_3x3_s1_f32": 43.0,
         "depthwise_pixels_3x3_s2_f32": 34.0,
         "depthwise_pixels_5x5_s1_f32": 51.0,
         "depthwise_pixels_5x5_s2_f32": 48.0,

@@ -18,9 +18,18 @@ SEPCONV_INLINE std::ptrdiff_t depthwise_pixels_channel(const DepthwisePixels& d,
   return b == 0 ? 0 : c < d.last ? c : d.last;
 }
 
-// Edge: columns may lie outside. Blocks [block, end), Vectors at a time.
+// The first block after b that does not begin where the one before it ends, or the number of blocks.
+SEPCONV_INLINE int depthwise_pixels_gap(const DepthwisePixels& d, int b) {
+  if (b == 0 && d.second != kLanes) return 1;
+  const bool overlaps = d.last < d.second + std::ptrdiff_t{1} * (d.blocks - 2) * kLanes;
+  return overlaps && b + 1 < d.blocks ? d.blocks - 1 : d.blocks;
+}
+
+// Edge: columns may lie outside. Blocks that follow each other, Vectors at a time, as long as so many are left: from `block`
+// on, whose channels begin at c, up to channel `end`.
 template <int K, int Stride, int Rows, int Tile, bool Edge, int Vectors>
-SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int block, int end, vf lo, vf hi) {
+SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int block, std::ptrdiff_t c, std::ptrdiff_t end,
+                                            vf lo, vf hi) {
   constexpr int kInRows = (Rows - 1) * Stride + K;
   constexpr int kColumns = (Tile - 1) * Stride + K;
   static_assert(kColumns <= 19, "the loop over columns must be unrolled");
@@ -30,8 +39,7 @@ SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int
   const float* w = d.w + std::ptrdiff_t{1} * block * kWeights;
   float* const out = d.out + x * d.out_pixel;
   const std::ptrdiff_t out_row = d.out_row, out_pixel = d.out_pixel;
-  for (; block < end; block += Vectors, w += Vectors * kWeights) {
-    const std::ptrdiff_t c = depthwise_pixels_channel(d, block);
+  for (; c + (Vectors - 1) * kLanes < end; c += Vectors * kLanes, w += Vectors * kWeights) {
     vf acc[Rows][Tile][Vectors];
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) {
@@ -94,13 +102,13 @@ SEPCONV_INLINE void depthwise_pixels_blocks(const DepthwisePixels& d, int x, int
 template <int K, int Stride, int Rows, int Tile, bool Edge>
 SEPCONV_INLINE void depthwise_pixels_tile(const DepthwisePixels& d, int x, vf lo, vf hi) {
   constexpr bool kPairs = Rows == 1 && kLanes == 8;
-  int paired = 0;
-  if constexpr (kPairs) {
-    const int apart = d.second < kLanes ? 0 : d.last < (d.blocks - 1) * kLanes ? d.blocks - 1 : d.blocks;
-    paired = apart & ~1;
-    depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 2>(d, x, 0, paired, lo, hi);
+  for (int block = 0; block < d.blocks;) {
+    const int gap = depthwise_pixels_gap(d, block), paired = kPairs ? (gap - block) & ~1 : 0;
+    const std::ptrdiff_t c = depthwise_pixels_channel(d, block), end = c + std::ptrdiff_t{1} * (gap - block) * kLanes;
+    if constexpr (kPairs) depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 2>(d, x, block, c, end, lo, hi);
+    depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 1>(d, x, block + paired, c + paired * kLanes, end, lo, hi);
+    block = gap;
   }
-  depthwise_pixels_blocks<K, Stride, Rows, Tile, Edge, 1>(d, x, paired, d.blocks, lo, hi);
 }
 
 // Widest tile first; the remainder in one narrower tile.
