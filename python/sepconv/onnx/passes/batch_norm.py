@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
+from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.passes.rewrite import Float64, Uses, output_channels, scale_weights
+from sepconv.onnx.passes.rewrite import Float64, Uses, add_term, output_channels, scale_weights
 
 
 def run(graph: Graph) -> str:
@@ -48,8 +48,6 @@ def _product_of_rows(graph: Graph, uses: Uses, node: Node) -> Node | None:
 
 def _scale_columns(graph: Graph, product: Node, scale: Float64, shift: Float64) -> None:
     """Make a product give scale·y + shift."""
-    name, matrix = product.outputs[0], graph.constants[product.inputs[1]]
-    weight = graph.add_constant(f"{name}.weight", (matrix * scale).astype(np.float32))
-    bias = graph.add_constant(f"{name}.bias", shift.astype(np.float32))
-    product.op, product.domain, product.proto = "Linear", OWN_DOMAIN, None
-    product.inputs = [product.inputs[0], weight, bias]
+    matrix = graph.constants[product.inputs[1]]
+    product.inputs[1] = graph.add_constant(f"{product.outputs[0]}.weight", (matrix * scale).astype(np.float32))
+    add_term(graph, product, shift.astype(np.float32))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepconv.onnx.ir import OWN_DOMAIN, Graph
-from sepconv.onnx.passes.rewrite import Uses, constant_operand, float32_weight
+from sepconv.onnx.ir import Graph
+from sepconv.onnx.passes.rewrite import Uses, add_term, constant_operand, float32_weight
 
 
 def run(graph: Graph) -> str:
@@ -32,8 +32,7 @@ def run(graph: Graph) -> str:
         # Along the last axis, and no axis more than the product has.
         if term.ndim < 1 or term.ndim > len(shape) or not term.shape[-1] == term.size == matrix.shape[1]:
             continue
-        before.op, before.domain, before.proto = "Linear", OWN_DOMAIN, None
-        before.inputs = [*before.inputs, graph.add_constant(f"{before.outputs[0]}.bias", term.reshape(-1))]
+        add_term(graph, before, term.reshape(-1))
         uses.merge(before, node)
         dead.add(id(node))
     graph.remove(dead)

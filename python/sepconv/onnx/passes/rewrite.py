@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sepconv.onnx.ir import Array, Graph, Node
+from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Node
 
 Float64 = NDArray[np.float64]
 
@@ -94,6 +94,12 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
     name = graph.add_constant(f"{node.outputs[0]}.bias", moved.astype(np.float32))
     node.inputs = [*node.inputs[:2], name]
     return True
+
+
+def add_term(graph: Graph, product: Node, term: Array) -> None:
+    """Make a MatMul by a constant matrix a Linear: ``term``, [columns], is added to each of its rows."""
+    product.op, product.domain, product.proto = "Linear", OWN_DOMAIN, None
+    product.inputs = [*product.inputs, graph.add_constant(f"{product.outputs[0]}.bias", term)]
 
 
 def constant_operand(graph: Graph, node: Node) -> tuple[str, Array] | None:
