@@ -13,10 +13,14 @@ namespace {
 using Floats = std::vector<float>;
 constexpr float kLow = 0.0f, kHigh = 6.0f;
 
-// One benchmark an ISA: `make` gives what one iteration does, `macs` and `bytes` what it amounts to.
+bool every_isa(const KernelTable&) { return true; }
+
+// One benchmark an ISA that has the kernel: `make` gives what one iteration does, `macs` and `bytes` what it amounts to.
 template <class Make>
-void direct(const std::string& kernel, const std::string& shape, double macs, double bytes, Make make) {
+void direct(const std::string& kernel, const std::string& shape, double macs, double bytes, Make make,
+            bool (*has)(const KernelTable&) = every_isa) {
   for (const KernelTable* table : tables()) {
+    if (!has(*table)) continue;
     register_one(kernel + "__" + table->isa + "/" + shape, [=](benchmark::State& state) {
       auto run = make(*table);
       for (auto _ : state) {
@@ -70,6 +74,27 @@ void tile(const std::string& kernel, GemmKernel (KernelTable::*tiles)[kMaxGemmVe
       (t.*tiles)[vectors - 1][rows - 1](g);
     };
   });
+}
+
+// The tile of two pixels a vector, and what interleaves a row of 224 columns for it.
+bool has_pairs(const KernelTable& t) { return t.pair_rows > 0; }
+void pairs() {
+  constexpr int k = 27;
+  direct("gemm_pairs_f32", "k_" + std::to_string(k), 0, 4.0 * k, [](const KernelTable& t) {
+    return [&t, a = some(2 * (t.pair_rows * kImageStep + k)), b = some(std::int64_t{t.vector} * (k + 1)),
+            c = Floats(2 * t.pair_rows * t.vector)]() mutable {
+      const Segment all{0, k};
+      GemmTile g{.a = a.data(), .a_step = 0, .segments = &all, .segment_count = 1, .b = b.data(), .residual = nullptr,
+                 .residual_plane = 0, .c = c.data(), .c_plane = std::ptrdiff_t{1} * t.pair_rows * t.vector, .c_step = t.vector,
+                 .residual_step = t.vector, .lo = kLow, .hi = kHigh, .prefetch = nullptr, .prefetch_step = 0};
+      t.gemm_pairs_f32[t.pair_rows - 1](g);
+    };
+  }, has_pairs);
+  direct("interleave_f32", "336", 0, 16.0 * 336, [](const KernelTable& t) {
+    return [&t, a = some(336), b = some(336), c = Floats(672)]() mutable {
+      t.interleave_f32(a.data(), b.data(), c.data(), 336);
+    };
+  }, has_pairs);
 }
 
 // A row of a depthwise convolution over NHWC pixels, two where the kernel takes two.
@@ -211,6 +236,7 @@ const bool registered = [] {
   }
   tile("gemm_strided_f32", &KernelTable::gemm_strided_f32, 96, 96);
   tile("gemm_image_f32", &KernelTable::gemm_image_f32, kImageStep, 27);
+  pairs();
   pixels("3x3_s1", &KernelTable::depthwise_pixels_3x3_s1_f32, 3, 1, 56, 128);
   pixels("3x3_s2", &KernelTable::depthwise_pixels_3x3_s2_f32, 3, 2, 56, 128);
   pixels("5x5_s1", &KernelTable::depthwise_pixels_5x5_s1_f32, 5, 1, 28, 240);

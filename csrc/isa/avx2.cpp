@@ -16,11 +16,12 @@
 #include "kernels/transpose.h"
 #include "kernels/peaks.h"
 #include "kernels/fill_table.h"
+#include "kernels/gemm_pairs.h"
 
 namespace sepconv {
 
 namespace {
-constexpr KernelTable kTable = avx2::make_table("avx2");
+constexpr KernelTable kTable = avx2::with_pairs(avx2::make_table("avx2"));
 }
 
 const KernelTable& avx2_table() { return kTable; }

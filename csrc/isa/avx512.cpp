@@ -16,11 +16,12 @@
 #include "kernels/transpose.h"
 #include "kernels/peaks.h"
 #include "kernels/fill_table.h"
+#include "kernels/gemm_pairs.h"
 
 namespace sepconv {
 
 namespace {
-constexpr KernelTable kTable = avx512::make_table("avx512");
+constexpr KernelTable kTable = avx512::with_pairs(avx512::make_table("avx512"));
 }
 
 const KernelTable& avx512_table() { return kTable; }

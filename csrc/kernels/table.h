@@ -16,6 +16,7 @@ namespace sepconv {
 
 inline constexpr int kMaxGemmRows = 28;
 inline constexpr int kMaxGemmVectors = 3;
+inline constexpr int kMaxPairRows = 16;
 inline constexpr int kMaxGemvPanels = 4;
 inline constexpr int kImageStep = 6;        // from every second pixel of three channels to the next
 inline constexpr int kFmaPerIteration = 48;  // vectors of multiply-adds, in fma_peak
@@ -144,6 +145,7 @@ struct KernelTable {
   int panel_vectors;          // of a panel
   int gemm_vectors;           // of the last panel at most: more, where a panel of what is left over would waste loads
   int gemm_rows[kMaxGemmVectors];  // [vectors-1]: rows of the highest tile that is so many vectors wide
+  int pair_rows;              // rows of the highest gemm_pairs tile; 0 where there are none
 
   // gemm_f32[vectors-1][rows-1]: rows of A lie V floats apart (a plane of an activation).
   GemmKernel gemm_f32[kMaxGemmVectors][kMaxGemmRows];
@@ -151,6 +153,12 @@ struct KernelTable {
   GemmKernel gemm_strided_f32[kMaxGemmVectors][kMaxGemmRows];
   // Rows of A lie kImageStep floats apart: a network's first layer, which mostly sees RGB at stride 2.
   GemmKernel gemm_image_f32[kMaxGemmVectors][kMaxGemmRows];
+  // gemm_pairs_f32[rows-1], for outputs of half a vector: a row is two pixels, whose floats lie in pairs: element k of row i is
+  // a[2*(i*kImageStep + k) + segment.offset] and the float after it. b: bias and weights, each twice in a row. The second
+  // pixel's V results lie c_plane (residual_plane) floats behind the first's; lanes past V/2 get what those before have.
+  GemmKernel gemm_pairs_f32[kMaxPairRows];
+  // out[2*i] = a[i], out[2*i + 1] = b[i], i < n. Where there are gemm_pairs, as they read it.
+  void (*interleave_f32)(const float* a, const float* b, float* out, std::int64_t n);
 
   void (*gemv_f32)(const GemvTask&);
 

@@ -80,6 +80,8 @@ RowOpPtr make_image_conv(Shape in, const Window& window, std::shared_ptr<const P
   if (worth_gathering(w.kh * columns * in.c, double{1} * in.h * in.w * in.c, double{1} * w.kh * w.kw * in.c)) {
     return make_gathered_conv(in, window, std::move(packed), outputs, activation, true, table);
   }
+  RowOpPtr paired = make_paired_image_conv(in, window, packed, outputs, activation, table);
+  if (paired) return paired;
   return std::make_unique<ImageConv>(in, window, std::move(packed), outputs, activation, table);
 }
 

@@ -24,6 +24,10 @@ RowOpPtr make_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, i
 RowOpPtr make_image_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
                          const KernelTable&);
 
+// The same to as few outputs as half a vector has; nullptr where image or window are none that it takes.
+RowOpPtr make_paired_image_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
+                                const KernelTable&);
+
 // What both do themselves where padded rows would be far larger than the image; `image`: of an NHWC one.
 RowOpPtr make_gathered_conv(Shape in, const Window&, std::shared_ptr<const PackedGemm>, int outputs, Activation,
                             bool image, const KernelTable&);

@@ -92,6 +92,17 @@ SEPCONV_INLINE __m256i first_lanes(int n) {
 SEPCONV_INLINE vf load_some(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
 SEPCONV_INLINE void store_some(float* p, vf v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
 
+SEPCONV_INLINE vf broadcast_pair(const float* p) {
+  return _mm256_castsi256_ps(_mm256_broadcastq_epi64(_mm_loadu_si64(p)));
+}
+SEPCONV_INLINE void interleave(vf& a, vf& b) {
+  const vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+  a = _mm256_permute2f128_ps(low, high, 0x20);
+  b = _mm256_permute2f128_ps(low, high, 0x31);
+}
+SEPCONV_INLINE vf evens(vf v) { return _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)); }
+SEPCONV_INLINE vf odds(vf v) { return _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7)); }
+
 // Within halves of four lanes as 4×4 blocks, then the blocks.
 SEPCONV_INLINE void transpose(vf (&v)[8]) {
   vf a[8];

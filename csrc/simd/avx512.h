@@ -14,6 +14,10 @@
 //   vd         V doubles: widen gives them from a vector of floats, narrow rounds them to one
 //   kLoads     neighbouring vectors that one instruction loads, if nothing stands between the loads
 //   scalars    kScalars floats from memory, factors for vectors: load_scalars, then fmadd_scalar<i>(a, b, c) = a[i]*b + c
+// And, for kernels/gemm_pairs.h, which ISAs can do without:
+//   broadcast_pair  p[0] p[1] p[0] p[1] …
+//   interleave  a, b become a0 b0 a1 b1 …, the first half of both and the second
+//   evens, odds  every second lane, from the first or the second on, twice
 #pragma once
 
 #include <immintrin.h>
@@ -93,6 +97,22 @@ SEPCONV_INLINE vf fmadd_scalar(scalars a, vf b, vf c) {
 SEPCONV_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 SEPCONV_INLINE vf load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
 SEPCONV_INLINE void store_some(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+
+SEPCONV_INLINE vf broadcast_pair(const float* p) {
+  return _mm512_castsi512_ps(_mm512_broadcastq_epi64(_mm_loadu_si64(p)));
+}
+SEPCONV_INLINE void interleave(vf& a, vf& b) {
+  const vi first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const vf low = _mm512_permutex2var_ps(a, first, b);
+  b = _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b);
+  a = low;
+}
+SEPCONV_INLINE vf evens(vf v) {
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14), v);
+}
+SEPCONV_INLINE vf odds(vf v) {
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15), v);
+}
 
 // Within quarters of four lanes as 4×4 blocks, then the blocks.
 SEPCONV_INLINE void transpose(vf (&v)[16]) {

@@ -20,6 +20,7 @@ class Sweep {
 
   void run() {
     gemm();
+    gemm_pairs();
     gemv();
     depthwise();
     depthwise_pixels();
@@ -65,6 +66,29 @@ class Sweep {
           const GemmProblem p(rows, vectors * v_, {5, {{0, 5}}}, cut % 2 == 0, random_, Values::real);
           p.run_nhwc(use(strided), v_, flush_, cut % 3, cut);
         }
+      }
+  }
+
+  // The width is that of a row of the window.
+  void gemm_pairs() {
+    for (int rows = 1; rows <= t_.pair_rows; ++rows)
+      for (int width = 1; width <= most_; ++width) {
+        GuardedBuffer<float> a = in(std::size_t{2} * ((rows - 1) * kImageStep + width)), b = in(std::size_t{1} * v_ * (width + 1));
+        GuardedBuffer<float> residual = in(std::size_t{2} * rows * v_), c = out(std::size_t{2} * rows * v_);
+        GuardedBuffer<Segment> segment(std::vector<Segment>{{0, width}}, flush_);
+        GemmTile t{.c_step = v_, .residual_step = v_};
+        t.a = a.data();
+        t.segments = segment.data();
+        t.segment_count = 1;
+        t.b = b.data();
+        t.residual = width % 2 ? residual.data() : nullptr;
+        t.c = c.data();
+        t.c_plane = t.residual_plane = std::ptrdiff_t{1} * rows * v_;
+        t.lo = -1.0f;
+        t.hi = 1.0f;
+        t.hard_swish = width % 3 == 0;
+        use(t_.gemm_pairs_f32[rows - 1])(t);
+        check(c);
       }
   }
 
@@ -240,6 +264,11 @@ class Sweep {
         use(t_.channels_f32)({sources.data(), from.data(), count, y.data(), n});
         check(y);
       }
+    for (int n = 1; t_.interleave_f32 && n <= most_; ++n) {
+      GuardedBuffer<float> a = in(n), b = in(n), y = out(std::size_t{2} * n);
+      use(t_.interleave_f32)(a.data(), b.data(), y.data(), n);
+      check(y);
+    }
     for (int rows = 1; rows <= most_; ++rows)
       for (int columns = 1; columns <= most_; ++columns) {
         GuardedBuffer<float> x = in(std::size_t{1} * rows * columns), y = out(std::size_t{1} * rows * columns);

@@ -146,6 +146,7 @@ TEST_P(PlanOnIsa, EachLayerStaysInsideOfItsMemory) {
       [](Network& n, int x) { return n.conv(x, 1, 2, 70); },
       [](Network& n, int x) { return n.conv(x, 3, 1, 20, Activation::sigmoid); },
       [](Network& n, int x) { return n.conv(x, 5, 2, 5); },
+      [](Network& n, int x) { return n.conv(x, 3, 2, 2); },
       [](Network& n, int x) { return n.depthwise(x, 3, 1); },
       [](Network& n, int x) { return n.depthwise(x, 3, 2); },
       [](Network& n, int x) { return n.depthwise(x, 5, 1, 1, Activation::silu); },
@@ -166,7 +167,7 @@ TEST_P(PlanOnIsa, EachLayerStaysInsideOfItsMemory) {
       },
   };
   for (std::size_t i = 0; i < std::size(layers); ++i) {
-    for (const Shape shape : {Shape{1, 1, 1}, Shape{1, 9, 17}, Shape{13, 5, 4}, Shape{6, 31, 33}}) {
+    for (const Shape shape : {Shape{1, 1, 1}, Shape{1, 9, 17}, Shape{13, 5, 4}, Shape{9, 37, 3}, Shape{6, 31, 33}}) {
       for (const bool after_another : {false, true}) {  // reads an image, or blocks
         SCOPED_TRACE("layer " + std::to_string(i) + " of height " + std::to_string(shape.h));
         Network n(GetParam());

@@ -93,6 +93,28 @@ def test_dense(
     check(layer, normal(2, *shape), isa)
 
 
+# Images of which a pixel at a stride lies six floats from the next, to outputs that fill half a vector at most.
+@every_isa
+@pytest.mark.parametrize("outputs", (1, 2, 3, 8))
+@pytest.mark.parametrize("channels, stride", [(3, 2), (6, 1), (2, 3), (1, 6)])
+def test_few_outputs_of_an_image(channels: int, stride: int, outputs: int, isa: str) -> None:
+    shapes = product((1, 2, 9, 33, 70), ((3, 3), (1, 1), (5, 7), (2, 9)), ((0, 1), (2, 2), (40, 3)))
+    for turn, (width, kernel, (left, right)) in enumerate(shapes):
+        if width + left + right < kernel[1]:
+            continue
+        activations: tuple[Any, ...] = ("none", "relu6", "hard_swish", "silu")
+        layer = graph.Conv2d(
+            name="y",
+            inputs=("x",),
+            weight=normal(*kernel, channels, outputs),
+            bias=normal(outputs),
+            stride=(1 + turn % 3, stride),
+            padding=((turn % 2, kernel[0] - 1), (left, right)),
+            activation=activations[turn % 4],
+        )
+        check(layer, normal(1, 11, width, channels), isa)
+
+
 @every_isa
 @pytest.mark.parametrize("kernel", (3, 5, 7))
 def test_dilated_depthwise(kernel: int, isa: str) -> None:
