@@ -1,5 +1,4 @@
-#include "bind/bind.h"
-#include "bind/gil.h"
+#include "bind/nd.h"
 #include "graph/plan.h"
 
 namespace sepconv::bind {
@@ -34,6 +33,72 @@ std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int t
   if (!finished) throw py::error_already_set();
   return outputs;
 }
+
+// A plan for values whose channels come first, as those of ONNX: of rank 2 to 4, [n, c, h, w] without h, or h and w. In one
+// call from Python, as each other would take longer than a small plan.
+class ChannelsFirst {
+ public:
+  struct Result {
+    int output;   // of the plan
+    Sizes shape;
+    bool lent;    // as a view of the plan's own result, whose channels are last: for another plan to read
+  };
+
+  // `plan` must outlive it.
+  ChannelsFirst(const Plan& plan, std::vector<Result> results) : plan_(plan), results_(std::move(results)) {
+    for (const Result& r : results_) {
+      const bool known = r.output >= 0 && r.output < static_cast<int>(plan.output_shapes().size());
+      if (!known || r.shape.size() < 2 || r.shape.size() > 4) fail("a result must be an output of the plan, of rank 2 to 4");
+      const std::size_t rank = r.shape.size();
+      const Shape& s = plan.output_shapes()[static_cast<std::size_t>(r.output)];
+      const bool fits = r.shape[1] == s.c && (rank < 4 ? 1 : r.shape[2]) == s.h && (rank < 3 ? 1 : r.shape[rank - 1]) == s.w;
+      if (!fits) fail("a result must have the sizes of its output");
+    }
+  }
+
+  std::vector<py::array> run(const std::vector<py::array_t<float, 0>>& inputs, int threads) const {
+    if (inputs.size() != plan_.input_shapes().size()) fail("there must be one array for each input of the plan");
+    std::vector<Array> images;
+    for (std::size_t i = 0; i < inputs.size(); ++i) images.push_back(channels_last(inputs[i], plan_.input_shapes()[i], threads));
+    const std::vector<Array> outputs = bind::run(plan_, images, threads, nullptr);
+    std::vector<py::array> values;
+    for (const Result& r : results_) values.push_back(value(outputs[static_cast<std::size_t>(r.output)], r, threads));
+    return values;
+  }
+
+ private:
+  static Array channels_last(const py::array_t<float, 0>& x, const Shape& s, int threads) {
+    const py::ssize_t rank = x.ndim(), n = sizeof(float);
+    const auto size = [&](py::ssize_t axis) { return axis < rank ? x.shape(axis) : 1; };
+    const bool fits = rank >= 2 && rank <= 4 && x.shape(1) == s.c && (rank == 4 ? size(2) : 1) == s.h && size(rank == 4 ? 3 : 2) == s.w;
+    if (!fits) fail("an array does not have the sizes of the plan's input");
+    const std::vector<py::ssize_t> shape{x.shape(0), s.h, s.w, s.c};
+    const py::ssize_t row = rank == 4 ? x.strides(2) : n, column = rank > 2 ? x.strides(rank - 1) : n;
+    const py::array moved(x.dtype(), shape, {x.strides(0), row, column, x.strides(1)}, x.data(), x);
+    return (moved.flags() & py::array::c_style) != 0 ? Array(moved) : copied(moved, shape, threads);
+  }
+
+  static Array copied(const py::array& from, const std::vector<py::ssize_t>& shape, int threads) {
+    py::array to = new_array(from.dtype(), shape);
+    const nd::Array target = view(to), source = view(from);
+    compute([&] { nd::copy(kernels(), target, source, sizeof(float), threads); });
+    return to;
+  }
+
+  static py::array value(const Array& image, const Result& r, int threads) {
+    const std::vector<py::ssize_t> shape(r.shape.begin(), r.shape.end());
+    if (shape[0] != image.shape(0)) fail("there must be as many images as in the results");
+    std::vector<py::ssize_t> strides{image.strides(0), image.strides(3)};
+    for (std::size_t axis = 2; axis < shape.size(); ++axis) {
+      strides.push_back(image.strides(static_cast<py::ssize_t>(axis + 3 - shape.size())));
+    }
+    const py::array moved(image.dtype(), shape, strides, image.data(), image);
+    return r.lent || (moved.flags() & py::array::c_style) != 0 ? moved : copied(moved, shape, threads);
+  }
+
+  const Plan& plan_;
+  std::vector<Result> results_;
+};
 
 Fusion to_fusion(const std::string& name) {
   if (name == "automatic") return Fusion::automatic;
@@ -80,6 +145,15 @@ void add_plan(py::module_& module) {
       .def_property_readonly("steps", &Plan::steps)
       .def_property_readonly("tail", &Plan::tail)
       .def_property_readonly_static("GROUP", [](const py::object&) { return Plan::kGroup; });
+
+  py::class_<ChannelsFirst>(module, "ChannelsFirst")
+      .def("__init__", constructor(+[](const Plan& plan, const std::vector<std::tuple<int, Sizes, bool>>& results) {
+             std::vector<ChannelsFirst::Result> all;
+             for (const auto& [output, shape, lent] : results) all.push_back({output, shape, lent});
+             return std::make_unique<ChannelsFirst>(plan, std::move(all));
+           }),
+           NewStyle(), py::keep_alive<1, 2>(), arg("plan"), arg("results"))
+      .def("run", &ChannelsFirst::run, arg("inputs"), arg("threads"));
 }
 
 }  // namespace sepconv::bind

@@ -246,3 +246,55 @@ def test_a_dropped_model_gives_its_memory_back_at_once() -> None:
         assert gone() is None, "a cycle keeps it until the collector comes"
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("shape", ((2, 6, 5, 7), (1, 6, 1, 1), (2, 6, 4, 1), (1, 1, 3, 3)))
+def test_plans_read_what_plans_gave(shape: tuple[int, ...]) -> None:
+    """A value for another plan alone, one for a plan and a node alone, and one that is an output too."""
+    builder, channels = Builder(), shape[1]
+    kept, shared, told = (builder.conv("x", channels, 6) for _ in range(3))
+    alone = builder.node("Sum", builder.node("Sin", shared), builder.node("Cos", told))
+    y = builder.conv(alone, 6, 6)
+    for value in (kept, shared, told):
+        y = builder.node("Add", y, value)
+    model = builder.model({"x": shape}, [y, told])
+    x = normal(*shape)
+    found = assert_agrees(model, x)
+    *before, after = (step for step in program(found).steps if isinstance(step, PlanStep))
+    values: dict[str, Any] = {"x": x}
+    for step in before:
+        step.run(values, 1)
+    assert {kept, shared, told} <= set(after.inputs) & set(values)
+    one_order = shape[2:] == (1, 1)
+    assert [values[name].flags.c_contiguous for name in (kept, shared, told)] == [one_order, True, True]
+    want = found.run({"x": x}, threads=1)
+    for threads in (2, 3):
+        assert all(np.array_equal(a, b) for a, b in zip(found.run({"x": x}, threads=threads), want, strict=True))
+
+
+def test_values_of_plans_are_checked() -> None:
+    from sepconv import _core
+
+    builder = Builder()
+    found = loaded(builder.model({"x": (2, 3, 5, 7)}, [builder.conv("x", 3, 4)]))
+    found(normal(2, 3, 5, 7))
+    (step,) = program(found).steps
+    assert isinstance(step, PlanStep)
+    for place, shape in ((1, (2, 4, 5, 7)), (0, (2, 4, 7, 5)), (-1, (2, 4, 5, 7)), (0, (2,)), (0, (2, 4, 35))):
+        with pytest.raises(ValueError, match="a result must"):
+            _core.ChannelsFirst(step.plan, [(place, shape, True)])
+    images = _core.ChannelsFirst(step.plan, [(0, (2, 4, 5, 7), True)])
+    for inputs, what in (
+        ([], "one array for each input"),
+        ([normal(2, 3, 7, 5)], "does not have the sizes"),
+        ([normal(2, 3, 35)], "does not have the sizes"),
+        ([normal(35)], "does not have the sizes"),
+        ([normal(3, 3, 5, 7)], "as many images"),
+        ([normal(0, 3, 5, 7)], "does not have the plan's shape"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            images.run(inputs, 1)
+    x = normal(2, 3, 5, 7)
+    (want,) = images.run([x], 1)
+    for other in (x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), np.repeat(x, 2, 3)[..., ::2], x[::-1][::-1]):
+        assert np.array_equal(images.run([other], 2)[0], want)

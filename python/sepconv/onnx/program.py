@@ -14,9 +14,9 @@ from sepconv.compile import compile_graph
 from sepconv.errors import UnsupportedError
 from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Node
-from sepconv.onnx.lowering import NotInPlanError, layer_shape
+from sepconv.onnx.lowering import NotInPlanError
 from sepconv.onnx.ops import Call, NotNativeError, find
-from sepconv.onnx.ops.registry import MAX_RANK, dense
+from sepconv.onnx.ops.registry import MAX_RANK
 from sepconv.onnx.partition import Region, lower, partition
 
 
@@ -38,20 +38,24 @@ class PlanStep:
         self.region = region
         self.inputs, self.outputs = list(region.inputs), list(region.outputs)
         layers = [lowering.layer(name) for name in self.outputs]
-        self._distinct = list(dict.fromkeys(layers))
-        self._places = [self._distinct.index(layer) for layer in layers]
-        self._shapes = [lowering.shape(name) for name in self.outputs]
-        self.plan = _core.Plan(compile_graph(lowering.layers, self._distinct))
+        distinct = list(dict.fromkeys(layers))
+        places = [distinct.index(layer) for layer in layers]
+        self._results = list(zip(places, map(lowering.shape, self.outputs), strict=True))
+        self.plan = _core.Plan(compile_graph(lowering.layers, distinct))
         self.layers = lowering.layers
+        self.lend(frozenset())
+
+    def lend(self, names: Container[str]) -> None:
+        """Leave these outputs as views of what lies channels last: only other plans read them."""
+        results = [(*result, name in names) for result, name in zip(self._results, self.outputs, strict=True)]
+        self._images = _core.ChannelsFirst(self.plan, results)
 
     def run(self, values: Values, threads: int) -> None:
-        if any(np.shape(values[name]) != shape for name, shape in self._expected.items()):
+        given = [values[name] for name in self.inputs]
+        if any(np.shape(x) != shape for x, shape in zip(given, self._expected.values(), strict=True)):
             self._run_nodes(values, threads)
             return
-        images = [_to_nhwc(values[name], threads) for name in self.inputs]
-        results = self.plan.run(images, threads)
-        for name, place, shape in zip(self.outputs, self._places, self._shapes, strict=True):
-            values[name] = _from_nhwc(results[place], shape, threads)
+        values.update(zip(self.outputs, self._images.run(given, threads), strict=True))
 
     def _run_nodes(self, values: Values, threads: int) -> None:
         """Where a value has another shape than the file and shape inference say: node after node."""
@@ -61,21 +65,6 @@ class PlanStep:
         for step in self._nodes:
             step.run(inside, threads)
         values.update({name: inside[name] for name in self.outputs})
-
-
-def _to_nhwc(x: Array, threads: int) -> Array:
-    h, w, c = layer_shape(x.shape)
-    image = dense(x, threads)
-    if c == 1 or h * w == 1:
-        return image.reshape(len(x), h, w, c)
-    return dense(image.reshape(len(x), c, h, w).transpose(0, 2, 3, 1), threads)
-
-
-def _from_nhwc(x: Array, shape: tuple[int, ...], threads: int) -> Array:
-    h, w, c = layer_shape(shape)
-    if c == 1 or h * w == 1:
-        return x.reshape(shape)
-    return dense(x.transpose(0, 3, 1, 2), threads).reshape(shape)
 
 
 class NodeStep:
@@ -102,10 +91,10 @@ class NodeStep:
 
     def run(self, values: Values, threads: int) -> None:
         results = self._run(values, threads)
-        if any(self.node.outputs[len(results) :]):
-            given = f"gives {len(results)} results, must give {len(self.node.outputs)}"
+        if len(results) < len(self.outputs) and any(self.outputs[len(results) :]):
+            given = f"gives {len(results)} results, must give {len(self.outputs)}"
             raise ValueError(f"node {self.node.name!r} ({self.node.op}): {given}")
-        for name, result in zip(self.node.outputs, results, strict=False):
+        for name, result in zip(self.outputs, results, strict=False):
             if name:
                 values[name] = result
 
@@ -114,10 +103,13 @@ class NodeStep:
             inputs = [values[name] if name else None for name in self.node.inputs]
             call = Call(self.node, inputs, threads, self._constant, self._cache)
             try:
-                if any(x is not None and not isinstance(x, np.ndarray) for x in inputs):
-                    raise NotNativeError("an input is no array")
-                if any(isinstance(x, np.ndarray) and x.ndim > MAX_RANK for x in inputs):
-                    raise NotNativeError(f"an input has more than {MAX_RANK} axes")
+                for x in inputs:
+                    if x is None:
+                        continue
+                    if not isinstance(x, np.ndarray):
+                        raise NotNativeError("an input is no array")
+                    if x.ndim > MAX_RANK:
+                        raise NotNativeError(f"an input has more than {MAX_RANK} axes")
                 return self.operator.run(call)
             except NotNativeError as error:
                 self.reason = str(error)
@@ -176,6 +168,7 @@ class Program:
         alone = partial(_node_step, graph, caches, on_fallback)
         for item in items:
             self.steps += self._region_steps(item, alone) if isinstance(item, Region) else [alone(item)]
+        self._lend()
         self._releases = self._last_uses()
         read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
@@ -188,6 +181,14 @@ class Program:
         except (NotInPlanError, ValueError) as error:
             self.reasons.update({node.name: str(error) for node in region.nodes})
             return [alone(node) for node in region.nodes]
+
+    def _lend(self) -> None:
+        """Between plans values keep the order that they have there."""
+        others = {name for step in self.steps if isinstance(step, NodeStep) for name in step.inputs}
+        others.update(self.graph.outputs)
+        for step in self.steps:
+            if isinstance(step, PlanStep):
+                step.lend({name for name in step.outputs if name not in others})
 
     def _last_uses(self) -> list[list[str]]:
         """For each step, the values that nobody reads after it."""

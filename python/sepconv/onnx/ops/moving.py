@@ -34,8 +34,8 @@ def dropout(call: Call) -> list[Array]:
 @native("Reshape", types=ANY, kernel="view")
 def reshape(call: Call) -> list[Array]:
     x = call[0]
-    target = call.integers(1, "shape") or []
-    if not call.attribute("allowzero", 0):
+    target = call.cached("target", (1,), lambda: call.integers(1, "shape") or [])
+    if 0 in target and not call.attribute("allowzero", 0):
         target = [x.shape[axis] if size == 0 and axis < x.ndim else size for axis, size in enumerate(target)]
     return [call.dense(0).reshape(target)]
 
@@ -147,9 +147,8 @@ def joined(arrays: list[Array], axis: int, threads: int) -> Array:
     """Arrays one after the other along an axis."""
     first = arrays[0]
     for array in arrays:
-        sizes = zip(array.shape, first.shape, strict=False)
-        fits = array.ndim == first.ndim and all(a == b for i, (a, b) in enumerate(sizes) if i != axis)
-        if not fits or array.dtype != first.dtype:
+        fits = array.shape[:axis] == first.shape[:axis] and array.shape[axis + 1 :] == first.shape[axis + 1 :]
+        if not fits or array.ndim != first.ndim or array.dtype != first.dtype:
             raise ValueError(f"inputs have shapes {[x.shape for x in arrays]}, must differ along axis {axis} alone")
     shape = [*first.shape]
     shape[axis] = sum(array.shape[axis] for array in arrays)

@@ -9,7 +9,16 @@ import numpy as np
 from sepconv import _core
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Info, Node
 from sepconv.onnx.ops.elementwise import binary_of
-from sepconv.onnx.ops.registry import NUMBERS, Call, NotNativeError, dense, native, normal_axis
+from sepconv.onnx.ops.registry import (
+    NUMBERS,
+    Call,
+    NotNativeError,
+    axis_last,
+    dense,
+    last_back,
+    native,
+    normal_axis,
+)
 
 nd = _core.nd
 
@@ -71,9 +80,9 @@ def softmax(call: Call) -> list[Array]:
         rows = call.dense(0).reshape(math.prod(x.shape[:axis]), -1)
         return [nd.softmax(rows, logarithm, call.threads).reshape(x.shape)]
     axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
-    last = dense(np.moveaxis(x, axis, -1), call.threads)
+    last = dense(axis_last(x, axis), call.threads)
     rows = nd.softmax(last.reshape(-1, x.shape[axis]), logarithm, call.threads)
-    return [dense(np.moveaxis(rows.reshape(last.shape), -1, axis), call.threads)]
+    return [dense(last_back(rows.reshape(last.shape), axis), call.threads)]
 
 
 @native("LayerNormalization", "RMSNormalization", typed=3)
@@ -113,11 +122,11 @@ def _per_element(factors: Array, shape: tuple[int, ...]) -> Array | None:
 @native("LayerNorm", typed=3, domain=OWN_DOMAIN)
 def layer_norm(call: Call) -> list[Array]:
     """Over axis 1: what passes make where the file's own is over channels that are last."""
-    last = dense(np.moveaxis(call[0], 1, -1), call.threads)
+    last = dense(axis_last(call[0], 1), call.threads)
     rows = last.reshape(-1, last.shape[-1])
     scale, bias = dense(call[1], 1), None if call.get(2) is None else dense(call[2], 1)
     normal, _, _ = nd.normalize(rows, float(call.attribute("epsilon")), True, call.threads, scale, bias)
-    return [dense(np.moveaxis(normal.reshape(last.shape), -1, 1), call.threads)]
+    return [dense(last_back(normal.reshape(last.shape), 1), call.threads)]
 
 
 @native("InstanceNormalization", typed=3)
@@ -157,7 +166,7 @@ def arg_extreme(call: Call) -> list[Array]:
     size = x.shape[axis]
     if x.size == 0:
         raise NotNativeError("it looks among nothing")
-    last = np.moveaxis(x, axis, -1)
+    last = axis_last(x, axis)
     backwards = bool(call.attribute("select_last_index", 0))
     rows = dense(last[..., ::-1] if backwards else last, call.threads).reshape(1, -1, size)
     if call.node.op == "ArgMin":
