@@ -151,10 +151,14 @@ def _grouped(call: Call, x: Array, groups: int, *, per_group: bool) -> Array:
     if any(call[index].size not in (1, count) for index in (1, 2)):
         given = f"scale and bias have the shapes {call[1].shape} and {call[2].shape}"
         raise ValueError(f"{given}, must have {count} elements")
-    scale, bias = (dense(np.broadcast_to(call[index].reshape(-1), count), call.threads) for index in (1, 2))
+    scale, bias = (_spread(call[index].reshape(-1), count) for index in (1, 2))
     epsilon = float(call.attribute("epsilon", 1e-5))
     normal, _, _ = nd.normalize(rows, epsilon, True, call.threads, scale, bias, run)
     return normal.reshape(x.shape)
+
+
+def _spread(factors: Array, count: int) -> Array:
+    return dense(factors, 1) if factors.size == count else np.full(count, factors[0])
 
 
 @native("ArgMax", "ArgMin")
