@@ -97,6 +97,8 @@ TEST_P(GemmPairs, LetsThroughWhatIsNotFinite) {
   }
 }
 
+// Only x86-64 has such ISAs.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GemmPairs);
 INSTANTIATE_TEST_SUITE_P(Kernels, GemmPairs, ::testing::ValuesIn(all_heights()), [](const auto& tile) {
   return "gemm_pairs_f32_" + std::to_string(tile.param.rows) + "__" + tile.param.isa;
 });
@@ -125,6 +127,7 @@ TEST_P(Interleave, PutsElementsSideBySide) {
     }
 }
 
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Interleave);
 INSTANTIATE_TEST_SUITE_P(Isas, Interleave, ::testing::ValuesIn(isas_with_pairs()),
                          [](const auto& isa) { return isa.param; });
 
