@@ -57,6 +57,7 @@ class ChannelsFirst {
   }
 
   std::vector<py::array> run(const std::vector<py::array_t<float, 0>>& inputs, int threads) const {
+    check_threads(threads);
     if (inputs.size() != plan_.input_shapes().size()) fail("there must be one array for each input of the plan");
     std::vector<Array> images;
     for (std::size_t i = 0; i < inputs.size(); ++i) images.push_back(channels_last(inputs[i], plan_.input_shapes()[i], threads));
@@ -70,7 +71,8 @@ class ChannelsFirst {
   static Array channels_last(const py::array_t<float, 0>& x, const Shape& s, int threads) {
     const py::ssize_t rank = x.ndim(), n = sizeof(float);
     const auto size = [&](py::ssize_t axis) { return axis < rank ? x.shape(axis) : 1; };
-    const bool fits = rank >= 2 && rank <= 4 && x.shape(1) == s.c && (rank == 4 ? size(2) : 1) == s.h && size(rank == 4 ? 3 : 2) == s.w;
+    const bool fits = rank >= 2 && rank <= 4 && x.shape(1) == s.c && (rank == 4 ? size(2) : 1) == s.h &&
+                      size(rank == 4 ? 3 : 2) == s.w;
     if (!fits) fail("an array does not have the sizes of the plan's input");
     const std::vector<py::ssize_t> shape{x.shape(0), s.h, s.w, s.c};
     const py::ssize_t row = rank == 4 ? x.strides(2) : n, column = rank > 2 ? x.strides(rank - 1) : n;
