@@ -108,7 +108,10 @@ def _corrections(graph: Graph, known: dict[str, Info]) -> dict[str, Info]:
 
 
 def _infer_beside(graph: Graph, known: dict[str, Info]) -> None:
-    for name, info in _inferred(shape_model(graph, known)).items():
+    found = _inferred(shape_model(graph, known))
+    if not known:
+        graph.inferred = found
+    for name, info in found.items():
         graph.infos[name] = _narrower(graph.infos.get(name, Info()), info)
 
 
@@ -232,6 +235,8 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
             except NotNativeError:
                 results = None
         if results is None:
+            if node.flatten or node.activation != "none" or node.domain == OWN_DOMAIN:
+                return None  # the reference implementation knows nothing of passes
             values = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
             if not _is_small(graph, node, values.values()):
                 return None

@@ -94,6 +94,7 @@ class Graph:
     constants: dict[str, Array]
     opsets: dict[str, int]
     infos: dict[str, Info] = field(default_factory=dict)
+    inferred: dict[str, Info] = field(default_factory=dict)  # of them, what follows from inputs and constants alone
     functions: tuple[Any, ...] = ()  # FunctionProtos, for those nodes that call them
     ir_version: int = 8
     _made: set[str] = field(default_factory=set)  # names of values, once one had to be made up
@@ -111,6 +112,7 @@ class Graph:
             outputs=list(self.outputs),
             constants=dict(self.constants),
             infos=dict(self.infos),
+            inferred=dict(self.inferred),
             _made=set(),
         )
 
@@ -135,6 +137,13 @@ class Graph:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         return self.info(name).static
+
+    def sure_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape, where inputs and operators alone tell it: what a file says of other values may be wrong."""
+        if name in self.constants:
+            return self.constants[name].shape
+        given = next((port.info for port in self.inputs if port.name == name), None)
+        return (given or self.inferred.get(name, Info())).static
 
     def constant(self, name: str) -> Array | None:
         return self.constants.get(name) if name else None

@@ -162,6 +162,17 @@ class Program:
     ) -> None:
         self.graph = graph
         self.last_use = 0  # a number that grows with time
+        with np.errstate(all="ignore"):  # weights that are not finite are nothing to warn of
+            self._compile(graph, caches, on_fallback, plans=plans)
+
+    def _compile(
+        self,
+        graph: Graph,
+        caches: Mapping[str, dict[str, Any]],
+        on_fallback: Callable[[Node, str], None],
+        *,
+        plans: bool,
+    ) -> None:
         items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
         self.steps: list[PlanStep | NodeStep] = []
         # Not a method: steps that know their program would keep it until the cycle collector comes.

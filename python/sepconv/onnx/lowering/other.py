@@ -124,6 +124,8 @@ def spatial_padding(graph: Graph, node: Node) -> tuple[list[int], list[int]] | N
     axes = graph.constant(node.input(3)) if node.input(3) else np.arange(rank)
     if value != 0.0 or pads is None or axes is None or np.ndim(axes) != 1 or np.shape(pads) != (2 * len(axes),):
         return None
+    if any(np.asarray(numbers).dtype.kind != "i" for numbers in (pads, axes)):
+        return None
     if any(not -rank <= axis < rank for axis in axes):
         return None
     begins, ends = [0] * rank, [0] * rank

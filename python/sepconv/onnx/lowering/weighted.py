@@ -13,7 +13,7 @@ from sepconv.onnx.geometry import windows
 from sepconv.onnx.ir import Array, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
 from sepconv.onnx.lowering.pools import pads_of, pair_of
-from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.elementwise import aligns_by_axis, trains
 from sepconv.onnx.ops.windows import bias_vector
 
 MAX_GROUPS = 64  # of a convolution that becomes one for each group; beyond, a single operator does it
@@ -75,7 +75,7 @@ def _gemm(lowering: Lowering, node: Node) -> None:
     if matrix.shape[0] != math.prod(shape[1:]):
         raise ValueError(f"x has {math.prod(shape[1:])} elements an image, the weight {matrix.shape[0]} rows")
     bias = None
-    if node.op == "Gemm" and node.input(2):
+    if node.op == "Gemm" and node.input(2) and beta != 0.0:
         bias = lowering.constant(node.inputs[2])
         if bias.shape not in ((matrix.shape[1],), (1, matrix.shape[1]), (1,), ()):
             raise NotInPlanError("a bias for each image")
@@ -117,6 +117,8 @@ def per_channel(array: Array, shape: Sequence[int]) -> bool:
 
 @lowers("Add", "Sub", "Mul", "Div")
 def _arithmetic(lowering: Lowering, node: Node) -> None:
+    if aligns_by_axis(node):
+        raise NotInPlanError("an operand that is aligned with an axis")
     a, b = node.inputs
     constants = [name in lowering.graph.constants for name in (a, b)]
     if not any(constants):

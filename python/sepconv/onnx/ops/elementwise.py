@@ -150,10 +150,14 @@ def binary(call: Call) -> list[Array]:
 def second(call: Call) -> Array:
     """The second operand, which opsets before 7 align with an axis of the first."""
     a, b = call[0], call[1]
-    axis = call.attribute("axis")
-    if call.opset >= 7 or axis is None or not call.attribute("broadcast", 0):
+    if not aligns_by_axis(call.node):
         return b
-    return b.reshape(b.shape + (1,) * (a.ndim - normal_axis(int(axis), a.ndim) - b.ndim))
+    return b.reshape(b.shape + (1,) * (a.ndim - normal_axis(int(call.attribute("axis")), a.ndim) - b.ndim))
+
+
+def aligns_by_axis(node: Node) -> bool:
+    """Whether the second operand begins at an axis of the first, rather than ends at its last."""
+    return node.opset < 7 and node.attribute("axis") is not None and bool(node.attribute("broadcast", 0))
 
 
 @native("And", "Or", "Xor", types=frozenset({"bool"}), typed=2)
@@ -261,8 +265,9 @@ def batch_normalization(call: Call) -> list[Array]:
         raise ValueError(f"scale, B, mean and var must have the shape {list(channels)}")
 
     def affine(mean: Array, variance: Array) -> tuple[Array, Array]:
-        scale = call[1].astype(np.float64) / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
-        return scale.astype(np.float32), (call[2] - mean * scale).astype(np.float32)
+        with np.errstate(all="ignore"):
+            scale = call[1].astype(np.float64) / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
+            return scale.astype(np.float32), (call[2] - mean * scale).astype(np.float32)
 
     def normalized(scale: Array, shift: Array) -> Array:
         product = nd.binary("mul", x, scale.reshape(shape), call.threads)

@@ -28,8 +28,8 @@ def conv(call: Call) -> list[Array]:
     check_float32(call, 1, 2)
     space = windows(call.node, x.shape[2:], kernel)
 
-    if x.shape[0] == 0:
-        return [np.empty((0, outputs, *space.out), np.float32)]
+    if 0 in (x.shape[0], outputs):
+        return [np.empty((x.shape[0], outputs, *space.out), np.float32)]
 
     def rows() -> Array:
         """For each output channel its bias, then its weights."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 
+import numpy as np
+
 from sepconv.onnx.ir import Graph
 
 # In order of execution. Each is the module of that name here, with a function run(graph).
@@ -39,7 +41,8 @@ def run_passes(graph: Graph, passes: Iterable[str]) -> tuple[Graph, list[tuple[s
         infer(graph, fold=False)
     for name in PASSES:
         if name in passes:
-            done = importlib.import_module(f"{__name__}.{name}").run(graph)
+            with np.errstate(all="ignore"):  # numbers that are not finite are nothing to warn of
+                done = importlib.import_module(f"{__name__}.{name}").run(graph)
             if done:
                 notes.append((name, done))
     return graph, notes

@@ -7,7 +7,7 @@ import numpy as np
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.lowering import per_channel
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.passes.rewrite import Float64, Uses, constant_operand, factors_and_terms, float32_weight
+from sepconv.onnx.passes.rewrite import Float64, Uses, are_plain, constant_operand, factors_and_terms, float32_weight
 
 Affine = tuple[str, Float64, Float64]  # x, factors and terms of its channels
 
@@ -24,7 +24,7 @@ def run(graph: Graph) -> str:
                 folded += len(steps)
         elif (own := _affine(graph, node)) is not None:
             steps, affine = _behind(uses, own[0])
-            if affine is not None:
+            if affine is not None and node.opset >= 7 and _joins(affine, own):
                 uses.put(index, _batch_norm(graph, node.outputs[0], _after(affine, own)))
                 dead.update(map(id, steps))
                 joined += len(steps)
@@ -40,12 +40,18 @@ def _behind(uses: Uses, value: str) -> tuple[list[Node], Affine | None]:
     while uses.only_for(value):
         node = uses.producers.get(value)
         found = None if node is None else _affine(uses.graph, node)
-        if node is None or found is None:
+        if node is None or found is None or not (affine is None or _joins(found, affine)):
             break
         steps.append(node)
         affine = found if affine is None else _after(found, affine)
         value = found[0]
     return steps, affine
+
+
+def _joins(first: Affine, second: Affine) -> bool:
+    """Whether two in sequence may be one."""
+    both = _after(first, second)
+    return all(are_plain(scale, shift) for _, scale, shift in (first, second, both))
 
 
 def _after(first: Affine, second: Affine) -> Affine:
@@ -88,14 +94,17 @@ def _fold(graph: Graph, node: Node, affine: Affine) -> bool:
     if weight.shape[1] * groups != len(scale) or (node.input(2) and (bias is None or bias.shape != weight.shape[:1])):
         return False
     padded = any(node.attribute("pads") or ()) or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    if (padded and np.any(shift)) or not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
+    if (padded and np.any(shift)) or not are_plain(scale, shift):
         return False
     ones = (1,) * (weight.ndim - 2)
     split = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
     terms = (split * shift.reshape(groups, 1, -1, *ones)).reshape(len(weight), -1).sum(axis=1)
-    scaled = (split * scale.reshape(groups, 1, -1, *ones)).reshape(weight.shape).astype(np.float32)
-    moved = (terms if bias is None else terms + bias).astype(np.float32)
-    names = [graph.add_constant(f"{node.outputs[0]}.{key}", a) for key, a in (("weight", scaled), ("bias", moved))]
+    scaled = (split * scale.reshape(groups, 1, -1, *ones)).reshape(weight.shape)
+    moved = terms if bias is None else terms + bias
+    if not are_plain(scale, moved, scaled):
+        return False
+    named = (("weight", scaled), ("bias", moved))
+    names = [graph.add_constant(f"{node.outputs[0]}.{key}", a.astype(np.float32)) for key, a in named]
     node.inputs = [value, *names]
     return True
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.ops.elementwise import trains
-from sepconv.onnx.passes.rewrite import Float64, Uses, add_term, output_channels, scale_weights
+from sepconv.onnx.passes.rewrite import Float64, Uses, add_term, are_plain, output_channels, scale_weights
 
 
 def run(graph: Graph) -> str:
@@ -26,9 +26,8 @@ def run(graph: Graph) -> str:
             continue
         scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
         shift = beta - mean * scale
-        if product is not None:
-            _scale_columns(graph, product, scale, shift)
-        elif not scale_weights(graph, before, scale, shift):
+        scales = scale_weights if product is None else _scale_columns
+        if not scales(graph, before if product is None else product, scale, shift):
             continue
         uses.merge(before, node)
         dead.add(id(node))
@@ -46,8 +45,11 @@ def _product_of_rows(graph: Graph, uses: Uses, node: Node) -> Node | None:
     return product if shape[1] == output_channels(graph, product) else None
 
 
-def _scale_columns(graph: Graph, product: Node, scale: Float64, shift: Float64) -> None:
-    """Make a product give scale·y + shift."""
-    matrix = graph.constants[product.inputs[1]]
-    product.inputs[1] = graph.add_constant(f"{product.outputs[0]}.weight", (matrix * scale).astype(np.float32))
+def _scale_columns(graph: Graph, product: Node, scale: Float64, shift: Float64) -> bool:
+    """Make a product give scale·y + shift. False: it cannot."""
+    scaled = graph.constants[product.inputs[1]] * scale
+    if not are_plain(scale, shift, scaled):
+        return False
+    product.inputs[1] = graph.add_constant(f"{product.outputs[0]}.weight", scaled.astype(np.float32))
     add_term(graph, product, shift.astype(np.float32))
+    return True

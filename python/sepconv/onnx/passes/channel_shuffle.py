@@ -40,6 +40,9 @@ def _groups(uses: Uses, node: Node) -> tuple[str, int] | None:
     if any(shape is None for shape in shapes):
         return None
     before, split, after = (shape or () for shape in shapes)
+    dtype = uses.graph.info(first.inputs[0]).dtype
+    if None in (*before, *after) or dtype is None or dtype.hasobject:
+        return None
     if len(before) < 3 or len(after) != len(before) or before != after or len(split) not in (4, 5):
         return None
     groups, inner = split[1], split[2]

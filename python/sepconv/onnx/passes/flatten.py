@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sepconv.onnx.ir import Graph, Node
-from sepconv.onnx.passes.rewrite import Uses
+from sepconv.onnx.ops.registry import MAX_RANK
+from sepconv.onnx.passes.rewrite import Uses, float32_weight
 
 
 def run(graph: Graph) -> str:
     uses = Uses(graph)
     count = 0
     for node in graph.nodes:
-        if not node.is_op("Gemm", "MatMul") or node.attribute("transA", 0) or graph.constant(node.input(1)) is None:
+        if not node.is_op("Gemm", "MatMul") or node.attribute("transA", 0) or float32_weight(graph, node) is None:
             continue
         before = uses.producer(node.inputs[0], "Flatten", "Reshape")
         if before is None or not _flattens(graph, before):
@@ -26,8 +29,8 @@ def run(graph: Graph) -> str:
 
 def _flattens(graph: Graph, node: Node) -> bool:
     """Whether [n, ...] becomes [n, all else]."""
-    shape = graph.info(node.inputs[0]).shape
-    if shape is None or len(shape) < 3:
+    dtype, shape = graph.info(node.inputs[0]).dtype, graph.info(node.inputs[0]).shape
+    if dtype != np.float32 or shape is None or not 3 <= len(shape) <= MAX_RANK:
         return False
     if node.op == "Flatten":
         return node.attribute("axis", 1) in (1, 1 - len(shape))

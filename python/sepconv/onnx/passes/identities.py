@@ -51,4 +51,6 @@ def _is_neutral(graph: Graph, node: Node) -> bool:
     number = graph.scalar(node.inputs[1])
     if number is None or graph.info(node.inputs[0]).shape is None or graph.adds_axes(*node.inputs[:2]):
         return False
-    return number == (1.0 if node.op in ("Mul", "Div") else 0.0) and not (node.op == "Add" and np.signbit(number))
+    if node.op in ("Mul", "Div"):
+        return number == 1.0
+    return number == 0.0 and bool(np.signbit(number)) == (node.op == "Add")  # -0 + 0 is 0, and -0 - -0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sepconv.onnx.ir import Graph
+from sepconv.onnx.ops.registry import MAX_RANK
 from sepconv.onnx.passes.rewrite import Uses, add_term, constant_operand, float32_weight
 
 
@@ -26,7 +27,7 @@ def run(graph: Graph) -> str:
             or matrix.ndim != 2
             or term.dtype != np.float32
             or shape is None
-            or len(shape) < 2
+            or not 2 <= len(shape) <= MAX_RANK
         ):
             continue
         # Along the last axis, and no axis more than the product has.

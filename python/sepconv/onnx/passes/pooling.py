@@ -45,7 +45,7 @@ def run(graph: Graph) -> str:
 def _is_spatial(graph: Graph, node: Node) -> bool:
     shape = graph.info(node.inputs[0]).shape
     axes = graph.constant(node.input(1)) if node.input(1) else node.attribute("axes")
-    if shape is None or axes is None or len(shape) not in (3, 4):
+    if graph.info(node.inputs[0]).dtype != np.float32 or shape is None or axes is None or len(shape) not in (3, 4):
         return False
     if np.ndim(axes) != 1 or np.asarray(axes).dtype.kind != "i":
         return False

@@ -15,12 +15,12 @@ def run(graph: Graph) -> str:
     renamed: dict[str, str] = {}
     dead: set[int] = set()
     for node in graph.nodes:
-        shape = graph.shape(node.outputs[0]) if node.is_op(*_RESHAPES) else None
+        shape = graph.sure_shape(node.outputs[0]) if node.is_op(*_RESHAPES) else None
         if shape is None:
             continue
         origin = origins.get(node.inputs[0], node.inputs[0])
         origins[node.outputs[0]] = origin
-        own = graph.shape(origin)
+        own = graph.sure_shape(origin)
         result = known.setdefault(origin, {} if own is None else {own: origin}).setdefault(shape, node.outputs[0])
         if result != node.outputs[0] and node.outputs[0] not in kept:
             renamed[node.outputs[0]] = result

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Node
+from sepconv.onnx.ops.elementwise import aligns_by_axis
 
 Float64 = NDArray[np.float64]
 
@@ -67,6 +68,22 @@ def output_channels(graph: Graph, node: Node) -> int | None:
     return None
 
 
+MAX_TERM = 2.0**16
+
+
+def are_plain(scale: Float64, terms: Float64, scaled: Float64 | None = None) -> bool:
+    """Whether factors and terms may be computed at another place than the file has them.
+
+    Not where one is infinite or NaN as float32, or a factor so small that it would be 0. Nor where a term is so large
+    that sums lose what is added to it, which may be its purpose: x + 1.5·2^23 - 1.5·2^23 rounds x.
+    """
+    with np.errstate(all="ignore"):
+        single = np.abs(scale).astype(np.float32)
+        lost = (single < np.finfo(np.float32).tiny) & (scale != 0)
+        finite = np.isfinite(single).all() and (scaled is None or np.isfinite(scaled.astype(np.float32)).all())
+    return bool(finite and not lost.any() and np.all(np.abs(terms) <= MAX_TERM))
+
+
 def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> bool:
     """Make a node with constant weights give scale·y + shift, each [output channels], in float64. False: it cannot."""
     channels = output_channels(graph, node) if node.op != "MatMul" else None  # which takes no bias
@@ -74,10 +91,9 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
     bias = graph.constant(node.input(2)) if node.input(2) else None
     if channels is None or weight is None or (node.input(2) and (bias is None or bias.shape != (channels,))):
         return False
-    if node.op == "Gemm" and float(node.attribute("beta", 1.0)) != 1.0:
-        if bias is not None:
-            return False
-        node.attributes, node.proto = {**node.attributes, "beta": 1.0}, None  # it gets a bias
+    sets_beta = node.op == "Gemm" and float(node.attribute("beta", 1.0)) != 1.0
+    if sets_beta and bias is not None:
+        return False
     groups = int(node.attribute("group", 1)) if node.op == "ConvTranspose" else 1
     if groups < 1 or weight.shape[0] % groups:
         return False
@@ -89,6 +105,10 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
         axis = 0 if node.op == "Conv" or node.attribute("transB", 0) else 1
         scaled = weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     moved = shift if bias is None else bias * scale + shift
+    if not (are_plain(scale, shift, scaled) and are_plain(scale, moved)):
+        return False
+    if sets_beta:
+        node.attributes, node.proto = {**node.attributes, "beta": 1.0}, None
     if not np.all(scale == 1):
         node.inputs[1] = graph.add_constant(f"{node.outputs[0]}.weight", scaled.astype(np.float32))
     name = graph.add_constant(f"{node.outputs[0]}.bias", moved.astype(np.float32))
@@ -104,7 +124,7 @@ def add_term(graph: Graph, product: Node, term: Array) -> None:
 
 def constant_operand(graph: Graph, node: Node) -> tuple[str, Array] | None:
     """The value and the constant of a sum, difference, product or quotient; None where the constant is divided."""
-    if not node.is_op("Add", "Sub", "Mul", "Div"):
+    if not node.is_op("Add", "Sub", "Mul", "Div") or aligns_by_axis(node):
         return None
     place = next((i for i, name in enumerate(node.inputs) if name in graph.constants), None)
     if place is None or (place == 0 and node.op in ("Sub", "Div")):
