@@ -38,7 +38,7 @@ def mul(network: Network, operator: Operator) -> None:
     if constant is not None:
         source, values = constant
         inner = network.shifted.get(source.layer)
-        if inner is not None and activation == "none" and bool(np.all(np.abs(values * 6 - 1) < 1e-6)):
+        if inner is not None and activation == "none" and bool(np.all(np.abs(values - 1 / 6) < 1e-6 / 6)):
             name = network.unique_name(operator.output)
             network.add(
                 Activation(name=name, inputs=(inner.layer,), activation="hard_sigmoid"), operator.output, source.shape
@@ -71,12 +71,13 @@ def leaky_relu(network: Network, operator: Operator) -> None:
     slope = operator.options_of(Options.LEAKY_RELU).real(0)
     if not math.isfinite(slope):
         raise ModelFormatError(f"the slope is {slope}; it must be finite")
-    _add_slope(network, operator, source, np.full(source.shape[-1:], slope, np.float32))
+    network.budget.charge(12 * source.shape[-1], "the slope")  # of its layer, each channel's and packed
+    _add_slope(network, operator, source, np.broadcast_to(np.float32(slope), source.shape[-1:]))
 
 
 def _add_slope(network: Network, operator: Operator, source: Value, slope: NDArray[np.float32]) -> None:
     layer = PRelu(name=network.unique_name(operator.output), inputs=(source.layer,), slope=slope)
-    network.add(layer, operator.output, source.shape)
+    network.add_saturated(layer, operator.output, source.shape)
 
 
 def _constant_operand(network: Network, operator: Operator) -> tuple[Value, NDArray[np.float32]] | None:

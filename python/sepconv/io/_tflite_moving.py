@@ -13,6 +13,10 @@ from sepconv.lowering import float32_repeats
 MAX_RESIZED = 4096  # rows or columns
 
 
+def _charge_channels(network: Network, channels: int) -> None:
+    network.budget.charge(40 * channels, "where each channel comes from")  # in a plan
+
+
 def concatenation(network: Network, operator: Operator) -> None:
     options = operator.options_of(Options.CONCATENATION)
     if named_activation(options, 1) != "none":
@@ -27,6 +31,7 @@ def concatenation(network: Network, operator: Operator) -> None:
     for value in values:
         if value.shape[:-1] != first[:-1]:
             raise ModelFormatError(f"the parts have the shapes {list(first)} and {list(value.shape)}")
+    _charge_channels(network, sum(value.shape[-1] for value in values))
     layer = Concat(name=network.unique_name(operator.output), inputs=tuple(value.layer for value in values))
     network.add(layer, operator.output, (*first[:-1], sum(value.shape[-1] for value in values)))
 
@@ -46,6 +51,8 @@ def slice_(network: Network, operator: Operator) -> None:
         ends.append(end)
     if any(begins[:-1]) or tuple(ends[:-1]) != source.shape[:-1]:
         raise UnsupportedError(f"begin {begins} and size {sizes} take a part of other than the channels")
+    network.check_range_kept(operator.inputs[0], operator.output)
+    _charge_channels(network, ends[-1] - begins[-1])
     layer = ChannelSlice(
         name=network.unique_name(operator.output), inputs=(source.layer,), begin=begins[-1], end=ends[-1]
     )
@@ -57,6 +64,7 @@ def resize_nearest_neighbor(network: Network, operator: Operator) -> None:
     if options is not None and (options.integer(0, "B") or options.integer(1, "B")):
         raise UnsupportedError("aligned corners and half pixel centers are not supported")
     source = image_input(network, operator)
+    network.check_range_kept(operator.inputs[0], operator.output)
     sizes = small_integers(network, operator, 1, "the size", 2)
     if len(sizes) != 2 or min(sizes) < 1:
         raise ModelFormatError(f"the size is {sizes}; it must be height and width, at least 1")
@@ -78,6 +86,7 @@ def split_channels(network: Network, operator: Operator, source: Value, shape: t
     if matrix is not None:
         if not matrix.swapped or shape != source.shape:
             raise UnsupportedError(f"a matrix of channels, {list(matrix.shape)}, becomes {list(shape)}: no shuffle")
+        _charge_channels(network, source.shape[-1])
         layer = ChannelShuffle(name=network.unique_name(operator.output), inputs=(source.layer,), groups=matrix.groups)
         network.add(layer, operator.output, shape)
         return True

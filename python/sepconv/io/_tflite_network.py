@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.graph import Layer, Shape
+from sepconv.graph import Activation, ActivationName, Layer, Shape
 from sepconv.io._tflite_tensors import Tensor, Tensors
 from sepconv.io.arrays import MemoryBudget
 
@@ -122,6 +122,28 @@ class Network:
         self.image_shape(shape)
         self._write(index, Value(layer.name, shape))
         self.layers.append(layer)
+
+    def add_saturated(
+        self, layer: Layer, index: int, shape: tuple[int, ...], known: tuple[ActivationName, ...] = ()
+    ) -> None:
+        """The same, and the activation that the tensor's quantised range implies, but for those that change nothing."""
+        activation = self.tensors.get(index).implied_activation()
+        self.add(layer, index, shape)
+        if activation not in ("none", *known):
+            cut = Activation(name=self.unique_name(index), inputs=(layer.name,), activation=activation)
+            self._values[index] = Value(cut.name, shape)
+            self.layers.append(cut)
+
+    def check_range_kept(self, source: int, target: int) -> None:
+        """Raises ModelFormatError where an operator that copies integers gives them another meaning."""
+        tensors = [self.tensors.get(index) for index in (source, target)]
+        if any(tensor.type_name not in ("INT8", "UINT8") or not tensor.is_quantised for tensor in tensors):
+            return
+        before, after = (tensor.scalar_quantization(f"tensor {tensor.name!r}") for tensor in tensors)
+        if abs(before[0] - after[0]) > 1e-3 * before[0] or before[1] != after[1]:
+            raise ModelFormatError(
+                f"scale and zero point are {before} of the input and {after} of the output; they must be the same"
+            )
 
     def add_alias(self, index: int, value: Value) -> None:
         """Makes tensor ``index`` another name of ``value``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sepconv.errors import ModelFormatError, UnsupportedError
@@ -37,16 +38,21 @@ from sepconv.io._tflite_options import (
     small_integers,
 )
 from sepconv.io._tflite_schema import Options
-from sepconv.io._tflite_tensors import BIAS_TYPES, MAX_RANK, WEIGHT_TYPES
+from sepconv.io._tflite_tensors import BIAS_TYPES, MAX_RANK, WEIGHT_TYPES, Weights
 
 
-def _bias(network: Network, operator: Operator, channels: int) -> ArrayLike | None:
+def _bias(network: Network, operator: Operator, weight: Weights, channels: int) -> ArrayLike | None:
     index = operator.optional_input(2)
     if index is None:
         return None
     bias = network.constant(index).weights("the bias", BIAS_TYPES, 0, network.budget)
     if bias.stored.size != channels:
         raise ModelFormatError(f"the bias has {bias.stored.size} elements; it must have {channels}")
+    source = network.tensors.get(operator.input(0, "the activation"))
+    if bias.scale is not None and weight.scale is not None and source.type_name in ("INT8", "UINT8"):
+        scale = weight.scale * source.scalar_quantization("the input")[0]  # that of the sums, whatever the file says
+        if np.any(np.abs(bias.scale - scale) > 0.02 * scale):
+            raise ModelFormatError("the bias has other quantisation scales than the input's times the weights'")
     return bias.arranged(bias.stored.reshape(channels), (channels,))
 
 
@@ -70,7 +76,7 @@ def _conv_2d(network: Network, operator: Operator) -> None:
         name=network.unique_name(operator.output),
         inputs=(source.layer,),
         weight=weight.arranged(weight.stored.transpose(1, 2, 3, 0), (count,)),
-        bias=_bias(network, operator, count),
+        bias=_bias(network, operator, weight, count),
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
@@ -101,7 +107,7 @@ def _depthwise_conv_2d(network: Network, operator: Operator) -> None:
         name=network.unique_name(operator.output),
         inputs=(source.layer,),
         weight=weight.arranged(stored, (channels, multiplier)),
-        bias=_bias(network, operator, count),
+        bias=_bias(network, operator, weight, count),
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
@@ -129,10 +135,12 @@ def _fully_connected(network: Network, operator: Operator) -> None:
         name=network.unique_name(operator.output),
         inputs=(source.layer,),
         weight=weight.arranged(weight.stored.T, (count,)),
-        bias=_bias(network, operator, count),
+        bias=_bias(network, operator, weight, count),
         activation=fused_activation(network, operator, options, 0),
     )
     keep_dimensions = bool(options.integer(2, "B"))
+    if keep_dimensions and source.shape[-1] != depth:
+        raise ModelFormatError(f"the weights take {depth} values; the last axis that is kept has {source.shape[-1]}")
     batch = source.shape[:-1] if keep_dimensions else (network.batch,)
     network.add(layer, operator.output, (*batch, count))
 
@@ -140,6 +148,7 @@ def _fully_connected(network: Network, operator: Operator) -> None:
 def _pool(network: Network, operator: Operator, kind: type[AveragePool2d] | type[MaxPool2d]) -> None:
     options = operator.options_of(Options.POOL_2D)
     source = image_input(network, operator)
+    network.check_range_kept(operator.inputs[0], operator.output)
     kernel = pair(options, 4, 3, "the kernel")
     stride = pair(options, 2, 1, "the stride")
     window = place_windows(network, source, kernel, stride, (1, 1), options.integer(0, "b"))
@@ -171,11 +180,16 @@ def _mean(network: Network, operator: Operator) -> None:
     keep_dimensions = options is not None and bool(options.integer(0, "B"))
     batch, _, _, channels = source.shape
     layer = GlobalAveragePool(name=network.unique_name(operator.output), inputs=(source.layer,))
-    network.add(layer, operator.output, (batch, 1, 1, channels) if keep_dimensions else (batch, channels))
+    # The mean of what lies in such a range lies there too.
+    before = network.tensors.get(operator.inputs[0]).implied_activation()
+    known: tuple[ActivationName, ...] = (before, "relu") if before != "none" else ()
+    shape = (batch, 1, 1, channels) if keep_dimensions else (batch, channels)
+    network.add_saturated(layer, operator.output, shape, known)
 
 
 def _pad(network: Network, operator: Operator) -> None:
     source = image_input(network, operator)
+    network.check_range_kept(operator.inputs[0], operator.output)
     widths = small_integers(network, operator, 1, "the padding", 2 * MAX_RANK)
     if len(widths) != 8 or min(widths) < 0:
         raise ModelFormatError(f"the paddings are {widths}; they must be 4 pairs of integers not below 0")
@@ -197,12 +211,17 @@ def _reshape(network: Network, operator: Operator) -> None:
     index = operator.input(0, "the activation")
     matrix = network.matrix(index)
     source = network.value(index) if matrix is None else matrix.source
+    network.check_range_kept(index, operator.output)
     options = operator.optional_options(Options.RESHAPE)
     # The shape is the second input, or an option in older files, or else that of the output tensor.
-    if operator.optional_input(1) is not None:
+    option = [] if options is None else options.integers(0, MAX_RANK + 1)[1]
+    given = operator.optional_input(1)
+    if given is not None:
         shape = small_integers(network, operator, 1, "the shape", MAX_RANK)
+        tensor = network.constant(given)
+        if option not in ([], shape) and (tensor.type_name != "INT32" or len(tensor.shape) != 1):
+            raise ModelFormatError(f"the new shape is {shape} by the input, but {option} by the options")
     else:
-        option = [] if options is None else options.integers(0, MAX_RANK + 1)[1]
         shape = option or list(network.tensors.get(operator.output).shape)
     size = math.prod(source.shape)
     known = math.prod(extent for extent in shape if extent != -1)
@@ -217,6 +236,7 @@ def _reshape(network: Network, operator: Operator) -> None:
 
 def _squeeze(network: Network, operator: Operator) -> None:
     source = network.value(operator.input(0, "the activation"))
+    network.check_range_kept(operator.inputs[0], operator.output)
     options = operator.optional_options(Options.SQUEEZE)
     rank = len(source.shape)
     axes = [] if options is None else options.integers(0, MAX_RANK + 1)[1]
@@ -242,7 +262,8 @@ def _softmax(network: Network, operator: Operator) -> None:
 def _activation(network: Network, operator: Operator, name: ActivationName) -> None:
     source = network.value(operator.input(0, "the activation"))
     layer = Activation(name=network.unique_name(operator.output), inputs=(source.layer,), activation=name)
-    network.add(layer, operator.output, source.shape)
+    known: tuple[ActivationName, ...] = ("relu", "relu6") if name in ("relu", "relu6", "sigmoid") else ()
+    network.add_saturated(layer, operator.output, source.shape, known)
 
 
 def _gelu(network: Network, operator: Operator) -> None:

@@ -74,14 +74,17 @@ class Tensor:
 
     def implied_activation(self) -> ActivationName:
         """What saturation does to an activation whose quantised range begins at 0, and perhaps ends at 6."""
-        if self.type_name not in ("UINT8", "INT8") or (quantization := self.quantization) is None:
+        if self.type_name not in ("UINT8", "INT8") or not self.is_quantised:
             return "none"
-        scale = quantization.array(schema.Quantization.SCALE, "<f4")
-        zero_point = quantization.array(schema.Quantization.ZERO_POINT, "<i8")
-        lowest = np.iinfo(self.type_name.lower()).min
-        if len(scale) != 1 or (zero_point.tolist() or [0]) != [lowest]:
+        scale, zero_point = self.scalar_quantization(f"tensor {self.name!r}")
+        if zero_point != np.iinfo(self.type_name.lower()).min:
             return "none"
-        return "relu6" if abs(255 * float(scale[0]) - 6) <= scale[0] / 2 else "relu"
+        return "relu6" if abs(255 * scale - 6) <= scale / 2 else "relu"
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it has a scale, or several."""
+        return self.quantization is not None and len(self.quantization.array(schema.Quantization.SCALE, "<f4")) > 0
 
     def _quantization_of(self, what: str, axis_length: int, axis: int = 0) -> tuple[Array, Array]:
         """Scales (float32) and zero points (float64), one in all or one for each of ``axis_length`` channels."""

@@ -76,11 +76,12 @@ class LazyFloat32:
         # 8 bit values and zero points are exact in float32; 32 bit ones need float64 before the scale.
         wide = np.float64 if self._stored.dtype.itemsize >= 4 else np.float32
         values: NDArray[np.floating[Any]] = self._stored.astype(wide, order="C")
-        if self._zero_point is not None:
-            np.subtract(values, self._zero_point, out=values, casting="same_kind")
-        if self._scale is not None:
-            np.multiply(values, self._scale, out=values, casting="same_kind")
-        return values.astype(np.float32 if dtype is None else dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # a file's weights may be infinite
+            if self._zero_point is not None:
+                np.subtract(values, self._zero_point, out=values, casting="same_kind")
+            if self._scale is not None:
+                np.multiply(values, self._scale, out=values, casting="same_kind")
+            return values.astype(np.float32 if dtype is None else dtype, copy=False)
 
 
 # Element types of weight files, by common names. bfloat16, which NumPy lacks, is read as bit patterns.

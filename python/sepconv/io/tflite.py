@@ -65,7 +65,8 @@ def _read(data: memoryview) -> TfliteNetwork:
     tensors = Tensors(subgraph.tables(schema.Subgraph.TENSORS), model.tables(schema.Model.BUFFERS))
     network = Network(tensors, MemoryBudget(len(data)))
     for index in _indices(subgraph, schema.Subgraph.INPUTS, "network input"):
-        _add_input(network, index)
+        with naming("a network input"):
+            _add_input(network, index)
     if not network.layers:
         raise ModelFormatError("the network has no input")
     table = subgraph.tables(schema.Subgraph.OPERATORS)
@@ -79,7 +80,8 @@ def _read(data: memoryview) -> TfliteNetwork:
     for operator in _needed(operators, given):
         with naming(operator.where):
             translate(network, operator)
-    outputs = [_output(network, index) for index in given]
+    with naming("a network output"):
+        outputs = [_output(network, index) for index in given]
     return TfliteNetwork(network.live_layers(outputs), tuple(outputs))
 
 
@@ -117,7 +119,8 @@ def _add_input(network: Network, index: int) -> None:
 
 
 def _operator(index: int, table: Table, codes: TableVector) -> Operator:
-    code = codes.get(table.integer(schema.OperatorField.CODE, "I"), "operator code")
+    with naming(f"operator {index}"):
+        code = codes.get(table.integer(schema.OperatorField.CODE, "I"), "operator code")
     # Codes up to 127 may stand in either field, greater ones only in the newer.
     number = max(
         code.integer(schema.OperatorCode.BUILTIN_CODE, "i"),
