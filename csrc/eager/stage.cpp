@@ -56,7 +56,7 @@ EagerWeights::EagerWeights(WeightKind k, const WeightView& w, const float* bias,
     return;
   }
   if (kind == WeightKind::depthwise) {
-    depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_, true);
+    depthwise = std::make_unique<PackedDepthwise>(w, affine(bias, 0, outputs), table, store_, true, interrupted);
     return;
   }
   const int each = outputs / groups;

@@ -64,7 +64,8 @@ void piece(Activation activation, const T* value, const T* dy, T* out, std::int6
       });
       break;
     case Activation::gelu_tanh:  // x·sigmoid(y) with y = k·(x + c·x³)
-      scale(value, dy, out, n, [&](T x) {
+      scale(value, dy, out, n, [&](T given) {
+        const T x = std::clamp(given, T(-1e4), T(1e4));  // where s is 0 or 1, and the cube finite
         const T k = static_cast<T>(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi), c = T(0.044715);
         const T s = sigmoid(k * (x + c * x * x * x));
         return s * (1 + x * (1 - s) * k * (1 + 3 * c * x * x));

@@ -81,6 +81,24 @@ void copy_taps(const WeightView& w, int first, int real, bool side_by_side, int 
   }
 }
 
+// Asks every 20 ms whether packing was interrupted.
+class Interruptions {
+ public:
+  explicit Interruptions(bool (*interrupted)()) : interrupted_(interrupted), next_(Clock::now() + kPeriod) {}
+
+  void look() {
+    if (!interrupted_ || Clock::now() < next_) return;
+    if (interrupted_()) throw Interrupted();
+    next_ = Clock::now() + kPeriod;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr auto kPeriod = std::chrono::milliseconds(20);
+  bool (*interrupted_)();
+  Clock::time_point next_;
+};
+
 const float* as_floats(const char* address) { return reinterpret_cast<const float*>(address); }
 
 }  // namespace
@@ -99,16 +117,12 @@ void PackedGemm::lay_out(const WeightView& w) {
 PackedGemm::PackedGemm(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store,
                        bool (*interrupted)())
     : table_(table) {
-  using Clock = std::chrono::steady_clock;
-  constexpr auto kPeriod = std::chrono::milliseconds(20);
   lay_out(w);
   data_ = store.take(bytes_ / sizeof(float));
-  Clock::time_point next = Clock::now() + kPeriod;
+  Interruptions interruptions(interrupted);
   for (int p = 0; p < panels(); p += kPanelsTogether) {
     pack(w, affine, p, std::min(kPanelsTogether, panels() - p), data_ + p * panel_stride_);
-    if (!interrupted || Clock::now() < next) continue;
-    if (interrupted()) throw Interrupted();
-    next = Clock::now() + kPeriod;
+    interruptions.look();
   }
 }
 
@@ -164,7 +178,7 @@ void PackedGemm::pack_panel(const WeightView& w, int first, int real, int width,
 }
 
 PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, const KernelTable& table, WeightStore& store,
-                                 bool overlapping) {
+                                 bool overlapping, bool (*interrupted)()) {
   const int v = vector_ = table.vector;
   const auto [kh, kw, channels, multiplier] = w.dims;
   const int outputs = channels * multiplier;
@@ -174,8 +188,10 @@ PackedDepthwise::PackedDepthwise(const WeightView& w, const Affine& affine, cons
   bytes_ = block_stride_ * blocks * sizeof(float);
   data_ = store.take(block_stride_ * blocks);
 
+  Interruptions interruptions(interrupted);
   float* out = data_;
   for (int b = 0; b < blocks; ++b) {
+    interruptions.look();
     const int first = overlapping && outputs >= v ? std::min(b * v, outputs - v) : b * v;
     for (int i = 0; i < v; ++i, ++out) {
       const int n = first + i;

@@ -75,9 +75,9 @@ class PackedGemm {
 // (`overlapping`, where there are V channels) V before the end.
 class PackedDepthwise {
  public:
-  // Throws std::bad_alloc.
+  // Throws std::bad_alloc, and Interrupted as PackedGemm does.
   PackedDepthwise(const WeightView& weights, const Affine& affine, const KernelTable& table, WeightStore& store,
-                  bool overlapping = false);
+                  bool overlapping = false, bool (*interrupted)() = nullptr);
 
   const float* block(int b) const { return data_ + b * block_stride_; }
   std::size_t bytes() const { return bytes_; }

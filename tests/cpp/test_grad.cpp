@@ -218,6 +218,11 @@ TEST(ActivationGrad, IsTheSlopeOfTheActivation) {
   EXPECT_EQ(slopes[1], 0.0f);
   activation_grad(Activation::silu, kinks, ones, slopes, 3, 1);
   EXPECT_TRUE(std::isnan(slopes[2]));
+  const float large[] = {-1e16f, 3e19f, kNaN};  // whose cubes are infinite
+  activation_grad(Activation::gelu_tanh, large, ones, slopes, 3, 1);
+  EXPECT_EQ(slopes[0], 0.0f);
+  EXPECT_EQ(slopes[1], 1.0f);
+  EXPECT_TRUE(std::isnan(slopes[2]));
 }
 
 }  // namespace

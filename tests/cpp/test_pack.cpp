@@ -154,6 +154,19 @@ TEST_P(PackOnIsa, DepthwiseBlocks) {
 }
 
 // What a weight becomes, and a shift, whose zeros have no sign.
+// One weight, again and again, which takes longer than it may take until someone asks.
+TEST_P(PackOnIsa, IsInterrupted) {
+  const float one = 1.0f;
+  WeightView view{reinterpret_cast<const char*>(&one), {}, {512, 512, 64, 1}};
+  const KernelTable& table = kernels(GetParam());
+  const Affine affine{{}, std::vector<double>(64)};
+  WeightStore store;
+  EXPECT_THROW(PackedDepthwise(view, affine, table, store, false, [] { return true; }), Interrupted);
+  view.dims = {64, 512, 1, 512};
+  const Affine dense{{}, std::vector<double>(512)};
+  EXPECT_THROW(PackedGemm(view, dense, table, store, [] { return true; }), Interrupted);
+}
+
 TEST_P(PackOnIsa, DenormalsBecomeZerosOfTheirSign) {
   const KernelTable& table = kernels(GetParam());
   WeightStore store;
