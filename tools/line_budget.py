@@ -29,7 +29,7 @@ BUDGET = {
     "csrc/nd": 2000,
     "csrc/bind": 1990,
     "python": 24050,
-    "tests/cpp": 5820,
+    "tests/cpp": 5840,
     "tests/trust": 3000,
     "tests/python": 17900,
     "bench": 880,

@@ -18,6 +18,8 @@ def regular_file(source: str | os.PathLike[str]) -> Path:
     Raises FileNotFoundError, IsADirectoryError, PermissionError for the path, ValueError for what can be none,
     ModelFormatError for what is no regular file.
     """
+    if not os.fspath(source):
+        raise ValueError("path was '', must be that of a file")
     path = Path(source)
     if "\0" in str(path):
         raise ValueError(f"path was {str(path)!r}, must not hold a null character")

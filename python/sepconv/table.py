@@ -19,7 +19,7 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, al
     for row in ([*headers], [], *rows):
         if len(row) > columns:
             raise ValueError(f"a row had {len(row)} cells, must have at most {columns}, as the headers have")
-        cells.append([str(cell) for cell in row] + [""] * (columns - len(row)) if row else [])
+        cells.append([printable(cell) for cell in row] + [""] * (columns - len(row)) if row else [])
     widths = [max(len(row[column]) for row in cells if row) for column in range(columns)]
     lines = (
         [f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)]
@@ -28,6 +28,12 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, al
         for row in cells
     )
     return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def printable(cell: object) -> str:
+    """A cell's text, characters escaped that are not seen, or do something to a terminal: names come from files."""
+    text = str(cell)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def format_shape(shape: Sequence[int]) -> str:

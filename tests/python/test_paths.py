@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sepconv.paths import check_writable, write_files
+from sepconv.paths import check_writable, regular_file, write_files
+from sepconv.table import format_table
 
 
 def names(folder: Path) -> list[str]:
@@ -97,3 +98,14 @@ def test_what_is_no_regular_file_is_written_directly(tmp_path: Path) -> None:
     assert names(tmp_path) == ["pipe"]
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         write_files({Path("/dev/full"): b"x"})
+
+
+def test_no_path_at_all() -> None:
+    with pytest.raises(ValueError, match="path was ''"):
+        regular_file("")
+
+
+def test_names_from_files_do_nothing_to_a_terminal() -> None:
+    escaped = r"\x1b[2Jstem\u202e"
+    table = format_table(["layer"], [["\x1b[2Jstem\u202e"], ["α=½ …"]])
+    assert table.splitlines()[2:] == [escaped, "α=½ …".rjust(len(escaped))]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from sepconv.table import format_table
+from sepconv.table import format_table, printable
 
 _PLAIN = dict(zip("█▏·×µ÷²–→…│─┼", "#|-xu/2->~|-+", strict=True))
 _TEXT_WIDTH = 12  # of a column of words at least, where there is little room
@@ -32,6 +32,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[printable(cell) for cell in row] for row in rows]
     table = Table(show_edge=False, pad_edge=False)
     least = 3 * (len(headers) - 1)  # what stands between columns
     for column, header in enumerate(headers):
