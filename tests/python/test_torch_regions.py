@@ -121,6 +121,18 @@ def test_changed_weights_are_packed_anew() -> None:
     assert all_replaced(optimized)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_steps_of_fused_optimizers_are_noticed(compiled: bool) -> None:
+    module, x = small(), image(1, 3, 6, 6)
+    ours: Any = torch.compile(module, backend=sepconv.torch.backend) if compiled else optimize(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, fused=True)
+    for _ in range(3):
+        with torch.no_grad():
+            torch.testing.assert_close(ours(x), module(x), rtol=1e-4, atol=1e-4)
+        module(x).square().mean().backward()
+        optimizer.step()
+
+
 def test_a_module_made_in_inference_mode() -> None:
     with torch.inference_mode():
         module = small()

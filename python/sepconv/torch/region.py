@@ -19,6 +19,7 @@ from sepconv.compile import compile_graph
 from sepconv.torch.operators import Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
 from sepconv.torch.rewrite import rewrite
+from sepconv.torch.steps import fused_steps
 
 Tensor = Any  # torch.Tensor, which has no types here
 MAX_PLANS = 4
@@ -214,7 +215,8 @@ class Region(torch.nn.Module):
         except RuntimeError:  # of tensors made in inference mode, which do not count changes
             changes = sum(map(_version_of, own))
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
-        return shapes, versions, tuple(map(id, own)), changes, tuple(arguments[i] for i in self._scalars)
+        scalars = tuple(arguments[i] for i in self._scalars)
+        return shapes, versions, tuple(map(id, own)), changes, fused_steps(), scalars
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
         given = dict(zip(self._nodes, arguments, strict=True))
