@@ -133,6 +133,22 @@ def test_steps_of_fused_optimizers_are_noticed(compiled: bool) -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_statistics_that_a_forward_in_training_mode_gathers(compiled: bool, counted: bool) -> None:
+    module, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU()).eval(), image(4, 3, 6, 6)
+    if not counted:
+        module[1].num_batches_tracked = None
+        module[1].register_buffer("running_var", torch.ones(16)[::2])
+    ours: Any = torch.compile(module, backend=sepconv.torch.backend) if compiled else optimize(module)
+    with torch.no_grad():
+        for scale in (1.0, 5.0, 9.0):
+            torch.testing.assert_close(ours(x), module(x), rtol=1e-4, atol=1e-4)
+            module.train()(scale * x + 3)
+            module.eval()
+    assert compiled or all_replaced(ours)
+
+
 def test_a_module_made_in_inference_mode() -> None:
     with torch.inference_mode():
         module = small()

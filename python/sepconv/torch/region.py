@@ -19,6 +19,7 @@ from sepconv.compile import compile_graph
 from sepconv.torch.operators import Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
 from sepconv.torch.rewrite import rewrite
+from sepconv.torch.statistics import Statistics, gathered
 from sepconv.torch.steps import fused_steps
 
 Tensor = Any  # torch.Tensor, which has no types here
@@ -47,7 +48,7 @@ class _Compiled:
 class _Slots:
     """Where the modules and attributes that operators read keep their tensors, which may be others at each call."""
 
-    def __init__(self, eager: GraphModule, operators: dict[Node, Operator]) -> None:
+    def __init__(self, eager: GraphModule, operators: dict[Node, Operator], statistics: set[tuple[str, str]]) -> None:
         modules = dict(eager.named_modules())
         called = [modules[node.target] for node in operators if node.op == "call_module"]
         weights = [weight for made in operators.values() for weight in made.weights if isinstance(weight, Node)]
@@ -60,26 +61,29 @@ class _Slots:
             if name != "num_batches_tracked"
         }.values()
         self._parts, self._stores, self._names = ([each[i] for each in kept] for i in range(3))
-        self._found: tuple[list[Tensor], list[Tensor]] = [], []
+        self._statistics = {(id(modules[path]), name) for path, name in statistics}
+        self._found: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
         self._hooks = [hooks for part in called for hooks in (part._forward_hooks, part._forward_pre_hooks)]
 
-    def tensors(self) -> list[Tensor]:
-        """What is there now; the same list as long as nothing is replaced."""
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What is there now, and the statistics among it; the same lists as long as nothing is replaced."""
         found = list(map(dict.get, self._stores, self._names))
-        known, tensors = self._found
+        known, tensors, statistics = self._found
         if len(known) != len(found) or not all(map(is_, known, found)):
             tensors = [tensor for tensor in found if tensor is not None]
             for part, name, tensor in zip(self._parts, self._names, found, strict=True):
                 if tensor is not None:
                     vars(part).pop(name, None)  # left by a hook that has computed it, as those of pruning do
-            self._found = found, tensors
-        return tensors
+            slots = zip(self._parts, self._names, found, strict=True)
+            statistics = [t for part, name, t in slots if t is not None and (id(part), name) in self._statistics]
+            self._found = found, tensors, statistics
+        return tensors, statistics
 
     def hooked(self) -> bool:
         """Whether hooks watch a module: they may change its weights as they like."""
         if not any(self._hooks):
             return False
-        self._found = [], []
+        self._found = [], [], []
         return True
 
 
@@ -113,7 +117,9 @@ class Region(torch.nn.Module):
         self._activations = [i for i in indices if self._nodes[i] in read]
         self._weights = [i for i in indices if self._nodes[i] in weights]
         self._scalars = [i for i in indices if i not in self._activations and i not in self._weights]
-        self._own = _Slots(eager, operators)
+        arguments, names = gathered(operators)
+        self._gathered = [i for i in indices if self._nodes[i] in arguments]
+        self._own = _Slots(eager, operators, names)
         (result,) = next(node for node in eager.graph.nodes if node.op == "output").args
         self._single = isinstance(result, Node)
         self._forget()
@@ -195,7 +201,7 @@ class Region(torch.nn.Module):
             raise Unsupported("a transform of torch.func")
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             raise Unsupported("the call is traced")
-        own = self._own.tensors()
+        own, statistics = self._own.tensors()
         if torch.is_grad_enabled():
             watched = inputs if self.frozen else [*inputs, *weights, *own]
             if any(tensor.requires_grad for tensor in watched):
@@ -216,7 +222,9 @@ class Region(torch.nn.Module):
             changes = sum(map(_version_of, own))
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
         scalars = tuple(arguments[i] for i in self._scalars)
-        return shapes, versions, tuple(map(id, own)), changes, fused_steps(), scalars
+        identities = versions, tuple(map(id, own))
+        statistics = [*statistics, *(arguments[i] for i in self._gathered)]
+        return shapes, identities, changes, fused_steps(), self._statistics.changes(identities, statistics), scalars
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
         given = dict(zip(self._nodes, arguments, strict=True))
@@ -248,7 +256,7 @@ class Region(torch.nn.Module):
             plan = _core.Plan(compile_graph(builder.layers, names))
         except ValueError as error:
             raise Unsupported(str(error)) from error
-        return _Compiled(plan, outputs, (*(arguments[i] for i in self._weights), *self._own.tensors()))
+        return _Compiled(plan, outputs, (*(arguments[i] for i in self._weights), *self._own.tensors()[0]))
 
     def _output(self, value: Value, names: list[str]) -> _Output:
         for i in self._activations:
@@ -264,6 +272,7 @@ class Region(torch.nn.Module):
         return {node: parse(node, modules, scalar) for node in inner}
 
     def _forget(self) -> None:
+        self._statistics = Statistics()
         self._plans: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
         self._rejected: OrderedDict[tuple[Any, ...], str] = OrderedDict()
         self._sighted: OrderedDict[tuple[Any, ...], bool] = OrderedDict()
