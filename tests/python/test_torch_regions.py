@@ -149,12 +149,23 @@ def test_statistics_that_a_forward_in_training_mode_gathers(compiled: bool, coun
     assert compiled or all_replaced(ours)
 
 
-def test_a_module_made_in_inference_mode() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_module_made_in_inference_mode_is_run_by_torch(compiled: bool) -> None:
+    """Its tensors do not count changes, so that a plan could be out of date."""
+    x = image(1, 3, 6, 6)
     with torch.inference_mode():
-        module = small()
-        optimized = optimize(module)
-        torch.testing.assert_close(optimized(image(1, 3, 6, 6)), module(image(1, 3, 6, 6)))
-    assert all_replaced(optimized)
+        module, other = small(), small()
+        nn.init.normal_(other[0].weight)
+        ours: Any = torch.compile(module, backend=sepconv.torch.backend) if compiled else optimize(module)
+        torch.testing.assert_close(ours(x), module(x))
+        module.load_state_dict(other.state_dict())
+        torch.testing.assert_close(ours(x), other(x))
+    if not compiled:
+        assert runs(ours) == {"weights made in inference mode do not count changes": 2}
+        module.load_state_dict({name: tensor.clone() for name, tensor in other.state_dict().items()}, assign=True)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(x), other(x))
+        assert len(ours.report.replaced[0].region.plans()) == 1
 
 
 def test_copies_and_pickles() -> None:

@@ -94,7 +94,7 @@ class Region(torch.nn.Module):
     used last are kept, and once there are so many, a size gets a plan when it comes for the second time. Weights that
     are changed in place or replaced are packed anew. ``eager`` itself runs where a plan cannot: on inputs that are not
     float32 on the CPU, while gradients are recorded through it or it is traced, under autocast, where a module has got
-    hooks; ``eager_runs`` counts how often, and why.
+    hooks, and where weights were made in inference mode; ``eager_runs`` counts how often, and why.
 
     Args:
         eager: the graph module; its arguments are activations, weights and scalars, its results a tensor or a tuple.
@@ -215,11 +215,13 @@ class Region(torch.nn.Module):
                 raise Unsupported(f"an input has {x.dim()} dimensions")
         if any(len(x) != len(inputs[0]) for x in inputs) or any(x.numel() == 0 for x in inputs):
             raise Unsupported("inputs are empty, or of different batches")
-        versions = tuple((id(w), w.data_ptr(), _version_of(w)) for w in weights)
         try:
+            versions = tuple((id(w), w.data_ptr(), w._version) for w in weights)
             changes = sum(map(_version, own))
-        except RuntimeError:  # of tensors made in inference mode, which do not count changes
-            changes = sum(map(_version_of, own))
+        except RuntimeError as error:
+            if not any(tensor.is_inference() for tensor in (*weights, *own)):
+                raise
+            raise Unsupported("weights made in inference mode do not count changes") from error
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
         scalars = tuple(arguments[i] for i in self._scalars)
         identities = versions, tuple(map(id, own))
@@ -304,10 +306,6 @@ def example(node: Node) -> Any:
 def _attribute(modules: dict[str, Any], target: str) -> Tensor:
     path, _, name = target.rpartition(".")
     return getattr(modules[path], name)
-
-
-def _version_of(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any, most: int) -> None:
