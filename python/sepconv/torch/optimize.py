@@ -101,8 +101,8 @@ def optimize(module: Module, *, threads: int | None = None) -> Optimized:
     BatchNorm is folded into the convolutions, activations and residual additions become part of them. Inputs may have
     any batch and size, be channels_last or not; results have the memory format of the first input. Weights are shared
     with ``module``: changed in place (``load_state_dict``, an optimizer's step), they are packed anew at the next call.
-    Torch runs those made in ``torch.inference_mode()``, which do not count changes. Gradients flow to inputs that ask for
-    them (torch runs the call then), never to weights.
+    Torch runs those made in ``torch.inference_mode()``, which do not count changes. Gradients flow to inputs that ask
+    for them (torch runs the call then), never to weights.
 
     Args:
         module: in eval mode; not changed. Where ``torch.fx`` cannot trace it, its children are treated one by one.
