@@ -45,12 +45,12 @@ class Builder:
     values: dict[Node, Value] = field(default_factory=dict)
 
     def array(self, weight: Weight) -> NDArray[np.float32]:
-        """A weight as float32, without a copy. Unsupported where it is anything else."""
+        """A weight as float32, without a copy but for a view that negates. Unsupported where it is anything else."""
         tensor = self.tensors(weight)
         check(tensor.device.type == "cpu", f"weights are on {tensor.device}, not on the CPU")
         check(tensor.dtype == torch.float32, f"weights are {tensor.dtype}, not torch.float32")
         check(tensor.layout == torch.strided, f"weights are {tensor.layout}, not strided")
-        array: NDArray[np.float32] = tensor.detach().numpy()
+        array: NDArray[np.float32] = tensor.detach().resolve_neg().numpy()
         return array
 
     def optional(self, weight: Weight | None) -> NDArray[np.float32] | None:

@@ -317,7 +317,7 @@ def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], val
 
 def _to_nhwc(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """[n, c, h, w] or [n, c] as NHWC: in place where it is channels_last, else a copy."""
-    x = x.detach()
+    x = x.detach().resolve_neg()
     nhwc = x.permute(0, 2, 3, 1) if x.dim() == 4 else x[:, None, None]
     array: np.ndarray[Any, np.dtype[np.float32]] = nhwc.contiguous().numpy()
     return array
