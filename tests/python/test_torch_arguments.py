@@ -63,3 +63,27 @@ def test_an_error_names_the_argument(call: Any, error: Any, message: str) -> Non
 def test_integers_of_numpy() -> None:
     two = np.int64(2)
     assert torch.equal(depthwise(stride=two, padding=(two, np.int32(1))), depthwise(stride=2, padding=(2, 1)))
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x, d, p: st.pointwise_conv2d(x, p, p[:, :4, 0, 0]), r"bias had shape \(4, 4\), must have one value"),
+        (lambda x, d, p: st.pointwise_conv2d(x, p, p[:, :1, 0, 0]), r"bias had shape \(4, 1\), must have one value"),
+        (lambda x, d, p: st.depthwise_conv2d(x, d, d[:4, 0, 0, :2]), r"bias had shape \(4, 2\), must have one value"),
+        (lambda x, d, p: st.separable_conv2d(x, d, p, None, p[:3, 0, 0, 0]), r"pointwise_bias had shape \(3,\), must"),
+        (lambda x, d, p: st.pointwise_conv2d(x[:, :, :0], p), r"x had shape \(1, 8, 0, 6\), must have"),
+        (lambda x, d, p: st.pointwise_conv2d(x[:, :5], p), "weight had 8 input channels, must have the 5"),
+        (lambda x, d, p: st.depthwise_conv2d(x[:, :5], d), "weight had 8 output channels, must fit the 5"),
+        (lambda x, d, p: st.depthwise_conv2d(x, d[..., :0]), r"weight had shape \(8, 1, 3, 0\), must be"),
+        (lambda x, d, p: st.depthwise_conv2d(x, d.repeat(1, 2, 1, 1)), r"weight had shape \(8, 2, 3, 3\), must be"),
+        (lambda x, d, p: st.pointwise_conv2d(x, d), "weight had a window of 3x3, must be"),
+        (lambda x, d, p: st.separable_conv2d(x, d, p[:, :5]), "pointwise_weight had 5 input channels, must have the 8"),
+        (lambda x, d, p: st.separable_conv2d(x, d, p, residual=x), r"residual had shape .*, must have the result's, "),
+        (lambda x, d, p: st.separable_conv2d(x, d, p, residual=x[0, 0, 0, 0]), r"residual had shape \(\), must have"),
+    ],
+)
+def test_all_types_are_checked_alike(call: Any, message: str, dtype: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(*(tensor.to(dtype) for tensor in (X, DEPTHWISE, POINTWISE)))

@@ -97,12 +97,8 @@ def pointwise(
         return result
     given = np.zeros(len(weight)) if bias is None else bias
     plain = (1, 1), ((0, 0), (0, 0)), (1, 1)
-    if weight.shape[2:] != (1, 1):
-        raise ValueError(f"weight had a window of {weight.shape[2:]}, must have (1, 1)")
     sums = np.stack([_core.ref.conv2d(image, matrix, given, *plain)[0] for image in x])
     if residual is not None:
-        if residual.shape != sums.shape:
-            raise ValueError(f"residual had shape {residual.shape}, must have the result's {sums.shape}")
         sums += residual
     return np.stack([_core.ref.activate(activation, image) for image in sums])
 

@@ -42,7 +42,7 @@ def _threads() -> int:
 def _computed(*tensors: Tensor | None) -> Any:
     """The type to compute in: float64 for float64, float32 for the rest. TypeError where tensors differ or are none.
 
-    An empty batch, the first tensor's, goes through float32: that checks shapes as for any other.
+    An empty batch, the first tensor's, goes through float32.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     kinds = {tensor.dtype for tensor in given}
@@ -53,7 +53,11 @@ def _computed(*tensors: Tensor | None) -> Any:
 
 
 def _single(function: Callable[..., Array], x: Tensor, /, *weights: Tensor | None, **options: Any) -> Tensor:
-    """The result of one of sepconv's functions in float32, in x's type and memory format; tensors are read in place."""
+    """The result of one of sepconv's functions in float32, in x's type and memory format; tensors are read in place.
+
+    Of float64 only an empty batch is computed: that checks the arguments, as the oracles do not.
+    """
+    x = x[:0] if x.dtype == torch.float64 and 0 not in x.shape else x
     arrays = [None if t is None else t.detach().to(torch.float32).numpy() for t in (x, *weights)]
     y = torch.from_numpy(function(*arrays, layout="NCHW", threads=_threads(), **options))
     return y.to(x.dtype).contiguous(memory_format=_format(x))
@@ -67,11 +71,8 @@ def _image(tensor: Tensor, dtype: Any, out: Array | None = None) -> Array:
     """[n, c, h, w] as a contiguous NHWC array: in place where it is channels_last, else perhaps in ``out``."""
     tensor = tensor.detach().to(dtype)
     n, c, h, w = tensor.shape
-    if (
-        dtype == torch.float32
-        and tensor.is_contiguous()
-        and not tensor.is_contiguous(memory_format=torch.channels_last)
-    ):
+    planes = tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last)
+    if planes and dtype == torch.float32:
         into = None if out is None else out.reshape(n, h * w, c)
         return _core.transposed(tensor.numpy().reshape(n, c, h * w), _threads(), into).reshape(n, h, w, c)
     array: Array = tensor.permute(0, 2, 3, 1).contiguous().numpy()
@@ -141,8 +142,9 @@ def depthwise_conv2d(
     _check(x, weight)
     dtype = _computed(x, weight, bias)
     window = _window(stride, padding, dilation)
+    single = _single(ops.depthwise_conv2d, x, weight, bias, **_options(window))
     if dtype == torch.float32:
-        return _single(ops.depthwise_conv2d, x, weight, bias, **_options(window))
+        return single
     y = arithmetic.depthwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), window, "none", _threads())
     return _tensor(y, x, image=True)
 
@@ -215,8 +217,9 @@ depthwise_conv2d.register_autograd(_depthwise_derivative, setup_context=_depthwi
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     _check(x, weight)
     dtype = _computed(x, weight, bias)
+    single = _single(ops.pointwise_conv2d, x, weight, bias)
     if dtype == torch.float32:
-        return _single(ops.pointwise_conv2d, x, weight, bias)
+        return single
     y = arithmetic.pointwise(_image(x, dtype), _array(weight, dtype), _array(bias, dtype), None, "none", _threads())
     return _tensor(y, x, image=True)
 
@@ -279,15 +282,17 @@ def separable_conv2d(
     tensors = depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias
     dtype = _computed(x, *tensors, residual)
     window = _window(stride, padding, dilation)
+    given = x, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias
+    options = {**_options(window), "middle_activation": middle_activation, "activation": activation}
     if dtype == torch.float32:
-        given = x, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias
         addition = None if residual is None else residual.detach().to(dtype).numpy()
-        options = {"middle_activation": middle_activation, "activation": activation, "residual": addition}
-        return _single(ops.separable_conv2d, *given, **_options(window), **options)
+        return _single(ops.separable_conv2d, *given, residual=addition, **options)
+    shape = (len(x), *_single(ops.separable_conv2d, *given, **options).shape[1:])
+    if residual is not None and residual.shape != shape:
+        raise ValueError(f"residual had shape {tuple(residual.shape)}, must have the result's, {shape}")
     weights = [_array(tensor, dtype) for tensor in tensors]
     addend = None if residual is None else _image(residual, dtype)
-    activations = middle_activation, activation
-    y = arithmetic.separable(_image(x, dtype), weights, addend, window, activations, _threads())
+    y = arithmetic.separable(_image(x, dtype), weights, addend, window, (middle_activation, activation), _threads())
     return _tensor(y, x, image=True)
 
 
@@ -325,11 +330,8 @@ def separable_conv2d_backward(
         weights = (depthwise_weight, pointwise_weight)
         grads = [g for w in weights for g in (torch.zeros_like(w), w.new_zeros(len(w)))]
         return torch.empty_like(x), *grads, x.new_empty(0) if residual is None else torch.empty_like(residual)
-    dtype, threads, at = (
-        _computed(dy, x, depthwise_weight, pointwise_weight),
-        _threads(),
-        _window(stride, padding, dilation),
-    )
+    dtype = _computed(dy, x, depthwise_weight, pointwise_weight)
+    threads, at = _threads(), _window(stride, padding, dilation)
     filters, bias, matrix = (_array(t, dtype) for t in (depthwise_weight, depthwise_bias, pointwise_weight))
     through = needs[0] or needs[1]
     n, outputs, height, width = dy.shape
@@ -393,8 +395,6 @@ separable_conv2d.register_autograd(_separable_derivative, setup_context=_separab
 # Under autocast inputs of several types come together. What computes in float32 takes them all as that.
 for _each in (depthwise_conv2d, pointwise_conv2d, separable_conv2d):
     _each.register_autocast("cpu", torch.float32)
-for _each in (
-    *(depthwise_conv2d, depthwise_conv2d_backward, pointwise_conv2d, pointwise_conv2d_backward),
-    *(separable_conv2d, separable_conv2d_backward),
-):
+    refuse_tangents(_each)
+for _each in (depthwise_conv2d_backward, pointwise_conv2d_backward, separable_conv2d_backward):
     refuse_tangents(_each)
