@@ -65,5 +65,5 @@ class _Values:
         self._strided = [array for array in arrays if not array.flags.c_contiguous]
 
     def read(self) -> bytes:
-        arrays: list[Any] = [*self._plain, *(array.tobytes() for array in self._strided)]
-        return b"".join(arrays)
+        plain: list[Any] = self._plain
+        return b"".join([*plain, *(array.tobytes() for array in self._strided)] if self._strided else plain)
