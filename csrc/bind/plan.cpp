@@ -44,13 +44,12 @@ class ChannelsFirst {
     bool lent;    // as a view of the plan's own result, whose channels are last: for another plan to read
   };
 
-  // `plan` must outlive it.
-  ChannelsFirst(const Plan& plan, std::vector<Result> results) : plan_(plan), results_(std::move(results)) {
+  ChannelsFirst(std::shared_ptr<Plan> plan, std::vector<Result> results) : plan_(std::move(plan)), results_(std::move(results)) {
     for (const Result& r : results_) {
-      const bool known = r.output >= 0 && r.output < static_cast<int>(plan.output_shapes().size());
+      const bool known = r.output >= 0 && r.output < static_cast<int>(plan_->output_shapes().size());
       if (!known || r.shape.size() < 2 || r.shape.size() > 4) fail("a result must be an output of the plan, of rank 2 to 4");
       const std::size_t rank = r.shape.size();
-      const Shape& s = plan.output_shapes()[static_cast<std::size_t>(r.output)];
+      const Shape& s = plan_->output_shapes()[static_cast<std::size_t>(r.output)];
       const bool fits = r.shape[1] == s.c && (rank < 4 ? 1 : r.shape[2]) == s.h && (rank < 3 ? 1 : r.shape[rank - 1]) == s.w;
       if (!fits) fail("a result must have the sizes of its output");
     }
@@ -58,10 +57,10 @@ class ChannelsFirst {
 
   std::vector<py::array> run(const std::vector<py::array_t<float, 0>>& inputs, int threads) const {
     check_threads(threads);
-    if (inputs.size() != plan_.input_shapes().size()) fail("there must be one array for each input of the plan");
+    if (inputs.size() != plan_->input_shapes().size()) fail("there must be one array for each input of the plan");
     std::vector<Array> images;
-    for (std::size_t i = 0; i < inputs.size(); ++i) images.push_back(channels_last(inputs[i], plan_.input_shapes()[i], threads));
-    const std::vector<Array> outputs = bind::run(plan_, images, threads, nullptr);
+    for (std::size_t i = 0; i < inputs.size(); ++i) images.push_back(channels_last(inputs[i], plan_->input_shapes()[i], threads));
+    const std::vector<Array> outputs = bind::run(*plan_, images, threads, nullptr);
     std::vector<py::array> values;
     for (const Result& r : results_) values.push_back(value(outputs[static_cast<std::size_t>(r.output)], r, threads));
     return values;
@@ -98,7 +97,7 @@ class ChannelsFirst {
     return r.lent || (moved.flags() & py::array::c_style) != 0 ? moved : copied(moved, shape, threads);
   }
 
-  const Plan& plan_;
+  std::shared_ptr<Plan> plan_;
   std::vector<Result> results_;
 };
 
@@ -118,9 +117,9 @@ void add_plan(py::module_& module) {
   module.attr("OperatorInfo") = namedtuple(
       "OperatorInfo", "step layer fused kernel input_shape output_shape macs weight_bytes", arg("module") = "sepconv._core");
 
-  py::class_<Plan>(module, "Plan")
+  py::class_<Plan, std::shared_ptr<Plan>>(module, "Plan")
       .def("__init__", constructor(+[](const Graph& graph, const std::string& fusion) {
-             return std::make_unique<Plan>(graph, to_fusion(fusion));
+             return std::make_shared<Plan>(graph, to_fusion(fusion));
            }),
            NewStyle(), arg("graph"), arg("fusion") = "automatic")
       .def("run", [](const Plan& plan, const std::vector<Array>& inputs, int threads) { return run(plan, inputs, threads, nullptr); },
@@ -149,12 +148,12 @@ void add_plan(py::module_& module) {
       .def_property_readonly_static("GROUP", [](const py::object&) { return Plan::kGroup; });
 
   py::class_<ChannelsFirst>(module, "ChannelsFirst")
-      .def("__init__", constructor(+[](const Plan& plan, const std::vector<std::tuple<int, Sizes, bool>>& results) {
+      .def("__init__", constructor(+[](const std::shared_ptr<Plan>& plan, const std::vector<std::tuple<int, Sizes, bool>>& results) {
              std::vector<ChannelsFirst::Result> all;
              for (const auto& [output, shape, lent] : results) all.push_back({output, shape, lent});
              return std::make_unique<ChannelsFirst>(plan, std::move(all));
            }),
-           NewStyle(), py::keep_alive<1, 2>(), arg("plan"), arg("results"))
+           NewStyle(), arg("plan"), arg("results"))
       .def("run", &ChannelsFirst::run, arg("inputs"), arg("threads"));
 }
 
