@@ -47,11 +47,10 @@ class ChannelsFirst {
   ChannelsFirst(std::shared_ptr<Plan> plan, std::vector<Result> results) : plan_(std::move(plan)), results_(std::move(results)) {
     for (const Result& r : results_) {
       const bool known = r.output >= 0 && r.output < static_cast<int>(plan_->output_shapes().size());
-      if (!known || r.shape.size() < 2 || r.shape.size() > 4) fail("a result must be an output of the plan, of rank 2 to 4");
-      const std::size_t rank = r.shape.size();
-      const Shape& s = plan_->output_shapes()[static_cast<std::size_t>(r.output)];
-      const bool fits = r.shape[1] == s.c && (rank < 4 ? 1 : r.shape[2]) == s.h && (rank < 3 ? 1 : r.shape[rank - 1]) == s.w;
-      if (!fits) fail("a result must have the sizes of its output");
+      if (!known) fail("a result must be an output of the plan");
+      if (!fits(r.shape, plan_->output_shapes()[static_cast<std::size_t>(r.output)])) {
+        fail("a result must have the sizes of its output, and rank 2 to 4");
+      }
     }
   }
 
@@ -67,12 +66,16 @@ class ChannelsFirst {
   }
 
  private:
+  // Whether images of a shape with the channels first are what a plan calls `s`.
+  static bool fits(const Sizes& shape, const Shape& s) {
+    const std::size_t rank = shape.size();
+    return rank >= 2 && rank <= 4 && shape[1] == s.c && (rank < 4 ? 1 : shape[2]) == s.h &&
+           (rank < 3 ? 1 : shape[rank - 1]) == s.w;
+  }
+
   static Array channels_last(const py::array_t<float, 0>& x, const Shape& s, int threads) {
+    if (!fits(shape_of(x), s)) fail("an array does not have the sizes of the plan's input");
     const py::ssize_t rank = x.ndim(), n = sizeof(float);
-    const auto size = [&](py::ssize_t axis) { return axis < rank ? x.shape(axis) : 1; };
-    const bool fits = rank >= 2 && rank <= 4 && x.shape(1) == s.c && (rank == 4 ? size(2) : 1) == s.h &&
-                      size(rank == 4 ? 3 : 2) == s.w;
-    if (!fits) fail("an array does not have the sizes of the plan's input");
     const std::vector<py::ssize_t> shape{x.shape(0), s.h, s.w, s.c};
     const py::ssize_t row = rank == 4 ? x.strides(2) : n, column = rank > 2 ? x.strides(rank - 1) : n;
     const py::array moved(x.dtype(), shape, {x.strides(0), row, column, x.strides(1)}, x.data(), x);

@@ -31,9 +31,10 @@ def concatenation(network: Network, operator: Operator) -> None:
     for value in values:
         if value.shape[:-1] != first[:-1]:
             raise ModelFormatError(f"the parts have the shapes {list(first)} and {list(value.shape)}")
-    _charge_channels(network, sum(value.shape[-1] for value in values))
+    channels = sum(value.shape[-1] for value in values)
+    _charge_channels(network, channels)
     layer = Concat(name=network.unique_name(operator.output), inputs=tuple(value.layer for value in values))
-    network.add(layer, operator.output, (*first[:-1], sum(value.shape[-1] for value in values)))
+    network.add(layer, operator.output, (*first[:-1], channels))
 
 
 def slice_(network: Network, operator: Operator) -> None:

@@ -77,10 +77,9 @@ def are_plain(scale: Float64, terms: Float64, scaled: Float64 | None = None) -> 
     Not where one is infinite or NaN as float32, or a factor so small that it would be 0. Nor where a term is so large
     that sums lose what is added to it, which may be its purpose: x + 1.5·2^23 - 1.5·2^23 rounds x.
     """
-    with np.errstate(all="ignore"):
-        single = np.abs(scale).astype(np.float32)
-        lost = (single < np.finfo(np.float32).tiny) & (scale != 0)
-        finite = np.isfinite(single).all() and (scaled is None or np.isfinite(scaled.astype(np.float32)).all())
+    single = np.abs(scale).astype(np.float32)
+    lost = (single < np.finfo(np.float32).tiny) & (scale != 0)
+    finite = np.isfinite(single).all() and (scaled is None or np.isfinite(scaled.astype(np.float32)).all())
     return bool(finite and not lost.any() and np.all(np.abs(terms) <= MAX_TERM))
 
 
@@ -105,7 +104,7 @@ def scale_weights(graph: Graph, node: Node, scale: Float64, shift: Float64) -> b
         axis = 0 if node.op == "Conv" or node.attribute("transB", 0) else 1
         scaled = weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     moved = shift if bias is None else bias * scale + shift
-    if not (are_plain(scale, shift, scaled) and are_plain(scale, moved)):
+    if not are_plain(scale, np.stack([shift, moved]), scaled):
         return False
     if sets_beta:
         node.attributes, node.proto = {**node.attributes, "beta": 1.0}, None
