@@ -62,6 +62,12 @@ inline void check_threads(int threads, int least = 1) {
                               std::to_string(kMaxThreads));
 }
 
+// Whether the array's type is float32, in an object of its own too, as unpickled arrays have.
+inline bool is_float32(const py::array& array) {
+  const py::dtype own = array.dtype(), float32 = py::dtype::of<float>();
+  return own.is(float32) || own.equal(float32);
+}
+
 // A new array in C's order, or of strides that permute it. From a page on it begins on a cache line, or `phase` bytes past one:
 // numpy's are 16 bytes past one, so that every other vector stored touches two (depthwise 56×56×128 takes 40 % longer). Its
 // memory is then its base's, which numpy has allocated, and traces.

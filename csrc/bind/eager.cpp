@@ -50,12 +50,6 @@ std::shared_ptr<EagerWeights> make_weights(const std::string& kind, const FloatA
   }
 }
 
-// Whether the array's type is float32, in an object of its own too, as unpickled arrays have.
-bool is_float32(const py::array& array) {
-  const py::dtype own = array.dtype(), float32 = py::dtype::of<float>();
-  return own.is(float32) || own.equal(float32);
-}
-
 // Where the caller's array lies, its axes in the order given; nothing unless it is aligned float32 of the block's shape.
 // Aligned as numpy says: what no element is reached by may be anything.
 template <class T>

@@ -38,7 +38,7 @@ SEPCONV_INLINE void store_pairs(const GemmTile& t, float* c, const vf (&acc)[Row
 }
 
 template <int Rows>
-SEPCONV_INLINE void pairs_tile(const GemmTile& t, const float* a, std::ptrdiff_t to) {
+SEPCONV_INLINE void pairs_tile(const GemmTile& t, const float* a, std::ptrdiff_t to, const char*& ahead) {
   vf acc[Rows];
   const float* b = t.b;
 #pragma GCC unroll 16
@@ -46,8 +46,9 @@ SEPCONV_INLINE void pairs_tile(const GemmTile& t, const float* a, std::ptrdiff_t
   b += kLanes;
   for (const Segment* s = t.segments; s != t.segments + t.segment_count; ++s) {
     const float* x = a + s->offset;
-    for (int k = 0; k < s->count; ++k, x += 2, b += kLanes) {
+    for (int k = 0; k < s->count; ++k, x += 2, b += kLanes, ahead += t.prefetch_step) {
       const vf w = load(b);
+      __builtin_prefetch(ahead);
 #pragma GCC unroll 16
       for (int i = 0; i < Rows; ++i) acc[i] = fmadd(broadcast_pair(x + i * 2 * kImageStep), w, acc[i]);
     }
@@ -69,7 +70,8 @@ SEPCONV_INLINE void pairs_tile(const GemmTile& t, const float* a, std::ptrdiff_t
 
 template <int Rows>
 void gemm_pairs(const GemmTile& t) {
-  for (std::ptrdiff_t i = 0; i < t.tiles; ++i) pairs_tile<Rows>(t, t.a + i * Rows * 2 * kImageStep, i * Rows * kLanes);
+  const char* ahead = static_cast<const char*>(t.prefetch);
+  for (std::ptrdiff_t i = 0; i < t.tiles; ++i) pairs_tile<Rows>(t, t.a + i * Rows * 2 * kImageStep, i * Rows * kLanes, ahead);
 }
 
 template <int Rows>

@@ -42,6 +42,8 @@ class PairedImageConv final : public GemmOp {
     GemmTile g = tile_of(task, segments, window.kh, 0);
     g.b = twice_.floats();
     g.c_plane = g.residual_plane = std::ptrdiff_t{1} * to_second_ * table_.vector;
+    // The image is new to the caches: during one row of output, the rows that the next one sees first.
+    const Prefetch prefetch(sizeof(float) * window.stride_h * in.w * in.c, tiles.count(), window.kh * run_);
     int done = 0;  // rows of the image, with its padding, that were interleaved
     for (int y = task.y0; y < task.y1; ++y) {
       const int top = y * window.stride_h;
@@ -54,6 +56,7 @@ class PairedImageConv final : public GemmOp {
         g.a = task.scratch + first * 2 * kImageStep;
         g.c = task.out.at(0, y) + first * table_.vector;
         if (task.other.data) g.residual = task.other.at(0, y) + first * table_.vector;
+        prefetch.set(g, task.in.data + std::ptrdiff_t{1} * (done - window.padding.top) * in.w * in.c, i);
         table_.gemm_pairs_f32[tiles.height(i) - 1](g);
       }
       if (epilogue_.pass != Activation::none) {

@@ -83,6 +83,7 @@ class Model:
         self.inputs = tuple(_port(layer.name, layer.shape, layer.dtype, False) for layer in self._inputs)
         self.outputs = tuple(_port(output, self._shapes[output], "float32", output in flat) for output in names)
         self._result_shapes = [(-1, *(size or 0 for size in port.shape[1:])) for port in self.outputs]
+        self._vector = len(self._result_shapes[0]) == 2
         self._plan = _core.Plan(compile_graph(self.layers, names), fusion)
 
     def __call__(self, *inputs: NDArray[Any], threads: SupportsIndex | None = None) -> Any:
@@ -101,6 +102,10 @@ class Model:
             ValueError: an input's shape does not fit, the batch is empty, or ``threads`` is out of range.
             KeyboardInterrupt: Ctrl-C during the run.
         """
+        if len(inputs) == 1:
+            result = self._plan.call(inputs[0], threads, self._vector)
+            if result is not None:
+                return result
         results = self._plan.run(self.prepared(*inputs), thread_count(threads))
         if len(results) == 1:
             return results[0].reshape(self._result_shapes[0])
