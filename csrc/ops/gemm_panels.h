@@ -28,10 +28,13 @@ struct PanelProduct {
 
 // The columns of panels [first_panel, end_panel), of which the first lies at `panels`; `fresh`: they were just packed, and so
 // are in L2. Blocks of rows, then panels, then tiles: of panels that stay in L2, a block of rows that stays in L1 meets all.
+// Where panels stay in L1 themselves, but not in L2 what they meet, each tile meets all, so that results are written in order,
+// and what lies some tiles below is fetched: rows with the first panel, and with the others the lines of results.
 // done(c, rows, columns) comes after each run of tiles, and leaves off where it says true. False where it did.
 template <class Done>
 bool multiply_panels(const PanelProduct& t, int first_panel, int end_panel, const float* panels, bool fresh, const Done& done) {
   constexpr std::size_t kPassedL1 = 16 << 10;  // of rows: half of an L1
+  constexpr std::ptrdiff_t kTilesBelow = 4;
   const int v = t.table.vector;
   const Tiles tiles(t.rows, tile_rows(t.table.gemm_rows[t.packed.vectors(0) - 1], t.a_step));
   const std::size_t panel_floats = t.packed.panel_bytes() / sizeof(float);
@@ -43,11 +46,16 @@ bool multiply_panels(const PanelProduct& t, int first_panel, int end_panel, cons
   g.residual_plane = g.c_plane = v;
   g.lo = t.lo;
   g.hi = t.hi;
-  const bool resident = (end_panel - first_panel) * t.packed.panel_bytes() <= kResidentWeights;
-  const int block = tiles_in(resident ? kPassedL1 : passed_block_bytes(), t.k, tiles.height(0));
+  const int count = end_panel - first_panel;
+  const std::size_t weight_bytes = count * t.packed.panel_bytes();
+  const bool resident = weight_bytes <= kResidentWeights;
+  const bool passing = weight_bytes <= kPassedL1 && sizeof(float) * t.rows * (t.a_step + t.c_step) > l2_bytes() / 2;
+  const int block = passing ? 1 : tiles_in(resident ? kPassedL1 : passed_block_bytes(), t.k, tiles.height(0));
   for (int begin = 0; begin < tiles.count();) {
     const int end = begin + std::min(block, tiles.count() - begin);
     const Prefetch prefetch = weight_prefetch(fresh ? 0 : t.packed.panel_bytes(), end - begin, t.k);
+    const std::size_t tile_bytes = sizeof(float) * tiles.height(begin);
+    const Prefetch rows_below(tile_bytes * t.a_step, 1, t.k), results_below(tile_bytes * t.c_step, count - 1, t.k);
     for (int p = first_panel; p < end_panel; ++p) {
       const int vectors = t.packed.vectors(p), column = t.packed.first_block(p) * v;
       const int columns = std::min(vectors * v, t.columns - column);
@@ -60,7 +68,13 @@ bool multiply_panels(const PanelProduct& t, int first_panel, int end_panel, cons
         g.a = t.a + first * t.a_step;
         g.c = t.c + first * t.c_step + column;
         g.residual = t.residual ? t.residual + first * t.residual_step + column : nullptr;
-        prefetch.set(g, g.b + panel_floats, i - begin);
+        if (!passing) {
+          prefetch.set(g, g.b + panel_floats, i - begin);
+        } else if (p == first_panel) {
+          rows_below.set(g, g.a + kTilesBelow * height * t.a_step, 0);
+        } else {
+          results_below.set(g, t.c + (first + kTilesBelow * height) * t.c_step, p - first_panel - 1);
+        }
         t.table.gemm_strided_f32[vectors - 1][height - 1](g);
         if (done(g.c, std::int64_t{1} * g.tiles * height, columns)) return false;
       }
