@@ -21,6 +21,8 @@ Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream) :
   for (const RowOpPtr& op : ops_) {
     op_scratch_ = std::max(op_scratch_, op->scratch_floats);
     written_ += blocked_floats(op->out, table);
+    macs_ += op->macs;
+    elements_ += op->out.elements();
   }
   if (ops_.size() == 1) return;
 
@@ -42,17 +44,12 @@ Chain::Chain(std::vector<RowOpPtr> ops, const KernelTable& table, bool stream) :
 }
 
 Chain::Grid Chain::grid(int threads) const {
-  std::int64_t macs = 0, elements = 0;
-  for (const RowOpPtr& op : ops_) {
-    macs += op->macs;
-    elements += op->out.elements();
-  }
   const RowOp& last = *ops_.back();
   const bool alone = ops_.size() == 1;
   // Each piece of a chain computes rows anew, so it gets no more than there are threads.
   const std::int64_t fair = threads == 1 ? 1 : alone && !last.few_pieces ? threads * kPiecesPerThread : threads;
-  const std::int64_t worth = std::max(macs, elements) / kSmallWork + 1;
-  const std::int64_t few = (macs + kElementWork * written_) / kLongWork + 1;
+  const std::int64_t worth = std::max(macs_, elements_) / kSmallWork + 1;
+  const std::int64_t few = (macs_ + kElementWork * written_) / kLongWork + 1;
   const std::int64_t wanted = std::max(few, std::min(fair, worth));
   const auto at_most = [&](int n) { return static_cast<int>(std::min<std::int64_t>(n, wanted)); };
   const bool by_channels = alone && (last.split == Split::channels || last.out.h < std::min<std::int64_t>(threads, wanted));

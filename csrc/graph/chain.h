@@ -63,6 +63,7 @@ class Chain {
   std::vector<RowOpPtr> ops_;
   std::vector<Ring> rings_;  // of the output of each operator but the last
   std::size_t ring_floats_ = 0, op_scratch_ = 0;
+  std::int64_t macs_ = 0, elements_ = 0;  // of all operators, an image
   std::int64_t written_ = 0;  // floats that the operators write
   std::vector<int> strips_;  // rows of each operator's output computed at a time
 };
