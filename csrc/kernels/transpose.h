@@ -1,13 +1,52 @@
-// A matrix transposed, V×V at a time in registers; at its edges, partial vectors.
+// A matrix transposed, V×V at a time in registers; at its edges, partial vectors. Rows that are few, as an image's colours, would
+// leave most of each block empty: their lanes are dealt out to as many whole vectors.
 //
-// Registers: V rows of V (all 16 of AVX2's file, so some pass through the stack; half of AVX-512's). Loop order: blocks of
-// columns outermost, so that each output row is written front to back.
+// Registers: V rows of V (all 16 of AVX2's file, so some pass through the stack; half of AVX-512's). Of few rows: a vector each,
+// the lanes that each vector takes of each row, a result. Loop order: blocks of columns outermost, so that each output row is
+// written front to back.
 #include "kernels/table.h"
 
 namespace sepconv::SEPCONV_ISA {
 
+// Of vector j of the result, which lane of each row every lane takes; -1 for none.
+template <int Rows>
+struct DealtLanes {
+  std::int32_t of[Rows][Rows][kLanes] = {};
+
+  constexpr DealtLanes() {
+    for (int i = 0; i < Rows * kLanes; ++i) {
+      for (int r = 0; r < Rows; ++r) of[i / kLanes][r][i % kLanes] = i % Rows == r ? i / Rows : -1;
+    }
+  }
+};
+
+// out[x*Rows + y] = in[y*in_step + x].
+template <int Rows>
+SEPCONV_INLINE void deal_rows(const float* in, std::ptrdiff_t in_step, float* out, std::int64_t columns) {
+  static constexpr DealtLanes<Rows> kLanesOf;
+  std::int64_t x = 0;
+  for (; columns - x >= kLanes; x += kLanes, out += Rows * kLanes) {
+    vf rows[Rows];
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) rows[r] = load(in + r * in_step + x);
+#pragma GCC unroll 4
+    for (int j = 0; j < Rows; ++j) {
+      vf v = rows[0];
+#pragma GCC unroll 4
+      for (int r = 0; r < Rows; ++r) v = merge_lanes(v, rows[r], load_lanes(kLanesOf.of[j][r]));
+      store(out + j * kLanes, v);
+    }
+  }
+  for (; x < columns; ++x) {
+    for (int r = 0; r < Rows; ++r) *out++ = in[r * in_step + x];
+  }
+}
+
 SEPCONV_INLINE void transpose_matrix(const float* in, std::ptrdiff_t in_step, float* out, std::ptrdiff_t out_step,
                                      std::int64_t rows, std::int64_t columns) {
+  if (out_step == rows && rows == 2) return deal_rows<2>(in, in_step, out, columns);
+  if (out_step == rows && rows == 3) return deal_rows<3>(in, in_step, out, columns);
+  if (out_step == rows && rows == 4) return deal_rows<4>(in, in_step, out, columns);
   for (std::int64_t x = 0; x < columns; x += kLanes) {
     const int wide = columns - x < kLanes ? static_cast<int>(columns - x) : 0;
     for (std::int64_t y = 0; y < rows; y += kLanes) {

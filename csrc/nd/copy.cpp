@@ -67,22 +67,25 @@ constexpr std::int64_t kBlock = 16;      // cache lines of a transposed block, o
 constexpr std::int64_t kLongest = 4 * kSerial;  // columns of a piece: longer rows are shared
 constexpr std::int64_t kTileRows = 64;   // of floats that the kernel transposes at a time
 constexpr std::int64_t kShortest = 8;    // rows of the target: of shorter ones the kernel would write partial vectors alone
+constexpr std::int64_t kDealt = 4;       // but of up to so many, side by side, whole ones
 
 // Whether the plane is a matrix of floats and its copy the transposed one.
 bool is_transposition(const char* to, const char* from, const Plane& p, int size) {
   constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
   const auto whole = [](std::ptrdiff_t n) { return n % kFloat == 0; };
-  return size == kFloat && p.columns >= kShortest && p.to_column == kFloat && p.from_row == kFloat && whole(p.to_row) &&
+  const bool fills = p.columns >= kShortest || (p.columns <= kDealt && p.to_row == p.columns * kFloat);
+  return size == kFloat && fills && p.to_column == kFloat && p.from_row == kFloat && whole(p.to_row) &&
          whole(p.from_column) && whole(reinterpret_cast<std::intptr_t>(to)) && whole(reinterpret_cast<std::intptr_t>(from));
 }
 
 void transpose_plane(const KernelTable& table, char* to, const char* from, const Plane& p) {
   constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
-  for (std::int64_t r = 0; r < p.rows; r += kBlock) {
+  const std::int64_t block = p.columns <= kDealt ? p.rows : kBlock;
+  for (std::int64_t r = 0; r < p.rows; r += block) {
     for (std::int64_t c = 0; c < p.columns; c += kTileRows) {
       table.transpose_f32(reinterpret_cast<const float*>(from + c * p.from_column) + r, p.from_column / kFloat,
                           reinterpret_cast<float*>(to + r * p.to_row) + c, p.to_row / kFloat,
-                          std::min(kTileRows, p.columns - c), std::min(kBlock, p.rows - r));
+                          std::min(kTileRows, p.columns - c), std::min(block, p.rows - r));
     }
   }
 }

@@ -24,6 +24,8 @@ class FallbackWarning(UserWarning):
     """Some nodes of a model run on the package onnx's reference implementation, which is slow."""
 
 
+FLOAT32 = np.dtype(np.float32)
+
 Values = dict[str, Any]
 
 
@@ -41,6 +43,7 @@ class PlanStep:
         distinct = list(dict.fromkeys(layers))
         places = [distinct.index(layer) for layer in layers]
         self._results = list(zip(places, map(lowering.shape, self.outputs), strict=True))
+        self.shares = len(distinct) < len(places)  # whether outputs are one in memory
         self.plan = _core.Plan(compile_graph(lowering.layers, distinct))
         self.layers = lowering.layers
         self.lend(frozenset())
@@ -56,6 +59,17 @@ class PlanStep:
             self._run_nodes(values, threads)
             return
         values.update(zip(self.outputs, self._images.run(given, threads), strict=True))
+
+    def results(self, feeds: Mapping[str, Any], threads: int) -> list[Array] | None:
+        """The outputs, of feeds that have not been checked; None where one is not what the plan takes."""
+        given = []
+        for name, shape in self._expected.items():
+            x = feeds.get(name)
+            if type(x) is not np.ndarray or x.shape != shape or x.dtype != FLOAT32:
+                return None
+            given.append(x)
+        results: list[Array] = self._images.run(given, threads)
+        return results
 
     def _run_nodes(self, values: Values, threads: int) -> None:
         """Where a value has another shape than the file and shape inference say: node after node."""
@@ -181,6 +195,7 @@ class Program:
             self.steps += self._region_steps(item, alone) if isinstance(item, Region) else [alone(item)]
         self._lend()
         self._releases = self._last_uses()
+        self.whole = self._whole(graph)
         read = {name for node in graph.nodes for name in node.reads()} | set(graph.outputs)
         self._constants = {name: array for name, array in graph.constants.items() if name in read}
         self._constant_ids = frozenset(map(id, self._constants.values()))
@@ -200,6 +215,14 @@ class Program:
         for step in self.steps:
             if isinstance(step, PlanStep):
                 step.lend({name for name in step.outputs if name not in others})
+
+    def _whole(self, graph: Graph) -> PlanStep | None:
+        """The step where one plan computes all outputs from all inputs, each in memory of its own."""
+        step = self.steps[0] if len(self.steps) == 1 else None
+        if not isinstance(step, PlanStep) or step.shares or step.outputs != list(graph.outputs):
+            return None
+        fits = all(port.info.dtype == FLOAT32 for port in graph.inputs)
+        return step if fits and sorted(step.inputs) == sorted(port.name for port in graph.inputs) else None
 
     def _last_uses(self) -> list[list[str]]:
         """For each step, the values that nobody reads after it."""

@@ -28,6 +28,7 @@ from sepconv.onnx.session_types import (
     element_dtype,
     type_name,
 )
+from sepconv.threads import thread_count
 
 _MADE_UP = re.compile(r"unk__\d+")
 
@@ -85,6 +86,10 @@ class InferenceSession:
 
         Raises ValueError for a name that does not exist or a shape that does not fit, TypeError for a wrong type.
         """
+        if output_names is None:
+            whole = self.model.run_whole(input_feed, thread_count(self._options.threads()))
+            if whole is not None:
+                return whole
         names = [port.name for port in self.model.outputs]
         wanted = names if output_names is None or not len(output_names) else list(output_names)
         for name in wanted:

@@ -1,0 +1,68 @@
+"""ONNX models of one plan, which is called directly: the results and errors of the way around."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
+
+from onnx_models import Builder, loaded, normal
+
+from sepconv.export.onnx import to_onnx
+from sepconv.models import mobilenet_v1
+
+
+def odd_arrays(x: np.ndarray) -> dict[str, Any]:
+    """The same numbers in arrays of other kinds."""
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    return {
+        "channels last": np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        "backwards": np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+        "unaligned": unaligned,
+        "read-only": np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
+        "unpickled": pickle.loads(pickle.dumps(x)),
+    }
+
+
+def test_one_plan_is_called_directly_to_the_same_results() -> None:
+    """Of what arrays it takes, all give the bits of the way around; what it does not take is refused as there."""
+    model = loaded(to_onnx(mobilenet_v1(alpha=0.25, resolution=32, classes=10).layers, None))
+    x = normal(2, 3, 32, 32)
+    want = model(x)
+    direct = {name: model(array) for name, array in odd_arrays(x).items()}
+    assert model._whole is not None
+    for _ in range(2):  # by batches in turn: the plan of the last one does not fit
+        np.testing.assert_array_equal(model(x[:1]), want[:1])
+        np.testing.assert_array_equal(model(x), want)
+    model._whole = None
+    around = {name: model._program({"input": x.shape}).run({"input": a}, 1)[0] for name, a in odd_arrays(x).items()}
+    for name in direct:
+        np.testing.assert_array_equal(direct[name], want, err_msg=name)
+        np.testing.assert_array_equal(around[name], want, err_msg=name)
+        assert direct[name].flags.writeable
+        assert direct[name].flags.c_contiguous
+    (port,) = model.inputs
+    for feeds, error in (
+        ({port.name: x.astype(np.float64)}, TypeError),
+        ({port.name: x.astype(">f4")}, TypeError),
+        ({port.name: np.ma.masked_array(x)}, TypeError),
+        ({port.name: x[:, :, :-1]}, ValueError),
+        ({port.name: x, "other": x}, ValueError),
+        ({}, ValueError),
+    ):
+        with pytest.raises(error):
+            model.run(feeds)
+
+
+def test_outputs_of_one_value_do_not_share_memory() -> None:
+    b = Builder()
+    y = b.node("Relu", b.conv("x", 4, 4))
+    model = loaded(b.model({"x": [1, 4, 8, 8]}, [y, b.node("Identity", y)]))
+    for _ in range(2):
+        first, second = model(normal(1, 4, 8, 8))
+        np.testing.assert_array_equal(first, second)
+        assert not np.shares_memory(first, second)
