@@ -48,10 +48,10 @@ class Gradients : public ::testing::TestWithParam<KernelId> {
       w.kh = fast ? square : 1 + random.below(4);
       w.kw = fast ? square : 1 + random.below(4);
       w.stride_h = 1 + random.below(3);
-      w.stride_w = fast ? w.stride_h : 1 + random.below(3);
-      w.dilation_h = fast ? 1 : 1 + random.below(2);
-      w.dilation_w = fast ? 1 : 1 + random.below(2);
-      const auto pad = [&] { return random.below(fast ? square : 6); };  // also wider than the window reaches
+      w.stride_w = fast ? w.stride_h : 1 + random.below(7);  // also past all of the image
+      w.dilation_h = fast ? 1 : 1 + random.below(5);
+      w.dilation_w = fast ? 1 : 1 + random.below(5);
+      const auto pad = [&] { return random.below(fast ? square : 10); };  // also wider than the window reaches
       w.padding = {pad(), pad(), pad(), pad()};
       const Shape in{1 + random.below(12), 1 + random.below(20), 1 + random.below(2 * table.vector + 3)};
       if (in.h + w.padding.top + w.padding.bottom < (w.kh - 1) * w.dilation_h + 1) continue;
@@ -168,6 +168,17 @@ TEST_P(Gradients, OfDepthwiseInManyStripsAndImages) {
   for (const int kernel : {3, 5}) {
     const Window window{kernel, kernel, 2, 2, 1, 1, {kernel / 2, kernel / 2, kernel / 2, kernel / 2}};
     check({{45, 31, table.vector + 1}, window, 1, 37}, Values::real, Flush::tail);
+  }
+}
+
+TEST_P(Gradients, OfDepthwiseTakeMemoryForWhatMeetsTheImageAlone) {
+  constexpr int kFar = 1 << 20;
+  const auto window = [](int kernel, int stride, int dilation, int padding) {
+    return Window{kernel, kernel, stride, stride, dilation, dilation, {padding, padding, padding, padding}};
+  };
+  for (const Window& w : {window(3, kFar / 2, 1, kFar), window(3, 1, kFar, kFar), window(5, kFar, kFar / 2, kFar), window(1, kFar, 1, 1),
+                          window(2, 1, kFar, kFar / 2), window(3, 2, 1, 50), Window{3, 3, 1, 7, 1, 1, {1, 1, 90, 0}}}) {
+    for (const int multiplier : {1, 2}) check({{3, 2, table.vector + 1}, w, multiplier, 2}, Values::integer, Flush::tail);
   }
 }
 
