@@ -260,6 +260,9 @@ def test_empty_batches() -> None:
     [
         (lambda x, w: st.depthwise_conv2d(x[0], w), "x had 3 dimensions"),
         (lambda x, w: st.depthwise_conv2d(x, w[:, 0]), "weight had 3 dimensions"),
+        (lambda x, w: st.separable_conv2d(x, w[0], w), "depthwise_weight had 3 dimensions"),
+        (lambda x, w: st.separable_conv2d(x, w[0], w, padding="same"), "depthwise_weight had 3 dimensions"),
+        (lambda x, w: st.separable_conv2d(x, w, w[0]), "pointwise_weight had 3 dimensions"),
         (lambda x, w: st.depthwise_conv2d(x, w[:5]), "5"),
         (
             lambda x, w: OPERATORS.depthwise_conv2d(x, w, None, [0, 0], [0] * 4, [1, 1]),

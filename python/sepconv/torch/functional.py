@@ -44,7 +44,7 @@ def depthwise_conv2d(
         ValueError: shapes do not fit together, or a value is out of its range.
     """
     _check_tensors(x=x, weight=weight, bias=bias)
-    window = _window(stride, padding, dilation, weight)
+    window = _window(stride, padding, dilation, weight=weight)
     return torch.ops.sepconv.depthwise_conv2d(x, weight, bias, *window)
 
 
@@ -92,7 +92,7 @@ def separable_conv2d(
     )
     check_activation("middle_activation", middle_activation)
     check_activation("activation", activation)
-    window = _window(stride, padding, dilation, depthwise_weight)
+    window = _window(stride, padding, dilation, depthwise_weight=depthwise_weight)
     return torch.ops.sepconv.separable_conv2d(
         x,
         depthwise_weight,
@@ -117,7 +117,7 @@ def _check_tensors(**tensors: Any) -> None:
 
 
 def _window(
-    stride: PairLike, padding: PaddingLike, dilation: PairLike, weight: Tensor
+    stride: PairLike, padding: PaddingLike, dilation: PairLike, **weights: Tensor
 ) -> tuple[list[int], list[int], list[int]]:
     strides, dilations = list(pair("stride", stride)), list(pair("dilation", dilation))
     if padding == "valid":
@@ -125,8 +125,9 @@ def _window(
     if padding == "same":
         if strides != [1, 1]:
             raise ValueError(f"stride was {stride}, must be 1 for padding 'same'")
+        ((name, weight),) = weights.items()
         if issubclass(type(weight), torch.Tensor) and weight.dim() != 4:
-            raise ValueError(f"weight had {weight.dim()} dimensions, must have 4")
+            raise ValueError(f"{name} had {weight.dim()} dimensions, must have 4")
         total = [(weight.shape[2 + axis] - 1) * dilations[axis] for axis in (0, 1)]
         return strides, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2], dilations
     if isinstance(padding, str):

@@ -113,8 +113,8 @@ def _empty(x: Tensor, shape: Sequence[Any]) -> Tensor:
     return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=_format(x))
 
 
-def _check(x: Tensor, *weights: Tensor) -> None:
-    for name, tensor in (("x", x), *(("weight", weight) for weight in weights)):
+def _check(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
         if tensor.dim() != 4:
             raise ValueError(f"{name} had {tensor.dim()} dimensions, must have 4")
 
@@ -139,7 +139,7 @@ def _needed(gradient: Tensor, needed: bool) -> Tensor | None:
 def depthwise_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
-    _check(x, weight)
+    _check(x=x, weight=weight)
     dtype = _computed(x, weight, bias)
     window = _window(stride, padding, dilation)
     single = _single(ops.depthwise_conv2d, x, weight, bias, **_options(window))
@@ -215,7 +215,7 @@ depthwise_conv2d.register_autograd(_depthwise_derivative, setup_context=_depthwi
 
 @_operator("pointwise_conv2d", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    _check(x, weight)
+    _check(x=x, weight=weight)
     dtype = _computed(x, weight, bias)
     single = _single(ops.pointwise_conv2d, x, weight, bias)
     if dtype == torch.float32:
@@ -278,7 +278,7 @@ def separable_conv2d(
     middle_activation: str,
     activation: str,
 ) -> Tensor:
-    _check(x, depthwise_weight, pointwise_weight)
+    _check(x=x, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight)
     tensors = depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias
     dtype = _computed(x, *tensors, residual)
     window = _window(stride, padding, dilation)
