@@ -31,7 +31,7 @@ BUDGET = {
     "python": 24050,
     "tests/cpp": 5840,
     "tests/trust": 3000,
-    "tests/python": 18000,
+    "tests/python": 18120,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,
