@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from op_problems import ACTIVATIONS
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
 
 import torch_networks as theirs  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 from torch_networks import all_replaced, assert_same, image, random_statistics  # noqa: E402
 
 import sepconv.torch as st  # noqa: E402
@@ -37,6 +39,28 @@ def assert_same_training_step(ours: Any, other: Any, x: Any) -> None:
     assert list(results[0]) == list(results[1])
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_separable_conv2d_calls_hooks_of_its_convolutions(activation: str) -> None:
+    ours = st.SeparableConv2d(6, 6, 3, padding=1, middle_activation=activation, activation=activation)
+    x, residual = image(2, 6, 5, 5), image(2, 6, 5, 5)
+    expected = ours(x, residual)
+    seen: list[Any] = []
+    handle = ours.pointwise.register_forward_hook(lambda *_: seen.append("pointwise"))
+    torch.testing.assert_close(ours(x, residual), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"residual had shape \(1, 6, 5, 5\), must have the result's, \(2, 6, 5, 5\)"):
+        ours(x, residual[:1])
+    handle.remove()
+    prune.l1_unstructured(ours.depthwise, "weight", 0.3)  # whose hook computes the weight at each call
+    for _ in range(2):
+        ours(x).sum().backward()
+    with torch.no_grad():
+        ours.depthwise.weight_orig.zero_()
+        ours.depthwise.bias.zero_()
+        value = ours(x)
+    assert seen == ["pointwise"] * 2
+    assert torch.equal(value[0, :, 0, 0], value[1, :, 4, 4])  # of zeros alone
 
 
 @pytest.mark.parametrize(

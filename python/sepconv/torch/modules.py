@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from sepconv.graph.base import is_integer
+from sepconv.ops.arguments import check_activation
 from sepconv.torch.functional import PaddingLike, PairLike, depthwise_conv2d, pointwise_conv2d, separable_conv2d
+from sepconv.torch.parse import ACTIVATIONS, hooked
 
 Tensor = Any
 
@@ -57,7 +59,8 @@ class SeparableConv2d(nn.Module):
 
     Its parameters are those of two convolutions: ``depthwise.weight`` [C*M, 1, kh, kw], ``depthwise.bias`` [C*M],
     ``pointwise.weight`` [N, C*M, 1, 1], ``pointwise.bias`` [N], initialised as ``nn.Conv2d`` initialises them. So a
-    ``state_dict`` also fits an ``nn.Sequential`` of two ``nn.Conv2d`` named depthwise and pointwise.
+    ``state_dict`` also fits an ``nn.Sequential`` of two ``nn.Conv2d`` named depthwise and pointwise. Where one of the
+    two has hooks, which pruning computes its weights in, they are called one after the other, and torch does the rest.
 
     Args:
         channels, outputs: C and N.
@@ -99,6 +102,8 @@ class SeparableConv2d(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """[n, N, oh, ow] of x [n, C, h, w]; ``residual`` is added before the last activation."""
         first, second = self.depthwise, self.pointwise
+        if hooked(first) or hooked(second):
+            return self._one_by_one(x, residual)
         return separable_conv2d(
             x,
             first.weight,
@@ -112,6 +117,16 @@ class SeparableConv2d(nn.Module):
             activation=self.activation,
             residual=residual,
         )
+
+    def _one_by_one(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        check_activation("middle_activation", self.middle_activation)
+        check_activation("activation", self.activation)
+        y = self.pointwise(_activated(self.middle_activation, self.depthwise(x)))
+        if residual is None:
+            return _activated(self.activation, y)
+        if residual.shape != y.shape:
+            raise ValueError(f"residual had shape {tuple(residual.shape)}, must have the result's, {tuple(y.shape)}")
+        return _activated(self.activation, y + residual)
 
     def extra_repr(self) -> str:
         return f"middle_activation={self.middle_activation!r}, activation={self.activation!r}"
@@ -155,6 +170,12 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, N, oh, ow] of x [n, C, h, w]."""
         return x + self.conv(x) if self.residual else self.conv(x)
+
+
+def _activated(activation: str, x: Tensor) -> Tensor:
+    if activation in ("gelu", "gelu_tanh"):
+        return nn.functional.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+    return x if activation == "none" else ACTIVATIONS[activation][0](x)
 
 
 def _padding(convolution: DepthwiseConv2d) -> PaddingLike:

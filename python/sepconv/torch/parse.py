@@ -297,7 +297,7 @@ def _same(a: Arguments) -> Operator:
 
 
 _CONV = "input weight bias stride padding dilation groups"
-_ACTIVATIONS: dict[str, tuple[Any, ...]] = {  # name: functions, and functions that change their input
+ACTIVATIONS: dict[str, tuple[Any, ...]] = {  # name: functions, and functions that change their input
     "relu": (torch.relu, functional.relu),
     "relu6": (functional.relu6,),
     "hard_swish": (functional.hardswish,),
@@ -312,7 +312,7 @@ _MAX = "input kernel_size stride padding dilation ceil_mode return_indices"
 FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     torch.conv2d: (_CONV, _convolve),
     functional.batch_norm: ("input running_mean running_var weight bias training momentum eps", _normalize),
-    **{f: ("input inplace", _activate(name)) for name, fs in _ACTIVATIONS.items() for f in fs},
+    **{f: ("input inplace", _activate(name)) for name, fs in ACTIVATIONS.items() for f in fs},
     torch.relu_: ("input inplace!", _activate("relu")),
     functional.gelu: ("input approximate", _gelu),
     functional.leaky_relu: ("input negative_slope inplace", _leaky_relu),
