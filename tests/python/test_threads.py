@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import sepconv
 from sepconv import _core
 from sepconv.compile import compile_graph
 from sepconv.graph import outputs
+from sepconv.mapping import map_file, release_pages
 from sepconv.model import Model
 from sepconv.models import (
     efficientnet_lite0_layers,
@@ -371,3 +373,23 @@ def test_a_run_while_the_interpreter_ends() -> None:
         """
     )
     assert result.stdout.splitlines() == ["atexit (1, 10)", "destructor (1, 1, 1, 10)"]
+
+
+def test_files_are_mapped_and_let_go_while_pages_are_given_back() -> None:
+    def load() -> None:
+        with Path(__file__).open("rb") as file:
+            while time.monotonic() < end:
+                [map_file(file.fileno()) for _ in range(20)]
+
+    def release() -> None:
+        while time.monotonic() < end:
+            release_pages()
+
+    interval, end = sys.getswitchinterval(), time.monotonic() + 1
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for task in [pool.submit(work) for work in (load, load, release, release)]:
+                task.result()
+    finally:
+        sys.setswitchinterval(interval)
