@@ -132,6 +132,17 @@ def test_refuses_other_bytes_than_the_hub_states(hub: Hub, tmp_path: Path) -> No
     ):
         load_pretrained(NAME, cache_dir=tmp_path)
     assert not (tmp_path / PINS).exists()
+    hub.served.clear()
+    with pytest.raises(DownloadError, match=r"must have the hub's [0-9a-f]{64}: delete (.*)") as error:
+        load_pretrained(NAME, cache_dir=tmp_path)
+    Path(str(error.value).rpartition(": delete ")[2]).unlink()
+    assert load_pretrained(NAME, cache_dir=tmp_path).name == NAME
+
+
+def test_a_cache_that_cannot_be_written_pins_nothing(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / f"{PINS}.lock").mkdir()  # root may write everywhere else
+    with pytest.warns(UserWarning, match=rf"{hub.commit} of {REPOSITORY} is not pinned: .*{PINS}"):
+        assert load_pretrained(NAME, cache_dir=tmp_path).name == NAME
 
 
 def test_refuses_other_bytes_than_are_pinned(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

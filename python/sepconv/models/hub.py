@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def load_pretrained(
     """The network that ``name`` means, with its trained weights.
 
     revision: a commit, branch or tag of the weights' repository. None: the pinned one, else what is current, which
-        then is recorded as pinned.
+        then is recorded as pinned (UserWarning where the cache cannot be written).
     pins: a file of commits and digests, see this module's description; None for ``SEPCONV_PINS``, else the cache's own.
     cache_dir: where files are kept; None for huggingface_hub's cache.
 
@@ -131,8 +132,11 @@ def load_pretrained(
         digests[file] = _checked_digest(paths[file], entry.repository, file, required.get(file))
     model = _build(full, entry, paths[WEIGHTS], _read_config(paths[CONFIG]))
     if not given and revision is None and pinned is None:
-        with hub.lock(book):
-            _record(book, entry.repository, {"revision": commit, "files": digests})
+        try:
+            with hub.lock(book):
+                _record(book, entry.repository, {"revision": commit, "files": digests})
+        except OSError as error:
+            warnings.warn(f"{commit} of {entry.repository} is not pinned: {error}", UserWarning, stacklevel=2)
     return model
 
 
@@ -198,7 +202,7 @@ def _checked_digest(path: Path, repository: str, file: str, required: str | None
     wrong = [value for pattern, value in expected.items() if pattern.fullmatch(stated) and stated != value]
     if wrong:
         raise DownloadError(
-            f"{file} of {repository} has the digest {wrong[0]}, must have the hub's {stated}: delete {path}"
+            f"{file} of {repository} has the digest {wrong[0]}, must have the hub's {stated}: delete {path.resolve()}"
         )
     if required is None and not any(pattern.fullmatch(stated) for pattern in expected):
         raise DownloadError(f"{file} of {repository} has the ETag {stated!r}, must have a digest, or be pinned: {path}")
