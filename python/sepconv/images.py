@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sepconv import extras
 from sepconv.conventions import Convention
 from sepconv.errors import SepconvError
-from sepconv.paths import is_standard_stream
+from sepconv.paths import checked_path, is_standard_stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,13 +31,14 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The photograph in a file as ``[h, w, 3]`` uint8, RGB, upright as its EXIF orientation says.
 
     Transparency is laid over white; an animation gives its first frame; broken EXIF turns nothing. Raises
-    FileNotFoundError, IsADirectoryError or PermissionError for the path, :class:`ImageError` for the content or where
+    FileNotFoundError, IsADirectoryError or PermissionError for the path, TypeError or ValueError for what can be none,
+    :class:`ImageError` for the content or where
     the path is neither a regular file nor standard input, MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="reading a photograph")
     from PIL import UnidentifiedImageError
 
-    path = Path(path)
+    path = checked_path(path)
     found = path.stat()
     # Asked before opening: to open a pipe would wait for its writer.
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or is_standard_stream(found)):

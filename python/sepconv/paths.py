@@ -8,21 +8,29 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sepconv.errors import ModelFormatError
+
+
+def checked_path(source: Any, argument: str = "path") -> Path:
+    """The argument as a path; TypeError, ValueError for what can be none."""
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be a str or an os.PathLike, not {type(source).__name__}")
+    with contextlib.suppress(UnicodeEncodeError):
+        if name and b"\0" not in os.fsencode(name):
+            return Path(name)
+    raise ValueError(f"{argument} was {name!r}, must be a path: not empty, no null character, no lone surrogate")
 
 
 def regular_file(source: str | os.PathLike[str]) -> Path:
     """The path of a model, before it is opened: to open a pipe would wait for its writer.
 
-    Raises FileNotFoundError, IsADirectoryError, PermissionError for the path, ValueError for what can be none,
-    ModelFormatError for what is no regular file.
+    Raises FileNotFoundError, IsADirectoryError, PermissionError for the path, TypeError, ValueError for what can be
+    none, ModelFormatError for what is no regular file.
     """
-    if not os.fspath(source):
-        raise ValueError("path was '', must be that of a file")
-    path = Path(source)
-    if "\0" in str(path):
-        raise ValueError(f"path was {str(path)!r}, must not hold a null character")
+    path = checked_path(source)
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"{str(path)!r} is a directory; it must be a file")

@@ -228,6 +228,17 @@ def test_refuses_commits_that_are_none(commit: str, hub: Hub, tmp_path: Path) ->
         load_pretrained(NAME, cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize("argument", ["pins", "cache_dir"])
+def test_refuses_paths_that_are_none(argument: str) -> None:
+    for value, error, message in (
+        ("", ValueError, "was '', must be"),
+        (5, TypeError, "must be a str or an os.PathLike"),
+    ):
+        options: dict[str, Any] = {argument: value}
+        with pytest.raises(error, match=f"{argument} {message}"):
+            load_pretrained(NAME, **options)
+
+
 @pytest.mark.parametrize("revision", [5, ""])
 def test_refuses_revisions_that_are_none(revision: Any) -> None:
     with pytest.raises(ValueError, match=f"revision was {revision!r}, must be the name of a commit"):

@@ -205,7 +205,7 @@ def test_a_session_takes_bytes_of_any_kind(kind: Any) -> None:
 
 
 def test_a_path_that_can_be_none() -> None:
-    with pytest.raises(ValueError, match=r"path was 'a\\x00b', must not hold a null character"):
+    with pytest.raises(ValueError, match=r"path was 'a\\x00b', must be a path: .* no null character"):
         sepconv.InferenceSession("a\0b")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sepconv.images import load_image
+from sepconv.io import load, read_weights
 from sepconv.paths import check_writable, regular_file, write_files
 from sepconv.table import format_table
 
@@ -100,9 +105,14 @@ def test_what_is_no_regular_file_is_written_directly(tmp_path: Path) -> None:
         write_files({Path("/dev/full"): b"x"})
 
 
-def test_no_path_at_all() -> None:
-    with pytest.raises(ValueError, match="path was ''"):
-        regular_file("")
+@pytest.mark.parametrize("read", [regular_file, load_image, load, read_weights])
+def test_no_path_at_all(read: Callable[[Any], Any]) -> None:
+    for path in ("", "a\0b", "\ud800"):
+        with pytest.raises(ValueError, match=re.escape(f"path was {path!r}, must be a path: ")):
+            read(path)
+    for other in (5, None, b"bytes"):
+        with pytest.raises(TypeError, match=f"path must be a str or an os.PathLike, not {type(other).__name__}"):
+            read(other)
 
 
 def test_names_from_files_do_nothing_to_a_terminal() -> None:

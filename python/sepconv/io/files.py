@@ -63,8 +63,6 @@ def open_file(source: str | os.PathLike[str]) -> Source:
         ModelFormatError: the file is empty, or not a regular file.
         TypeError, ValueError: the path is none.
     """
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"path must be a str or an os.PathLike, not {type(source).__name__}")
     path = regular_file(source)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:

@@ -28,7 +28,7 @@ from sepconv.conventions import TIMM, Convention
 from sepconv.errors import ModelFormatError, SepconvError
 from sepconv.graph.base import is_choice, is_name
 from sepconv.models.catalog import FAMILIES
-from sepconv.paths import write_files
+from sepconv.paths import checked_path, write_files
 
 if TYPE_CHECKING:
     from sepconv.model import Model
@@ -116,8 +116,8 @@ def load_pretrained(
     full = ALIASES.get(name, name)
     entry = PRETRAINED[full]
     hub = _Hub()
-    cache = Path(cache_dir) if cache_dir is not None else Path(hub.constants.HF_HUB_CACHE)
-    given = pins if pins is not None else os.environ.get("SEPCONV_PINS")
+    cache = checked_path(hub.constants.HF_HUB_CACHE if cache_dir is None else cache_dir, "cache_dir")
+    given = os.environ.get("SEPCONV_PINS") if pins is None else checked_path(pins, "pins")
     book = Path(given) if given else cache / PINS
     pinned, required = _pin(_read_pins(book) if given or book.exists() else {}, entry.repository, book)
     if given and pinned is None and revision is None:
