@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -142,11 +143,25 @@ def test_rejects_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_rejects_other_types_of_weights() -> None:
     with pytest.raises(TypeError, match="weights was int, must be None, a path or a mapping"):
         mobilenet_v1_layers(weights=3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="weights held the name 1, must have names that are strings"):
+    with pytest.raises(TypeError, match="weights held the name 1, must have non-empty strings"):
         mobilenet_v1_layers(weights={1: 2})  # type: ignore[dict-item]
+    for name in ("", "\ud800"):
+        with pytest.raises(ValueError, match=re.escape(f"weights held the name {name!r}, must have non-empty strings")):
+            mobilenet_v1_layers(weights={name: np.ones(1)})
     arrays = {**named_weights(mobilenet_v1_layers(0.25)), "stem.weight": np.array("text")}
     with pytest.raises(TypeError, match=r"weights\['stem.weight'\] was of dtype <U4"):
         mobilenet_v1_layers(0.25, weights=arrays)
+    arrays["stem.weight"] = [[1], [1, 2]]
+    with pytest.raises(TypeError, match=r"weights\['stem.weight'\] was no array that NumPy can read: .*inhomogeneous"):
+        mobilenet_v1_layers(0.25, weights=arrays)
+
+
+def test_names_of_weights_are_escaped_and_cut() -> None:
+    arrays = {"\x1b[2J": np.ones(1), "long" * 1000: np.ones(1)}
+    with pytest.raises(ValueError, match=r"weights held \\x1b\[2J, (long){40}, must hold"):
+        mobilenet_v1_layers(weights=arrays)
+    with pytest.raises(ValueError, match=r"2 unexpected: \\x1b\[2J, (long){40}$"):
+        mobilenet_v1_layers(0.25, weights={**named_weights(mobilenet_v1_layers(0.25)), **arrays})
 
 
 # --- Models

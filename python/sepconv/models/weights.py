@@ -25,8 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepconv.conventions import TIMM, Convention
 from sepconv.graph import ActivationName, BatchNorm, Convolution, WeightedLayer
-from sepconv.graph.base import is_integer, reject_masked
+from sepconv.graph.base import is_integer, is_name, reject_masked
 from sepconv.layer_lists import LayersLike, layer_list
+from sepconv.table import printable
 
 PaddingRule = Literal["same", "torch"]
 WeightKind = Literal["dense", "depthwise", "fully_connected"]
@@ -38,7 +39,7 @@ _FROM_TORCH: dict[WeightKind, tuple[int, ...]] = {
     "depthwise": (2, 3, 0, 1),
     "fully_connected": (1, 0),
 }
-_LISTED = 8  # names in an error message, of each sort
+_LISTED, _NAME_LENGTH = 8, 160  # names in an error message, of each sort, and characters of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,10 @@ class NamedWeights:
             return _constant(0, *shape)
         self._used.add(name)
         reject_masked(f"weights[{name!r}]", self.arrays[name])
-        array: NDArray[Any] = np.asarray(self.arrays[name])
+        try:
+            array: NDArray[Any] = np.asarray(self.arrays[name])
+        except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, and what torch refuses to give
+            raise TypeError(f"weights[{name!r}] was no array that NumPy can read: {error}") from error
         if array.dtype.kind not in "fiuV":  # V: ml_dtypes' bfloat16 and its like
             raise TypeError(f"weights[{name!r}] was of dtype {array.dtype}, must be of real numbers")
         if len(shape) == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
@@ -198,9 +202,11 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
         weights = read_weights(weights)
     if not isinstance(weights, Mapping):
         raise TypeError(f"weights was {type(weights).__name__}, must be None, a path or a mapping of names to arrays")
+    name: Any
     for name in weights:
-        if not isinstance(name, str):
-            raise TypeError(f"weights held the name {name!r}, must have names that are strings")
+        if not is_name(name):
+            error = ValueError if isinstance(name, str) else TypeError
+            raise error(f"weights held the name {name!r}, must have non-empty strings that UTF-8 can say")
     if "stem.weight" in weights:
         return NamedWeights(weights)
     known = {f"{scheme.prefixes['stem'][0]}.weight": scheme for scheme in schemes}
@@ -240,4 +246,6 @@ def _constant(value: float, *shape: int) -> NDArray[np.float32]:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return ", ".join(printable(name[:_NAME_LENGTH]) for name in names[:_LISTED]) + (
+        f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    )
