@@ -42,8 +42,8 @@ INTRINSICS_FOLDERS = {"base", "cpu", "runtime", "simd"}
 PYTHON_LAYERS: list[set[str]] = [
     {"_core", "_version", "errors", "mapping", "table"},
     {"paths"},
-    {"conventions", "extras", "graph"},
-    {"layer_lists", "lowering", "threads"},
+    {"extras", "graph"},
+    {"conventions", "layer_lists", "lowering", "threads"},
     {"compile", "images", "network_cost", "ops", "plot"},
     {"export", "verify"},
     {"model"},

@@ -10,7 +10,6 @@ published preprocessing of these families, to the bit.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,12 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sepconv.graph.base import is_choice, is_finite, is_integer, is_sequence
+
 ResizeRule = Literal["crop", "stretch"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 InputArray = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8]
 Triple = tuple[float, float, float]
 
 BACKGROUND = "background"
+_LEAST_CROP = 1 / 16  # of networks it is 0.875 and more; the whole photograph is scaled, to 1/crop_fraction
 _CHOICES = {"resize": ("crop", "stretch"), "interpolation": ("nearest", "bilinear", "bicubic"), "labels": ("imagenet",)}
 
 
@@ -51,28 +53,28 @@ class Convention:
 
     def __post_init__(self) -> None:
         for field, allowed in _CHOICES.items():
-            if getattr(self, field) not in allowed:
+            if not is_choice(getattr(self, field), allowed):
                 raise ValueError(f"{field} is {getattr(self, field)!r}, must be one of {', '.join(allowed)}")
         for field in ("mean", "std"):
             values = getattr(self, field)
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise ValueError(f"{field} is {values!r}, must be three finite numbers: red, green, blue")
+            if not (is_sequence(values, 3) and all(map(is_finite, values))):
+                raise ValueError(f"{field} is {values!r}, must be a tuple of three finite numbers: red, green, blue")
+            object.__setattr__(self, field, tuple(map(float, values)))
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, must be positive")
-        if not 0 < self.crop_fraction <= 1:
-            raise ValueError(f"crop_fraction is {self.crop_fraction!r}, must be above 0 and at most 1")
-        if self.label_offset < 0:
-            raise ValueError(f"label_offset is {self.label_offset!r}, must not be negative")
+        if not (is_finite(self.crop_fraction) and _LEAST_CROP <= self.crop_fraction <= 1):
+            raise ValueError(f"crop_fraction is {self.crop_fraction!r}, must be a number from {_LEAST_CROP} to 1")
+        if not is_integer(self.label_offset) or self.label_offset < 0:
+            raise ValueError(f"label_offset is {self.label_offset!r}, must be an integer of at least 0")
+        if not isinstance(self.name, str):
+            raise ValueError(f"name is {self.name!r}, must be a string")
 
     def to_input(self, image: NDArray[np.uint8], dtype: str = "float32") -> InputArray:
         """The network's input ``[1, h, w, 3]`` for an image ``[h, w, 3]`` that already has the network's size.
 
         ``dtype`` "uint8" gives the pixels themselves and "int8" the pixels less 128, as quantised networks take them.
         """
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image has shape {list(image.shape)}, must be [height, width, 3]")
-        if image.dtype != np.uint8:
-            raise TypeError(f"image has dtype {image.dtype}, must be uint8")
+        check_image(image)
         batch = image[np.newaxis]
         if dtype == "uint8":
             return np.ascontiguousarray(batch)
@@ -85,8 +87,8 @@ class Convention:
 
     def label(self, index: int) -> str:
         """The name of output ``index``: the synonyms of ImageNet's list, separated by commas."""
-        if index < 0:
-            raise ValueError(f"index is {index}, must not be negative")
+        if not is_integer(index) or index < 0:
+            raise ValueError(f"index is {index!r}, must be an integer of at least 0")
         names = class_names(self.labels)
         if index < self.label_offset:
             return BACKGROUND
@@ -100,12 +102,12 @@ class Convention:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Convention:
         """The inverse of :meth:`to_dict`, through JSON too. Raises ValueError or TypeError for anything else."""
+        if not isinstance(record, Mapping):
+            raise TypeError(f"record was a {type(record).__name__}, must be a mapping")
         known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(record) - known):
-            raise ValueError(f"record has the unknown field {unknown[0]!r}, must have only {', '.join(sorted(known))}")
-        fields: dict[str, Any] = dict(record)
-        fields.update({key: tuple(record[key]) for key in ("mean", "std") if key in record})
-        return cls(**fields)
+        if unknown := sorted(map(repr, set(record) - known)):
+            raise ValueError(f"record has the unknown field {unknown[0]}, must have only {', '.join(sorted(known))}")
+        return cls(**record)
 
 
 def _grey(value: float) -> Triple:
@@ -132,10 +134,18 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
 
 def convention(name: str) -> Convention:
     """The named record. Raises ValueError for an unknown name."""
-    try:
-        return CONVENTIONS[name]
-    except KeyError:
-        raise ValueError(f"convention is {name!r}, must be one of {', '.join(CONVENTIONS)}") from None
+    if not is_choice(name, [*CONVENTIONS]):
+        raise ValueError(f"convention is {name!r}, must be one of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[name]
+
+
+def check_image(image: Any) -> None:
+    """TypeError, ValueError unless it is an array [height, width, 3] of uint8 that holds something."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = f"dtype {image.dtype}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
+        raise TypeError(f"image has {found}, must be an array of uint8")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image has shape {list(image.shape)}, must be [height, width, 3]")
 
 
 def check_convention(value: Any) -> None:

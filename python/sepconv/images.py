@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import extras
-from sepconv.conventions import Convention
+from sepconv.conventions import Convention, check_image
 from sepconv.errors import SepconvError
+from sepconv.graph.base import is_integer
 from sepconv.paths import checked_path, is_standard_stream
 
 if TYPE_CHECKING:
@@ -93,13 +94,12 @@ def _to_rgb(image: Image, file_format: str | None, path: Path) -> Image:
 def resize(image: NDArray[np.uint8], convention: Convention, height: int, width: int) -> NDArray[np.uint8]:
     """``image`` ``[h, w, 3]`` as the convention brings it to ``[height, width, 3]``; uint8 in, uint8 out.
 
-    Raises ValueError for a shape that is no image, MissingExtraError without Pillow.
+    Raises TypeError or ValueError for what is no image, MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="resizing a photograph")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
-        raise ValueError(f"image is {image.dtype} of shape {list(image.shape)}, must be uint8 [height, width, 3]")
-    if height < 1 or width < 1:
-        raise ValueError(f"height and width are {height} and {width}, must be positive")
+    check_image(image)
+    if not all(is_integer(size) and size >= 1 for size in (height, width)):
+        raise ValueError(f"height and width are {height!r} and {width!r}, must be integers of at least 1")
     method = pillow.Resampling[convention.interpolation.upper()]
     picture: Image = pillow.fromarray(np.ascontiguousarray(image))
     if convention.resize == "stretch":

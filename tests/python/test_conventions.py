@@ -60,7 +60,7 @@ def test_wrong_shape(shape: tuple[int, ...]) -> None:
 
 def test_wrong_dtype() -> None:
     floats: Any = PIXELS.astype(np.float32)
-    with pytest.raises(TypeError, match="image has dtype float32, must be uint8"):
+    with pytest.raises(TypeError, match="image has dtype float32, must be an array of uint8"):
         conventions.SLIM.to_input(floats)
     with pytest.raises(ValueError, match="dtype is 'float64', must be float32, uint8 or int8"):
         conventions.SLIM.to_input(PIXELS, "float64")
@@ -95,6 +95,16 @@ def test_records_cannot_change() -> None:
         ("crop_fraction", 0.0),
         ("crop_fraction", 1.5),
         ("label_offset", -1),
+        ("label_offset", 1.5),
+        ("label_offset", "1"),
+        ("crop_fraction", "0.9"),
+        ("crop_fraction", 1e-6),
+        ("mean", 1.0),
+        ("mean", "abc"),
+        ("std", (1, 1, 10**400)),
+        ("std", PIXELS[0, 0]),
+        ("resize", PIXELS[0, 0]),
+        ("name", 5),
     ],
 )
 def test_bad_fields_are_named(field: str, value: Any) -> None:
@@ -102,7 +112,31 @@ def test_bad_fields_are_named(field: str, value: Any) -> None:
         replace(conventions.SLIM, **{field: value})
 
 
+def test_lists_are_tuples_of_floats() -> None:
+    record = replace(conventions.SLIM, mean=[1, 2, np.float32(3)])  # type: ignore[arg-type]
+    assert record.mean == (1.0, 2.0, 3.0)
+    assert json.loads(json.dumps(record.to_dict()))["mean"] == [1.0, 2.0, 3.0]
+    assert hash(record) == hash(Convention.from_dict(record.to_dict()))
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    wrong: Any
+    for wrong in ("1", 1.5, None):
+        with pytest.raises(ValueError, match=f"index is {wrong!r}, must be an integer of at least 0"):
+            conventions.SLIM.label(wrong)
+    for wrong in ([1], None):
+        with pytest.raises(TypeError, match=f"image has type {type(wrong).__name__}, must be an array of uint8"):
+            conventions.SLIM.to_input(wrong)
+        with pytest.raises(TypeError, match=f"record was a {type(wrong).__name__}, must be a mapping"):
+            Convention.from_dict(wrong)
+    wrong = []
+    with pytest.raises(ValueError, match=r"convention is \[\], must be one of"):
+        conventions.convention(wrong)
+
+
 def test_unknown_field_in_a_record() -> None:
+    with pytest.raises(ValueError, match="unknown field 'a'"):
+        Convention.from_dict({"a": 1, 1: 2})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="unknown field 'gamma'"):
         Convention.from_dict({**conventions.SLIM.to_dict(), "gamma": 2.2})
 
