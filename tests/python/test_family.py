@@ -237,6 +237,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "seed": ("1", True, 1.5, None, [1]),
     "padding": (5, np.array("same"), ["same"]),
     "backbone": (5, np.array("mobilenet_v1"), [1]),
+    "variant": (5, np.ones(2), [1]),
+    "minimalistic": ("no", np.ones(2), None),
 }
 
 
@@ -250,7 +252,7 @@ def test_every_builder_names_what_it_refuses(name: str) -> None:
     for argument in known & set(WRONG):
         for value in WRONG[argument]:
             with pytest.raises((ValueError, TypeError), match=f"{argument} was "):
-                build(**first, **{argument: value})
+                build(**{**first, argument: value})
     for argument, value in (("size", 5), ("size", np.array("small")), ("variant", True), ("variant", [1])):
         if argument in known:
             with pytest.raises(ValueError, match=f"{argument} was "):

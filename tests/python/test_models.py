@@ -122,6 +122,8 @@ def test_rho_is_another_name_for_resolution() -> None:
         ({"resolution": 224.0}, "resolution was 224.0"),
         ({"rho": -1.0}, "rho was -1.0"),
         ({"rho": 1e300}, "rho was 1e"),
+        ({"rho": 1.0, "resolution": np.ones(2)}, "resolution was array"),
+        ({"variant": np.ones(2)}, "variant was array"),
         ({"rho": 0.1}, "resolution was 22, must be"),
         ({"classes": 0}, "classes was 0"),
         ({"seed": -1}, "seed was -1"),

@@ -188,7 +188,7 @@ def resolve_resolution(resolution: int, rho: float | None) -> int:
         if not (is_finite(rho) and 0 < rho <= MAX_ELEMENTS):
             raise ValueError(f"rho was {rho!r}, must be a positive number of at most {MAX_ELEMENTS}")
         scaled = round(DEFAULT_RESOLUTION * rho)
-        if resolution not in (DEFAULT_RESOLUTION, scaled):
+        if check_count("resolution", resolution) not in (DEFAULT_RESOLUTION, scaled):
             raise ValueError(f"resolution was {resolution} beside rho = {rho}, must be left out or {scaled}")
         resolution = scaled
     return check_count("resolution", resolution, MIN_RESOLUTION)

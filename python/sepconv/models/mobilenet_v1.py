@@ -117,11 +117,12 @@ def _blocks(variant: Variant) -> tuple[tuple[int, int], ...]:
 
 def naming_schemes(variant: Variant) -> list[NamingScheme]:
     """timm's names, which count blocks within stages of equal channels; it has no network with full convolutions."""
+    table = _blocks(variant)
     if variant == "full":
         return []
     prefixes: dict[str, tuple[str, str | None]] = {"stem": ("conv_stem", "bn1"), "classifier": ("classifier", None)}
     stage, place, previous = -1, 0, None
-    for index, (channels, _) in enumerate(_blocks(variant), start=1):
+    for index, (channels, _) in enumerate(table, start=1):
         stage, place = (stage, place + 1) if channels == previous else (stage + 1, 0)
         previous = channels
         block = f"blocks.{stage}.{place}"

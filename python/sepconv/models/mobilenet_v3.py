@@ -134,6 +134,8 @@ def stages(size: Size, minimalistic: bool) -> list[list[Stage]]:
 
 def naming_schemes(size: Size, minimalistic: bool) -> list[NamingScheme]:
     """torchvision's and timm's names, and how each trained its weights."""
+    if not isinstance(minimalistic, bool):
+        raise TypeError(f"minimalistic was {minimalistic!r}, must be True or False")
     table = stages(size, minimalistic)
     last = len(table)
     timm = timm_prefixes(table) | {
@@ -183,10 +185,11 @@ def _model(
     minimalistic: bool,
     options: ModelOptions,
 ) -> Model:
+    schemes = naming_schemes(size, minimalistic)
     kind = f"{size}_minimalistic" if minimalistic else size
     return compile_family(
         mobilenet_v3_layers,
-        naming_schemes(size, minimalistic),
+        schemes,
         f"mobilenet_v3_{kind}_{alpha}_{resolution}",
         weights,
         seed,
