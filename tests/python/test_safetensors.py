@@ -6,6 +6,7 @@ import io
 import json
 import random
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def test_empty_tensors() -> None:
 def test_hostile_files(data: bytes, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         read_safetensors(data)
+
+
+@pytest.mark.parametrize("size", [2 << 20, 8 << 20])
+def test_a_header_takes_no_more_than_64_megabytes(size: int) -> None:
+    data = safetensors(b'{"a":[' + b"[]," * ((size - 10) // 3) + b"[]]}")
+    tracemalloc.start()
+    with pytest.raises(ModelFormatError):
+        read_safetensors(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 64 << 20
 
 
 def test_unknown_types_are_named() -> None:

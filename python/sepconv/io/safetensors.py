@@ -13,7 +13,7 @@ from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, checked_size, flat_view, widen_half
 from sepconv.io.files import Source, naming, open_source
 
-MAX_HEADER_BYTES = 8 << 20  # of real files: some 100 bytes a tensor
+MAX_HEADER_BYTES = 2 << 20  # of real files: some 100 bytes a tensor; in memory a hostile one is 26 times as long
 
 _DTYPE_NAMES = {
     "F64": "float64",
