@@ -263,11 +263,12 @@ def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
     "changes, message",
     [
         ({"input_size": [1, 64, 64]}, r"input_size is \[1, 64, 64\]"),
-        ({"mean": None}, "pretrained_cfg"),
-        ({"std": [0.2, 0.2]}, "pretrained_cfg"),
+        ({"mean": None}, "pretrained_cfg: mean is None, must be three"),
+        ({"std": [0.2, 0.2]}, r"pretrained_cfg: std is \[0.2, 0.2\], must be three"),
+        ({"crop_pct": "all"}, "pretrained_cfg: crop_fraction is 'all', must be a number"),
         ({"interpolation": "lanczos"}, "interpolation is 'lanczos'"),
         ({"num_classes": 11}, "do not fit this model"),
-        ({"mean": [10**400, 0, 0]}, "pretrained_cfg: int too large"),
+        ({"mean": [10**400, 0, 0]}, "pretrained_cfg: mean is .*, must be three"),
         (None, r"config\.json is no JSON that can be read: maximum recursion depth"),
     ],
 )

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from sepconv import extras
 from sepconv.conventions import TIMM, Convention
 from sepconv.errors import ModelFormatError, SepconvError
-from sepconv.graph.base import is_choice, is_name
+from sepconv.graph.base import is_choice, is_finite, is_name, is_sequence
 from sepconv.models.catalog import FAMILIES
 from sepconv.paths import checked_path, write_files
 
@@ -294,18 +294,20 @@ def _convention(name: str, entry: Pretrained, config: Mapping[str, Any]) -> Conv
     try:
         return Convention(
             name=name,
-            mean=_pixels(config["mean"]),
-            std=_pixels(config["std"]),
-            crop_fraction=float(config.get("crop_pct", base.crop_fraction)),
+            mean=_pixels("mean", config["mean"]),
+            std=_pixels("std", config["std"]),
+            crop_fraction=config.get("crop_pct", base.crop_fraction),
             interpolation=config.get("interpolation", base.interpolation),
         )
     except KeyError as error:
         raise ModelFormatError(f"{entry.repository}: pretrained_cfg has no {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
+    except ValueError as error:
         raise ModelFormatError(f"{entry.repository}: pretrained_cfg: {error}") from error
 
 
-def _pixels(values: Any) -> tuple[float, float, float]:
+def _pixels(field: str, values: Any) -> tuple[float, float, float]:
     """Of numbers for channels in [0, 1], those for 8-bit pixels."""
+    if not (is_sequence(values, 3) and all(map(is_finite, values))):
+        raise ValueError(f"{field} is {values!r}, must be three finite numbers: red, green, blue")
     red, green, blue = (255.0 * float(value) for value in values)
     return (red, green, blue)
