@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,19 @@ def test_what_was_measured_is_shown_where_the_file_cannot_be_written(
     assert captured.err == "sepconv: /dev/full: No space left on device\n"
     assert "pointwise 4x4x8" in captured.out
     assert picture.stat().st_size > 0
+
+
+def test_a_pipe_whose_reader_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: pipe.open("rb").close())
+    reader.start()
+    quick = ("--op", "pointwise", "--shape", "4,4,8", "--rounds", "1", "--burst", "1", "--contenders", "numpy")
+    assert cli.main(["bench", *quick, "--json", str(pipe)]) == 2
+    reader.join()
+    captured = capsys.readouterr()
+    assert captured.err == f"sepconv: {pipe}: Broken pipe\n"
+    assert "pointwise 4x4x8" in captured.out
 
 
 @pytest.mark.parametrize("written", ["network.onnx", "mobilenet_v1_0.25_32", "mobilenet_v1_100_224"])

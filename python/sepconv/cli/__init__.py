@@ -39,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (``sepconv cost | head``). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not error.filename:
+            # The reader left (``sepconv cost | head``). Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_BROKEN_PIPE
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except (SepconvError, ValueError) as error:
         return _fail(str(error))
