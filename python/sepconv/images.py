@@ -15,7 +15,7 @@ from sepconv import extras
 from sepconv.conventions import Convention, check_image
 from sepconv.errors import SepconvError
 from sepconv.graph.base import is_integer
-from sepconv.paths import checked_path, is_standard_stream
+from sepconv.paths import checked_path, standard_stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +42,7 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     path = checked_path(path)
     found = path.stat()
     # Asked before opening: to open a pipe would wait for its writer.
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or is_standard_stream(found)):
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or standard_stream(found) is not None):
         raise ImageError(f"{path} is not a regular file")
     with path.open("rb") as file, warnings.catch_warnings():
         # Between Pillow's warning (89 million pixels) and its refusal (twice that) are large but honest photographs.

@@ -74,7 +74,8 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
     Each goes into a temporary file beside its target, which takes the target's place, owner and permissions when all
     are written; a link's target is replaced, not the link. Written directly are what is no regular file (``/dev/full``,
-    a pipe, which waits for its reader), what standard output goes to, and a file whose folder takes no new one.
+    a pipe, which waits for its reader), what standard output goes to, from where that is, and a file that is in a folder
+    which takes no new one, or that cannot be replaced, as one that is mounted.
 
     Raises OSError with the path that was given.
     """
@@ -88,22 +89,25 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                     temporaries[path] = path.resolve().with_name(f".sepconv-{os.urandom(8).hex()}")
                     _write_temporary(temporaries[path], path, data)
                 else:
-                    path.write_bytes(data)
+                    _write_directly(path, data)
         for path, temporary in temporaries.items():
             with _naming(path):
-                temporary.replace(path.resolve())
+                try:
+                    temporary.replace(path.resolve())
+                except OSError:
+                    _write_directly(path, contents[path])
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
 
 
-def is_standard_stream(found: os.stat_result) -> bool:
-    """Whether it is what standard input, output or error are open on."""
-    for descriptor in range(3):
+def standard_stream(found: os.stat_result) -> int | None:
+    """The descriptor of standard output, error or input, whichever is the first that is open on it."""
+    for descriptor in (1, 2, 0):
         with contextlib.suppress(OSError):  # closed
             if os.path.samestat(found, os.fstat(descriptor)):
-                return True
-    return False
+                return descriptor
+    return None
 
 
 def _is_replaceable(path: Path) -> bool:
@@ -111,8 +115,15 @@ def _is_replaceable(path: Path) -> bool:
         found = path.stat()
     except FileNotFoundError:
         return True
-    regular = stat.S_ISREG(found.st_mode) and not is_standard_stream(found)
+    regular = stat.S_ISREG(found.st_mode) and standard_stream(found) is None
     return regular and os.access(path.resolve().parent, os.W_OK | os.X_OK)
+
+
+def _write_directly(path: Path, data: bytes) -> None:
+    """Through the stream that writes to it, if one does: opened anew it would be emptied, and both write over it."""
+    descriptor = standard_stream(path.stat())  # 0 is no stream to write to
+    with os.fdopen(os.dup(descriptor), "wb") if descriptor else path.open("wb") as file:
+        file.write(data)
 
 
 def _write_temporary(temporary: Path, path: Path, data: bytes) -> None:

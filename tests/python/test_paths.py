@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +106,32 @@ def test_what_is_no_regular_file_is_written_directly(tmp_path: Path) -> None:
     assert names(tmp_path) == ["pipe"]
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         write_files({Path("/dev/full"): b"x"})
+
+
+def test_what_standard_output_goes_to_keeps_what_it_holds(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("old\n")
+    script = "import pathlib, sepconv.paths as p; p.write_files({pathlib.Path(%r): b'new\\n'}); print('last')"
+    for path in ("/dev/stdout", str(log)):
+        with log.open("a") as stream:
+            subprocess.run([sys.executable, "-c", script % path], stdout=stream, check=True)
+    assert log.read_text() == "old\n" + 2 * "new\nlast\n"
+
+
+def test_a_file_that_cannot_be_replaced_is_written_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is mounted, as containers do."""
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    path = tmp_path / "mounted"
+    path.write_bytes(b"old")
+    write_files({path: b"new"})
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["mounted"]
 
 
 @pytest.mark.parametrize("read", [regular_file, load_image, load, read_weights])
