@@ -74,8 +74,8 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
     Each goes into a temporary file beside its target, which takes the target's place, owner and permissions when all
     are written; a link's target is replaced, not the link. Written directly are what is no regular file (``/dev/full``,
-    a pipe, which waits for its reader), what standard output goes to, from where that is, and a file that is in a folder
-    which takes no new one, or that cannot be replaced, as one that is mounted.
+    a pipe, which waits for its reader), what standard output goes to, from where that is, and a file whose folder takes
+    no new one, or that cannot be replaced, as one that is mounted.
 
     Raises OSError with the path that was given.
     """

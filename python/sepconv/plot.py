@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sepconv import extras
 from sepconv.paths import check_writable, write_files
+from sepconv.table import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +97,8 @@ def save_result(
         bars_bottom = _MARGIN + _CAPTION_HEIGHT
         bars_axes: Axes = figure.add_axes(box(left, bars_bottom, _BARS_WIDTH, _HEIGHT - _MARGIN - bars_bottom))
         _draw_bars(bars_axes, labels, probabilities)
-        figure.text(left / width, _MARGIN / _HEIGHT, caption, color=_GREY, fontsize=8, va="bottom", parse_math=False)
+        line = printable(caption)
+        figure.text(left / width, _MARGIN / _HEIGHT, line, color=_GREY, fontsize=8, va="bottom", parse_math=False)
         save_figure(figure, path, dpi=200)
 
 

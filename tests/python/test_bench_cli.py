@@ -20,6 +20,7 @@ from sepconv.bench import machine, method, networks, peaks, processes, profile
 from sepconv.cli import console
 from sepconv.export import export_model
 from sepconv.models.catalog import is_name
+from sepconv.table import printable
 
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 from sepconv import _core
@@ -218,6 +219,28 @@ def test_a_profile() -> None:
     table = profile.rows(fused)
     assert table[-1][0] == "total"
     assert np.isclose(float(table[-1][3]), fused.milliseconds, atol=1e-3)
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("name", ["$\\frac$", "a\x1b[2J", "\udcff"])
+def test_names_that_are_no_plain_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not mathematics to matplotlib, nothing to a terminal; \\udcff is a byte that is no UTF-8."""
+    pytest.importorskip("tflite")
+    path, layer = tmp_path / f"{name}.tflite", name.replace("\udcff", "y")
+    conv = graph.Conv2d(name=layer, inputs=("x",), weight=np.ones((1, 1, 3, 4), np.float32))
+    export_model([graph.Input(name="x", shape=(4, 4, 3)), conv], path)
+    for command in (("bench", *QUICK), ("profile", "--repeat", "1")):
+        text = run(capsys, command[0], str(path), *command[1:], "--plot", str(tmp_path / "plot.svg"))
+        assert text.startswith(f"{printable(name)}, 1 thread")
+
+
+@needs_matplotlib
+def test_the_roofline_of_a_network_without_multiply_adds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tflite")
+    vector = graph.Reshape(name="vector", inputs=("x",), shape=(1, 1, 48))
+    export_model([graph.Input(name="x", shape=(4, 4, 3)), vector], tmp_path / "vector.tflite")
+    run(capsys, "profile", str(tmp_path / "vector.tflite"), "--repeat", "1", "--plot", str(tmp_path / "plot.png"))
+    assert (tmp_path / "plot.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(("batch", "reads"), [(1, 1), (3, 3), (8, 1), (21, 7)])

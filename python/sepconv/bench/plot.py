@@ -14,7 +14,7 @@ from sepconv import extras
 from sepconv.bench import sweep
 from sepconv.bench.profile import Profile, StepProfile
 from sepconv.plot import save_figure
-from sepconv.table import format_run
+from sepconv.table import format_run, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
     title = f"{result['network']}, {format_run(result['threads'], result['batch'])}"
-    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    axes.set_title(printable(title), fontsize=10, loc="left", color=_INK, parse_math=False)
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -111,10 +111,10 @@ def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
     figure = _figure(5.5)
     axes = figure.subplots()
     steps = [step for step in profiled.steps if step.macs]
-    intensities = np.array([step.intensity for step in steps])
+    intensities = [step.intensity for step in steps]  # none where no layer multiplies
     peak = profiled.peaks.flops[profiled.isa] / 1e9
-    span = np.geomspace(min(0.25, intensities.min() / 2), max(512, intensities.max() * 2), 200)
-    bottom = max(0.25, min(step.gflops for step in steps) / 2)
+    span = np.geomspace(min([0.5, *intensities]) / 2, max([256, *intensities]) * 2, 200)
+    bottom = max(0.25, min((step.gflops for step in steps), default=0) / 2)
     for level, bandwidth in profiled.peaks.bandwidth.items():
         slope = bandwidth / 1e9
         axes.plot(span, np.minimum(span * slope, peak), color=_GREY, linewidth=1)
@@ -134,15 +134,18 @@ def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
             color=color, alpha=0.75, linewidths=0, label=kind,
         )  # fmt: skip
     for step in _apart(steps):
-        where = (step.intensity, step.gflops)
-        axes.annotate(step.layers[0], where, fontsize=7, color=_INK, xytext=(5, -9), textcoords="offset points")
+        axes.annotate(
+            printable(step.layers[0]), (step.intensity, step.gflops), fontsize=7, color=_INK, xytext=(5, -9),
+            textcoords="offset points", parse_math=False,
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_ylim(bottom, peak * 1.4)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     _label(axes, "operations a byte", "GFLOP/s")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    if steps:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     _save(figure, path, caption)
 
 
@@ -182,5 +185,5 @@ def _label(axes: Axes, x: str, y: str) -> None:
 
 
 def _save(figure: Figure, path: Path, caption: str) -> None:
-    figure.supxlabel(caption, fontsize=7, color=_GREY)
+    figure.supxlabel(printable(caption), fontsize=7, color=_GREY, parse_math=False)
     save_figure(figure, path, dpi=160)

@@ -20,7 +20,7 @@ from sepconv.cli.parsers import positive
 from sepconv.conventions import Convention
 from sepconv.graph import Layer, Reshape, Softmax
 from sepconv.paths import check_no_input
-from sepconv.table import format_threads
+from sepconv.table import format_threads, printable
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -201,7 +201,7 @@ def format_result(result: Result) -> str:
     """The lines that ``classify`` prints."""
     height, width, _ = result.input
     times = result.milliseconds
-    lines = [f"{result.image} · {result.model} · {height}×{width}", ""]
+    lines = [printable(f"{result.image} · {result.model} · {height}×{width}"), ""]
     for guess in result.top:
         bar = "█" * round(_BAR_WIDTH * guess.probability)
         lines.append(f"  {100 * guess.probability:5.1f} %  {bar or '▏':<{_BAR_WIDTH}}  {guess.label}")

@@ -24,6 +24,7 @@ def print_table(
 
     ``marked``: indices of rows to stand out.
     """
+    title = printable(title)
     if not _rich():
         print(f"{title}\n{format_table(headers, rows, align=align)}\n")
         return
