@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,8 +32,7 @@ from .graph import (
     Upsample,
     WeightedLayer,
 )
-from .graph.base import reject_masked
-from .lowering import folded
+from .lowering import folded, real_numbers
 from .mapping import release_pages
 
 FLOAT_BYTES = 4
@@ -68,18 +66,8 @@ def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | No
     return graph
 
 
-def _numbers(layer: Layer, argument: str, array: ArrayLike) -> NDArray[Any]:
-    reject_masked(f"layer {layer.name!r}: {argument}", array)
-    values = np.asarray(array)
-    # ml_dtypes' bfloat16 and its like are void to NumPy, and become float32 without loss.
-    is_number = values.dtype.kind in "fiub" or (values.dtype.kind == "V" and np.can_cast(values.dtype, np.float32))
-    if not is_number:
-        raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")
-    return values
-
-
 def _float32(layer: Layer, argument: str, array: ArrayLike) -> Float32:
-    return _numbers(layer, argument, array).astype(np.float32, copy=False)
+    return real_numbers(layer, argument, array).astype(np.float32, copy=False)
 
 
 def _bias(layer: WeightedLayer) -> Float32 | None:
@@ -89,13 +77,13 @@ def _bias(layer: WeightedLayer) -> Float32 | None:
 def _convolution(layer: Convolution) -> tuple[Float32, Float32 | None, BatchNormArrays | None]:
     """Weight, bias and batch norm, which the core folds in float64; what float32 would round is folded here."""
     norm, bias = layer.batch_norm, layer.bias
-    weight = _numbers(layer, "weight", layer.weight)
+    weight = real_numbers(layer, "weight", layer.weight)
     if norm is None:
         return weight.astype(np.float32, copy=False), _bias(layer), None
     parts = [
-        _numbers(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
+        real_numbers(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
     ]
-    given = [weight, *parts, *([] if bias is None else [_numbers(layer, "bias", bias)])]
+    given = [weight, *parts, *([] if bias is None else [real_numbers(layer, "bias", bias)])]
     if not all(np.can_cast(array.dtype, np.float32) for array in given):
         weight, shift = folded(layer)
         return weight.astype(np.float32), shift.astype(np.float32), None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sepconv.graph import (
     Activation,
@@ -26,6 +27,7 @@ from sepconv.graph import (
     Softmax,
     array_shape,
 )
+from sepconv.graph.base import reject_masked
 
 _FOLLOWERS = (Softmax, LayerNorm, PRelu, Activation, Add, Mul, Concat, ChannelSlice, ChannelShuffle)
 
@@ -48,6 +50,17 @@ def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]
     )
     scale = gamma / np.sqrt(variance + float(norm.epsilon))
     return weight * (scale if dense else scale.reshape(shape[2:])), (bias - mean) * scale + beta
+
+
+def real_numbers(layer: Layer, argument: str, array: ArrayLike) -> NDArray[Any]:
+    """The array that a layer has for ``argument``. Raises TypeError for a masked one, and for no real numbers."""
+    reject_masked(f"layer {layer.name!r}: {argument}", array)
+    values = np.asarray(array)
+    # ml_dtypes' bfloat16 and its like are void to NumPy, and become float32 without loss.
+    is_number = values.dtype.kind in "fiub" or (values.dtype.kind == "V" and np.can_cast(values.dtype, np.float32))
+    if not is_number:
+        raise TypeError(f"layer {layer.name!r}: {argument} had dtype {values.dtype}, must have one of real numbers")
+    return values
 
 
 def folded_layers(layers: Sequence[Layer]) -> list[Layer]:

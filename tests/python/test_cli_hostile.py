@@ -19,6 +19,7 @@ import sepconv
 from sepconv import cli, graph
 from sepconv.bench import method, peaks
 from sepconv.cli.classify import to_probabilities
+from sepconv.errors import UnsupportedError
 from sepconv.export import export_model, to_onnx, to_tflite
 from sepconv.models.catalog import named_layers
 
@@ -243,6 +244,47 @@ def test_batches_beyond_a_file_and_the_memory(tmp_path: Path, capsys: pytest.Cap
         message = error(capsys, "bench", "--op", "conv", *size)
         assert "shape is (8, 8, " in message
         assert "must give a weight of at most 2147483647 elements" in message
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".param"])
+def test_what_is_no_network_is_not_written(suffix: str, tmp_path: Path) -> None:
+    """Also where what is wrong would not be written: what follows is left out."""
+    if suffix != ".param":
+        pytest.importorskip(suffix[1:])
+    source, weight = graph.Input(name="x", shape=(4, 4, 3)), np.ones((1, 1, 3, 3))
+
+    def written(name: str, weight: Any = weight, **options: Any) -> None:
+        layer = graph.Conv2d(name=name, inputs=("x",), weight=weight, **options)
+        export_model([source, layer], tmp_path / f"a{suffix}")
+
+    with pytest.raises(ValueError, match="name was 'x', must be unlike the names of all earlier layers"):
+        written("x")
+    for wrong in (1j * weight, weight.astype(str), weight.astype(object)):
+        with pytest.raises(TypeError, match=r"layer 'y': weight had dtype .*, must have one of real numbers"):
+            written("y", wrong)
+    with pytest.raises(TypeError, match="layer 'y': weight was a masked array"):
+        written("y", np.ma.array(weight, mask=True))
+    norm = {key: np.ones(3) for key in ("gamma", "beta", "mean")}
+    with pytest.raises(TypeError, match=r"layer 'y': batch_norm\.variance had dtype complex128"):
+        written("y", batch_norm=graph.BatchNorm(**norm, variance=1j * np.ones(3), epsilon=0.0))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_weights_that_no_file_holds(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip(suffix[1:])
+    weight = np.broadcast_to(np.float32(0), (16384, 33000))
+    layers = [graph.Input(name="x", shape=(1, 1, 16384)), graph.FullyConnected(name="y", inputs=("x",), weight=weight)]
+    with pytest.raises(UnsupportedError, match=r"has 2,162,688,000 bytes of weights, of which an? .* holds at most"):
+        export_model(layers, tmp_path / f"a{suffix}")
+
+
+def test_one_file_for_both_of_ncnn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.param"
+    path.symlink_to("a.bin")
+    message = error(capsys, "export", SMALL, path)
+    assert message == f"sepconv: path was {str(path)!r}, which is 'a.bin' too; must be another file\n"
+    assert names(tmp_path) == ["a.param"]
 
 
 def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from sepconv.export.onnx import to_onnx, write_onnx
 from sepconv.export.tflite import to_tflite, write_tflite
 from sepconv.graph import Layer
 from sepconv.layer_lists import LayersLike, layer_list
-from sepconv.paths import check_writable
+from sepconv.paths import check_writable, is_same_file
 
 __all__ = [
     "FORMATS",
@@ -50,10 +50,10 @@ def export_model(
     A file that was there is replaced when the new one is whole, and kept where it cannot be written.
 
     Raises:
-        TypeError: ``layers`` or ``path`` is of another kind.
+        TypeError: ``layers`` or ``path`` is of another kind, weights are no real numbers.
         ValueError: another suffix, layers that are no network, a batch that is no number of images, outputs that are
             none of its layers.
-        UnsupportedError: the format has no way to say what a layer does.
+        UnsupportedError: the format has no way to say what a layer does, or is too small for the weights.
         MissingExtraError: a package that the format needs is not installed.
         OSError: the file cannot be written.
     """
@@ -71,8 +71,11 @@ def check_path(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")
-    for written in written_files(target):
+    first, *others = written_files(target)
+    for written in (first, *others):
         check_writable(written)
+    if others and is_same_file(first, others[0]):
+        raise ValueError(f"path was {str(path)!r}, which is {others[0].name!r} too; must be another file")
 
 
 def written_files(path: Path) -> tuple[Path, ...]:

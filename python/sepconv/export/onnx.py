@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sepconv import extras
 from sepconv._version import __version__
 from sepconv.export.arrays import channels_first, float32, folded_channels_first, fully_connected
-from sepconv.export.shared import check_batch, ends
+from sepconv.export.shared import check_batch, check_size, ends
 from sepconv.graph import (
     Activation,
     Add,
@@ -78,6 +78,7 @@ def to_onnx(
     if batch is not None:
         check_batch(batch)
     layers, names = ends(layers, outputs)
+    check_size(layers, "an ONNX file")
     graph = _Graph(layers, batch, fold)
     for layer in layers:
         graph.add(layer)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sepconv.errors import UnsupportedError
-from sepconv.graph import Layer, Shape, Upsample, chosen_outputs, needed_layers
+from sepconv.graph import Layer, Shape, Upsample, chosen_outputs, infer_shapes, needed_layers
 from sepconv.graph.base import MAX_ELEMENTS, are_integers
-from sepconv.lowering import float32_repeats
+from sepconv.lowering import float32_repeats, real_numbers
+
+BATCH_NORM_ARRAYS = ("gamma", "beta", "mean", "variance")
 
 
 def check_batch(batch: int) -> None:
@@ -17,12 +19,30 @@ def check_batch(batch: int) -> None:
 
 
 def ends(layers: Sequence[Layer], outputs: Sequence[str] | None) -> tuple[list[Layer], tuple[str, ...]]:
-    """The layers to write, and the names of the results to give. Raises ValueError where one is to be given twice."""
+    """The layers to write, and the names of the results to give.
+
+    Raises ValueError for layers that are no network, written or not, and where a result is to be given twice; TypeError
+    for arrays that are no real numbers.
+    """
+    infer_shapes(layers)
+    for layer in layers:
+        for part, arguments in (("", ("weight", "bias", "slope", "scale")), ("batch_norm", BATCH_NORM_ARRAYS)):
+            owner, dot = (getattr(layer, part, None), ".") if part else (layer, "")
+            for argument in arguments:
+                if (array := getattr(owner, argument, None)) is not None:
+                    real_numbers(layer, part + dot + argument, array)
     names = chosen_outputs(layers, outputs, "the network")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"outputs has {twice[0]!r} twice, must name each layer once")
     return needed_layers(layers, names), names
+
+
+def check_size(layers: Sequence[Layer], file: str) -> None:
+    """Raise UnsupportedError for more parameters than a file of 2 GB holds beside 16 MB for the rest."""
+    size, most = 4 * sum(layer.params() for layer in layers), (1 << 31) - (1 << 24)
+    if size > most:
+        raise UnsupportedError(f"the network has {size:,} bytes of weights, of which {file} holds at most {most:,}")
 
 
 def check_upsample(layer: Upsample, x: Shape, runtime: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sepconv.errors import UnsupportedError
 from sepconv.export.arrays import float32
-from sepconv.export.shared import check_batch, check_upsample, ends
+from sepconv.export.shared import check_batch, check_size, check_upsample, ends
 from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.graph import (
     NO_PADDING,
@@ -65,6 +65,7 @@ def to_tflite(layers: Sequence[Layer], batch: int = 1, outputs: Sequence[str] | 
     """
     check_batch(batch)
     layers, names = ends(layers, outputs)
+    check_size(layers, "a TFLite file")
     network = _Network(layers, batch, names)
     for layer in layers:
         network.add(layer)
