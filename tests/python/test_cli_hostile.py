@@ -210,6 +210,7 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["export", "mobilenet_v1_100_224", "x.tflite"], "alpha was 100.0, must be a positive number of at most 10"),
         (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "3"], "must be left out for a pointwise"),
         (["bench", "--op-table", "--startup"], "--startup must be left out with --op-table"),
+        (["bench", "--op-table", "--isa", "a,b"], "--isa is a,b, must be one with --op-table, which has a column a"),
         (["bench", "--op-table", "--memory"], "--memory must be left out with --op-table"),
         (["bench", SMALL, "--contenders", "sepconv_packing"], "needs --op or --op-table"),
         (["bench", SMALL, "--json", ""], "--json is '', must be a file to write"),

@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     for option in ("startup", "memory"):
         if args.op_table and getattr(args, option):
             raise ValueError(f"--{option} must be left out with --op-table, whose processes go from one to the next")
+    if args.op_table and len(set(args.isa)) > 1:
+        raise ValueError(f"--isa is {','.join(args.isa)}, must be one with --op-table, which has a column a runtime")
     for threads in args.threads:
         thread_count(threads)
     if args.burst > 1e3 * method.LONGEST_BURST:
