@@ -248,6 +248,31 @@ def test_a_process_without_an_answer_is_not_called_killed(tmp_path: Path, monkey
         worker.ask({"kind": "fma", "isa": "scalar", "threads": 1})
 
 
+def test_a_process_does_not_import_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    (tmp_path / "pickle.py").write_text("raise SystemExit('the wrong one')")
+    with Worker({}, tmp_path / "log") as worker:
+        assert worker.ask({"kind": "fma", "isa": "scalar", "threads": 1}) == {"isa": "scalar"}
+
+
+def test_a_network_whose_outputs_are_not_finite() -> None:
+    """Which would differ from themselves."""
+    weight = np.full((1, 1, 5, 5), 1e30, np.float32)
+    layers = [graph.Conv2d(name=name, inputs=(x,), weight=weight) for name, x in ("yx", "zy")]
+    network = networks.Network("huge", (graph.Input(name="x", shape=(3, 3, 5)), *layers))
+    with pytest.raises(WorkerError, match="the outputs of huge for random input are not finite: nothing to compare"):
+        method.compare(network, contenders.choose(["numpy"], [], ["scalar"]), QUICK)
+
+
+def test_ncnn_works_in_place_on_its_own_memory() -> None:
+    pytest.importorskip("ncnn")
+    relu = graph.Activation(name="y", inputs=("x",), activation="relu")
+    network = networks.Network("relu", (graph.Input(name="x", shape=(6, 6, 4)), relu))
+    compared = method.compare(network, contenders.choose(["ncnn"], [], ["scalar"]), QUICK)
+    assert [entry.excluded for entry in compared.contenders] == [None, None]
+
+
 def test_what_a_process_wrote_does_not_hide_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/sh")
     script = tmp_path / "script"

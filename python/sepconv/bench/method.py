@@ -90,7 +90,8 @@ def compare(
 
     ``advance`` is called with what is being done, ``steps_of`` times; ``isa`` is the one that sepconv has in use, and
     ``best_isa`` the machine's best, for peers that are not held to one. ``workers``: processes to use, and to leave
-    running. Raises WorkerError where sepconv itself fails, at whatever time; a peer that does is excluded.
+    running. Raises WorkerError where sepconv itself fails, at whatever time, and where its outputs are not finite; a
+    peer that fails is excluded.
     """
     with tempfile.TemporaryDirectory(prefix="sepconv-bench-") as folder:
         return _compare(network, contenders, settings, Path(folder), advance, isa, best_isa, workers)
@@ -200,6 +201,8 @@ class _Runs:
     def _exclude_wrong(self, measured: Sequence[Measured]) -> None:
         """Compare outputs with the first contender's, which is sepconv."""
         reference = self._outputs(measured[0].contender)
+        if not all(np.isfinite(array).all() for array in reference):
+            raise WorkerError(f"the outputs of {self.network.name} for random input are not finite: nothing to compare")
         for entry in measured:
             if entry.excluded is None:
                 entry.error = relative_error(self._outputs(entry.contender), reference)

@@ -18,7 +18,8 @@ from typing import Any
 
 from sepconv.errors import SepconvError
 
-COMMAND = ("-m", "sepconv.bench.worker")
+# With the parent's path, which need not have the current folder: a file there may be called as a module is.
+COMMAND = ("-c", "import sys; sys.path[:] = sys.argv[1:]; from sepconv.bench.worker import main; main()")
 TIME_LIMIT = 300.0  # seconds for one answer
 PYTHON_ERROR = 1  # the status after an exception, which is what was written last
 
@@ -34,7 +35,7 @@ class Worker:
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, *COMMAND],
+                [sys.executable, *COMMAND, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

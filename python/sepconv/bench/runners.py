@@ -231,8 +231,8 @@ class Ncnn(Runner):
         import ncnn
 
         self._ncnn: Any = ncnn
-        self._planes = task.planes  # keeps alive what the Mats below point to
-        self._images = [ncnn.Mat(planes) for planes in self._planes]
+        # Copies: a first layer that works in place would do so on memory that is not ncnn's own.
+        self._images = [ncnn.Mat(planes).clone() for planes in task.planes]
 
     def open(self) -> None:
         self._net = self._ncnn.Net()

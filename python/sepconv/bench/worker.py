@@ -1,4 +1,4 @@
-"""One contender in a process of its own: ``python -m sepconv.bench.worker``, driven by lines of JSON.
+"""One contender in a process of its own, which ``processes`` starts and drives by lines of JSON.
 
 The first line says who and what: kind, folder, file, threads. The answer tells how long loading took and what memory.
 Then each line asks for a burst: seconds, and whether caches are cold; the answer is the time of each run. The kind
@@ -117,7 +117,3 @@ def _die_with_parent() -> None:
     """A stopped process would not notice that its pipes are closed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main()
