@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
-import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,14 +139,18 @@ def test_what_was_measured_is_shown_where_the_file_cannot_be_written(
     assert picture.stat().st_size > 0
 
 
-def test_a_pipe_whose_reader_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_whose_reader_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is not standard output's."""
+
+    def leave(contents: Mapping[Path, bytes]) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", *map(str, contents))
+
+    monkeypatch.setattr(cli.bench, "write_files", leave)
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: pipe.open("rb").close())
-    reader.start()
     quick = ("--op", "pointwise", "--shape", "4,4,8", "--rounds", "1", "--burst", "1", "--contenders", "numpy")
     assert cli.main(["bench", *quick, "--json", str(pipe)]) == 2
-    reader.join()
     captured = capsys.readouterr()
     assert captured.err == f"sepconv: {pipe}: Broken pipe\n"
     assert "pointwise 4x4x8" in captured.out
@@ -215,6 +221,7 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["bench", SMALL, "--contenders", "sepconv_packing"], "needs --op or --op-table"),
         (["bench", SMALL, "--json", ""], "--json is '', must be a file to write"),
         (["bench", SMALL, "--burst", "60001"], "--burst is 60001, must be at most 60000 milliseconds"),
+        (["bench", "--op", "conv", "--shape", "8,8,8", "--stride", "9999999999"], "integers from 1 to 2147483647"),
         (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
         (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),
     ],
@@ -295,6 +302,22 @@ def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(cli.engine, "num_threads", fail)
     assert cli.main(["info"]) == 2
     assert capsys.readouterr().err.startswith("sepconv: not enough memory: Unable to allocate")
+
+
+def test_memory_that_is_not_there_for_an_onnx_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which protobuf says nothing but that it failed."""
+    onnx = pytest.importorskip("onnx")
+
+    def fail() -> bytes:
+        raise Exception("Failed to serialize proto")
+
+    large = SimpleNamespace(SerializeToString=fail)
+    monkeypatch.setattr(onnx.helper, "make_model", lambda *args, **options: large)
+    message = error(capsys, "export", SMALL, tmp_path / "a.onnx")
+    assert message == "sepconv: not enough memory: for an ONNX file of these weights\n"
+    assert names(tmp_path) == []
 
 
 def test_a_network_of_two_results_is_no_classifier(

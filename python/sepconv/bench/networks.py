@@ -52,6 +52,7 @@ class Network:
         inputs = [layer for layer in self.layers if isinstance(layer, Input)]
         if len(inputs) != 1:
             raise ValueError(f"{self.name} has {len(inputs)} inputs, must have one")
+        infer_shapes(self.layers)  # what does not fit is to be known before the measuring
 
     @property
     def input(self) -> Input:

@@ -55,7 +55,7 @@ def write_onnx(
     fold: bool = True,
 ) -> None:
     """Write :func:`to_onnx`'s model."""
-    write_files({path: to_onnx(layers, batch, outputs, fold=fold).SerializeToString()})
+    write_files({path: _serialized(to_onnx(layers, batch, outputs, fold=fold))})
 
 
 def to_onnx(
@@ -72,7 +72,8 @@ def to_onnx(
     ``batch`` fixes n; None leaves it open. ``outputs`` as for :func:`sepconv.export.export_model`. ``fold``: BatchNorm
     becomes part of weights and biases, else a node.
 
-    Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx.
+    Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx,
+    UnsupportedError for more weights than a file holds.
     """
     onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
     if batch is not None:
@@ -96,8 +97,16 @@ def to_onnx(
         producer_name="sepconv",
         producer_version=__version__,
     )
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(_serialized(model), full_check=True)
     return model
+
+
+def _serialized(model: Any) -> bytes:
+    """Raises MemoryError: what would be too large for the format is refused before."""
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as error:  # google.protobuf's own
+        raise MemoryError("for an ONNX file of these weights") from error
 
 
 class _Graph:

@@ -66,7 +66,7 @@ class Layer:
 
     def _check_shape(self, argument: str, shape: Any) -> Shape:
         if not are_integers(shape, 3, minimum=1):
-            self._reject(argument, shape, "(height, width, channels), integers of at least 1")
+            self._reject(argument, shape, f"(height, width, channels), integers from 1 to {MAX_ELEMENTS}")
         height, width, channels = map(int, shape)
         if height * width * channels > MAX_ELEMENTS:
             self._reject(argument, shape, f"of at most {MAX_ELEMENTS} elements")
@@ -92,13 +92,13 @@ class Layer:
 
     def _check_padding(self, padding: Any) -> None:
         if not (is_sequence(padding, 2) and all(are_integers(side, 2, minimum=0) for side in padding)):
-            self._reject("padding", padding, "((top, bottom), (left, right)), integers of at least 0")
+            self._reject("padding", padding, f"((top, bottom), (left, right)), integers from 0 to {MAX_ELEMENTS}")
 
     def _window_outputs(self, x: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Pair:
         """Check a sliding window's arguments; return how many positions it has: (vertical, horizontal)."""
         for argument, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
             if not are_integers(value, 2, minimum=1):
-                self._reject(argument, value, "(vertical, horizontal), integers of at least 1")
+                self._reject(argument, value, f"(vertical, horizontal), integers from 1 to {MAX_ELEMENTS}")
         self._check_padding(padding)
         positions = []
         for axis, side in enumerate(("height", "width")):
