@@ -6,6 +6,7 @@ No test asserts a time.
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_who_is_wrong_or_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
     assert reasons[2].startswith("its outputs are others: relative error")
     (result,) = report.document([compared], [], "scalar", None)["results"]
     assert [line.partition(":")[0] for line in report.notes(result)][-2:] == ["ncnn", "numpy"]
+    compared.contenders[2].error = float("inf")
+    json.dumps(report.document([compared], [], "scalar", None), allow_nan=False)
     assert report.rows(result)[1][1] == "–"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def _row(entry: Measured, reference: Measured, flops: int, peak: float) -> Resul
         row["import_ms"] = 1e3 * min(entry.imports)
     if entry.memory is not None:
         row["memory_mb"] = entry.memory / 1e6
-    if entry.error is not None:
+    if entry.error is not None and math.isfinite(entry.error):  # JSON has no infinity; ``excluded`` tells of it
         row["max_relative_error"] = entry.error
     if entry.excluded is not None or not entry.bursts:
         return {**row, "excluded": entry.excluded or "not measured"}
