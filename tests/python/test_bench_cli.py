@@ -77,6 +77,7 @@ def test_bench_the_operators_of_mobilenet(monkeypatch: pytest.MonkeyPatch, capsy
         assert [row["kind"] for row in result["contenders"]] == ["sepconv", "numpy"]
         assert all(row["milliseconds"]["p25"] > 0 and row["max_relative_error"] < 1e-5 for row in result["contenders"])
     text = run(capsys, "bench", "--op-table", *QUICK[:-1], "sepconv_packing,numpy")
+    assert "numpy: in --json alone" in text
     # With lines between the columns where rich is installed.
     assert re.search(r"^ *depthwise 3x3 7x7x960[ │]+1[ │]+\d+\.\d \(\d+\.\d\)[ │]+\d", text, re.MULTILINE)
 

@@ -68,8 +68,9 @@ def ratio(result: dict[str, Any], kind: str) -> float | None:
 
 
 def sentences(results: Sequence[dict[str, Any]]) -> list[str]:
-    """How many of them beat torch."""
-    lines = []
+    """How many of them beat torch; and whom the table has no column for."""
+    kinds = dict.fromkeys(row["kind"] for result in results for row in result["contenders"])
+    lines = [f"{kind}: in --json alone" for kind in kinds if kind not in ("sepconv", *CONTENDERS)]
     for kind, words in (("sepconv", "with prepared weights"), ("sepconv_packing", "packing included")):
         ratios = [r for result in results if (r := ratio(result, kind)) is not None]
         if ratios:
