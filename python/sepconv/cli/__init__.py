@@ -32,19 +32,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Python has no streams where who started us closed them (``>&-``).
     sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     console.replace_characters(sys.stdout)
-    args = parser.parse_args(argv)
     try:
+        try:
+            args = parser.parse_args(argv)
+        finally:
+            sys.stdout.flush()  # what --help wrote
         status: int = args.run(args)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not error.filename:
-            # The reader left (``sepconv cost | head``). Python would complain again when it flushes at exit.
+        name = error.filename
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_BROKEN_PIPE
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+            name = name or "standard output"
+        if isinstance(error, BrokenPipeError) and not error.filename:
+            return EXIT_BROKEN_PIPE  # the reader left (``sepconv cost | head``)
+        return _fail(f"{name}: {error.strerror}" if name and error.strerror else str(error))
     except (SepconvError, ValueError) as error:
         return _fail(str(error))
     except MemoryError as error:
