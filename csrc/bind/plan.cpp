@@ -42,6 +42,7 @@ py::object call(const Plan& plan, const py::handle& x, const py::handle& threads
   if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return py::none();
   const py::array images = py::reinterpret_borrow<py::array>(x);
   const Shape in = plan.input_shapes()[0], s = plan.output_shapes()[0];
+  if (vector && s.h * s.w != 1) return py::none();
   constexpr int kReadable = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
   if ((images.flags() & kReadable) != kReadable || images.ndim() != 4 || !is_float32(images) || images.shape(0) < 1 ||
       images.shape(1) != in.h || images.shape(2) != in.w || images.shape(3) != in.c) {

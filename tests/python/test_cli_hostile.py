@@ -20,7 +20,7 @@ pytest.importorskip("sepconv.threads", reason="needs the built engine")
 import sepconv
 from sepconv import cli, graph
 from sepconv.bench import method, peaks
-from sepconv.cli.classify import to_probabilities
+from sepconv.cli.classify import classify, format_result, to_probabilities
 from sepconv.errors import UnsupportedError
 from sepconv.export import export_model, to_onnx, to_tflite
 from sepconv.models.catalog import named_layers
@@ -367,6 +367,17 @@ def test_weights_of_truth_values(
 def test_a_photograph_that_is_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert error(capsys, "classify", tmp_path / "pipe") == f"sepconv: {tmp_path / 'pipe'} is not a regular file\n"
+
+
+def test_a_photograph_whose_name_would_command_the_terminal(
+    photograph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(photograph).rename(tmp_path / "\x1b[2J.png")
+    model = sepconv.models.mobilenet_v1(0.25, 32)
+    result = classify(model, np.zeros((9, 9, 3), np.uint8), image_name=path.name, repeat=1)
+    assert format_result(result).startswith(r"\x1b[2J.png · ")
+    path.write_bytes(b"no photograph")
+    assert rf"{tmp_path}/\x1b[2J.png is not an image" in error(capsys, "classify", path)
 
 
 def test_a_photograph_through_standard_input(photograph: str) -> None:

@@ -12,6 +12,7 @@ from typing import TextIO
 from sepconv._version import __version__
 from sepconv.cli import bench, classify, console, cost, export, info, peaks, profile
 from sepconv.errors import SepconvError
+from sepconv.table import printable
 
 _SUBCOMMANDS = (classify, cost, info, bench, profile, peaks, export)
 
@@ -63,5 +64,5 @@ def _nowhere() -> TextIO:
 
 
 def _fail(message: str) -> int:
-    print(f"sepconv: {message}", file=sys.stderr)
+    print("sepconv:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return EXIT_ERROR
