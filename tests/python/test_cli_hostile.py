@@ -385,25 +385,3 @@ def test_a_photograph_through_standard_input(photograph: str) -> None:
     code = "import sys; from sepconv import images; print(images.load_image('/dev/stdin').shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, input=data)
     assert done.stdout == b"(9, 9, 3)\n", done.stderr
-
-
-@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_streams(closed: str) -> None:
-    command = ["sh", "-c", f'exec "$0" -m sepconv info {closed}', sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("argument", ["info", "--help"])
-def test_standard_output_that_takes_nothing(argument: str) -> None:
-    """Which Python finds out when it flushes, and once more at exit."""
-    command = [sys.executable, "-m", "sepconv", argument]
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)
-    assert (done.returncode, done.stderr) == (2, "sepconv: standard output: No space left on device\n")
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=env)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (cli.EXIT_BROKEN_PIPE, "")
