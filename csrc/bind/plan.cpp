@@ -6,6 +6,11 @@ namespace {
 
 using Array = py::array_t<float, py::array::c_style>;
 
+// Whether it has images of this shape, one at least.
+bool holds_images(const py::array& x, const Shape& s) {
+  return x.ndim() == 4 && x.shape(0) >= 1 && x.shape(1) == s.h && x.shape(2) == s.w && x.shape(3) == s.c;
+}
+
 std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int threads, std::vector<double>* step_seconds) {
   const auto& in = plan.input_shapes();
   if (inputs.size() != in.size()) {
@@ -16,8 +21,7 @@ std::vector<Array> run(const Plan& plan, const std::vector<Array>& inputs, int t
   std::vector<const float*> from;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Array& x = inputs[i];
-    if (x.ndim() != 4 || x.shape(0) != images || images < 1 || x.shape(1) != in[i].h || x.shape(2) != in[i].w ||
-        x.shape(3) != in[i].c) {
+    if (!holds_images(x, in[i]) || x.shape(0) != images) {
       throw std::invalid_argument("input " + std::to_string(i) + " does not have the plan's shape, batch first");
     }
     from.push_back(x.data());
@@ -41,13 +45,11 @@ py::object call(const Plan& plan, const py::handle& x, const py::handle& threads
   if (plan.input_shapes().size() != 1 || plan.output_shapes().size() != 1) return py::none();
   if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return py::none();
   const py::array images = py::reinterpret_borrow<py::array>(x);
-  const Shape in = plan.input_shapes()[0], s = plan.output_shapes()[0];
+  const Shape& s = plan.output_shapes()[0];
   if (vector && s.h * s.w != 1) return py::none();
   constexpr int kReadable = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
-  if ((images.flags() & kReadable) != kReadable || images.ndim() != 4 || !is_float32(images) || images.shape(0) < 1 ||
-      images.shape(1) != in.h || images.shape(2) != in.w || images.shape(3) != in.c) {
-    return py::none();
-  }
+  if ((images.flags() & kReadable) != kReadable || !is_float32(images)) return py::none();
+  if (!holds_images(images, plan.input_shapes()[0])) return py::none();
   int overflow = 0;
   long count = 0;
   if (PyLong_CheckExact(threads.ptr())) count = PyLong_AsLongAndOverflow(threads.ptr(), &overflow);

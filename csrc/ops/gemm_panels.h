@@ -51,11 +51,11 @@ bool multiply_panels(const PanelProduct& t, int first_panel, int end_panel, cons
   const bool resident = weight_bytes <= kResidentWeights;
   const bool passing = weight_bytes <= kPassedL1 && sizeof(float) * t.rows * (t.a_step + t.c_step) > l2_bytes() / 2;
   const int block = passing ? 1 : tiles_in(resident ? kPassedL1 : passed_block_bytes(), t.k, tiles.height(0));
+  const std::size_t column_bytes = sizeof(float) * tiles.height(0);  // of a tile
+  const Prefetch rows_below(column_bytes * t.a_step, 1, t.k), results_below(column_bytes * t.c_step, count - 1, t.k);
   for (int begin = 0; begin < tiles.count();) {
     const int end = begin + std::min(block, tiles.count() - begin);
     const Prefetch prefetch = weight_prefetch(fresh ? 0 : t.packed.panel_bytes(), end - begin, t.k);
-    const std::size_t tile_bytes = sizeof(float) * tiles.height(begin);
-    const Prefetch rows_below(tile_bytes * t.a_step, 1, t.k), results_below(tile_bytes * t.c_step, count - 1, t.k);
     for (int p = first_panel; p < end_panel; ++p) {
       const int vectors = t.packed.vectors(p), column = t.packed.first_block(p) * v;
       const int columns = std::min(vectors * v, t.columns - column);

@@ -32,6 +32,7 @@ from .graph import (
     Upsample,
     WeightedLayer,
 )
+from .graph.weighted import BATCH_NORM_ARRAYS
 from .lowering import folded, real_numbers
 from .mapping import release_pages
 
@@ -80,9 +81,7 @@ def _convolution(layer: Convolution) -> tuple[Float32, Float32 | None, BatchNorm
     weight = real_numbers(layer, "weight", layer.weight)
     if norm is None:
         return weight.astype(np.float32, copy=False), _bias(layer), None
-    parts = [
-        real_numbers(layer, f"batch_norm.{name}", getattr(norm, name)) for name in ("gamma", "beta", "mean", "variance")
-    ]
+    parts = [real_numbers(layer, f"batch_norm.{name}", getattr(norm, name)) for name in BATCH_NORM_ARRAYS]
     given = [weight, *parts, *([] if bias is None else [real_numbers(layer, "bias", bias)])]
     if not all(np.can_cast(array.dtype, np.float32) for array in given):
         weight, shift = folded(layer)

@@ -31,6 +31,14 @@ _LEAST_CROP = 1 / 16  # of networks it is 0.875 and more; the whole photograph i
 _CHOICES = {"resize": ("crop", "stretch"), "interpolation": ("nearest", "bilinear", "bicubic"), "labels": ("imagenet",)}
 
 
+def checked_triple(field: str, values: Any) -> Triple:
+    """The three as floats. Raises ValueError for anything else."""
+    if not (is_sequence(values, 3) and all(map(is_finite, values))):
+        raise ValueError(f"{field} is {values!r}, must be three finite numbers: red, green, blue")
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
 @dataclass(frozen=True, kw_only=True)
 class Convention:
     """How a photograph becomes the network's input, and an output's index a label.
@@ -56,10 +64,7 @@ class Convention:
             if not is_choice(getattr(self, field), allowed):
                 raise ValueError(f"{field} is {getattr(self, field)!r}, must be one of {', '.join(allowed)}")
         for field in ("mean", "std"):
-            values = getattr(self, field)
-            if not (is_sequence(values, 3) and all(map(is_finite, values))):
-                raise ValueError(f"{field} is {values!r}, must be a tuple of three finite numbers: red, green, blue")
-            object.__setattr__(self, field, tuple(map(float, values)))
+            object.__setattr__(self, field, checked_triple(field, getattr(self, field)))
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, must be positive")
         if not (is_finite(self.crop_fraction) and _LEAST_CROP <= self.crop_fraction <= 1):

@@ -33,8 +33,8 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Transparency is laid over white; an animation gives its first frame; broken EXIF turns nothing. Raises
     FileNotFoundError, IsADirectoryError or PermissionError for the path, TypeError or ValueError for what can be none,
-    :class:`ImageError` for the content or where
-    the path is neither a regular file nor standard input, MissingExtraError without Pillow.
+    :class:`ImageError` for the content or where the path is neither a regular file nor standard input,
+    MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="reading a photograph")
     from PIL import UnidentifiedImageError

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from sepconv.errors import UnsupportedError
 from sepconv.graph import Layer, Shape, Upsample, chosen_outputs, infer_shapes, needed_layers
 from sepconv.graph.base import MAX_ELEMENTS, are_integers
+from sepconv.graph.weighted import BATCH_NORM_ARRAYS
 from sepconv.lowering import float32_repeats, real_numbers
-
-BATCH_NORM_ARRAYS = ("gamma", "beta", "mean", "variance")
 
 
 def check_batch(batch: int) -> None:
@@ -26,11 +25,12 @@ def ends(layers: Sequence[Layer], outputs: Sequence[str] | None) -> tuple[list[L
     """
     infer_shapes(layers)
     for layer in layers:
-        for part, arguments in (("", ("weight", "bias", "slope", "scale")), ("batch_norm", BATCH_NORM_ARRAYS)):
-            owner, dot = (getattr(layer, part, None), ".") if part else (layer, "")
-            for argument in arguments:
-                if (array := getattr(owner, argument, None)) is not None:
-                    real_numbers(layer, part + dot + argument, array)
+        arrays = {argument: getattr(layer, argument, None) for argument in ("weight", "bias", "slope", "scale")}
+        if (norm := getattr(layer, "batch_norm", None)) is not None:
+            arrays |= {f"batch_norm.{argument}": getattr(norm, argument) for argument in BATCH_NORM_ARRAYS}
+        for argument, array in arrays.items():
+            if array is not None:
+                real_numbers(layer, argument, array)
     names = chosen_outputs(layers, outputs, "the network")
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -22,6 +22,9 @@ class BatchNorm:
     epsilon: float
 
 
+BATCH_NORM_ARRAYS = ("gamma", "beta", "mean", "variance")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PRelu(Layer):
     """y = x where x >= 0, else slope * x, the slope of shape [channels] (arXiv 1502.01852)."""
@@ -102,7 +105,7 @@ class Convolution(WeightedLayer):
         if self.batch_norm is not None:
             if not isinstance(self.batch_norm, BatchNorm):
                 self._reject("batch_norm", repr(self.batch_norm), "a BatchNorm or None")
-            for argument in ("gamma", "beta", "mean", "variance"):
+            for argument in BATCH_NORM_ARRAYS:
                 self._check_array(f"batch_norm.{argument}", getattr(self.batch_norm, argument), N=channels)
             epsilon = self.batch_norm.epsilon
             if not (is_finite(epsilon) and epsilon >= 0):

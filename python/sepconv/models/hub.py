@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepconv import extras
-from sepconv.conventions import TIMM, Convention
+from sepconv.conventions import TIMM, Convention, checked_triple
 from sepconv.errors import ModelFormatError, SepconvError
-from sepconv.graph.base import is_choice, is_finite, is_name, is_sequence
+from sepconv.graph.base import is_choice, is_name
 from sepconv.models.catalog import FAMILIES
 from sepconv.paths import checked_path, write_files
 
@@ -307,7 +307,5 @@ def _convention(name: str, entry: Pretrained, config: Mapping[str, Any]) -> Conv
 
 def _pixels(field: str, values: Any) -> tuple[float, float, float]:
     """Of numbers for channels in [0, 1], those for 8-bit pixels."""
-    if not (is_sequence(values, 3) and all(map(is_finite, values))):
-        raise ValueError(f"{field} is {values!r}, must be three finite numbers: red, green, blue")
-    red, green, blue = (255.0 * float(value) for value in values)
-    return (red, green, blue)
+    red, green, blue = checked_triple(field, values)
+    return (255.0 * red, 255.0 * green, 255.0 * blue)

@@ -26,12 +26,12 @@ from numpy.typing import ArrayLike, NDArray
 from sepconv.conventions import TIMM, Convention
 from sepconv.graph import ActivationName, BatchNorm, Convolution, WeightedLayer
 from sepconv.graph.base import is_integer, is_name, reject_masked
+from sepconv.graph.weighted import BATCH_NORM_ARRAYS
 from sepconv.layer_lists import LayersLike, layer_list
 from sepconv.table import printable
 
 PaddingRule = Literal["same", "torch"]
 WeightKind = Literal["dense", "depthwise", "fully_connected"]
-BATCH_NORM_FIELDS = ("gamma", "beta", "mean", "variance")
 _TORCH_BATCH_NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
 # torch's [N, C, kh, kw], [C, 1, kh, kw] and [N, C] to ours.
 _FROM_TORCH: dict[WeightKind, tuple[int, ...]] = {
@@ -152,7 +152,7 @@ class NamedWeights:
 
     def _batch_norm_names(self, layer: str) -> list[str]:
         if self.scheme is None:
-            return [f"{layer}.batch_norm.{part}" for part in BATCH_NORM_FIELDS]
+            return [f"{layer}.batch_norm.{part}" for part in BATCH_NORM_ARRAYS]
         return [f"{self.scheme.prefixes[layer][1]}.{part}" for part in _TORCH_BATCH_NORM_FIELDS]
 
     def _take(self, name: str, shape: Sequence[int], order: tuple[int, ...] = (0,)) -> NDArray[Any]:
@@ -231,7 +231,7 @@ def named_weights(layers: LayersLike) -> dict[str, ArrayLike]:
             if layer.bias is not None:
                 arrays[f"{layer.name}.bias"] = layer.bias
         if isinstance(layer, Convolution) and layer.batch_norm is not None:
-            for part in BATCH_NORM_FIELDS:
+            for part in BATCH_NORM_ARRAYS:
                 arrays[f"{layer.name}.batch_norm.{part}"] = getattr(layer.batch_norm, part)
     return arrays
 

@@ -12,6 +12,7 @@ import numpy as np
 from sepconv import _core
 from sepconv.compile import compile_graph
 from sepconv.errors import UnsupportedError
+from sepconv.model import FLOAT32
 from sepconv.onnx.fallback import Reference
 from sepconv.onnx.ir import Array, Graph, Node
 from sepconv.onnx.lowering import NotInPlanError
@@ -23,8 +24,6 @@ from sepconv.onnx.partition import Region, lower, partition
 class FallbackWarning(UserWarning):
     """Some nodes of a model run on the package onnx's reference implementation, which is slow."""
 
-
-FLOAT32 = np.dtype(np.float32)
 
 Values = dict[str, Any]
 
