@@ -66,22 +66,22 @@ py::object call(const Plan& plan, const py::handle& x, const py::handle& threads
   return result;
 }
 
-// A plan for values whose channels come first, as those of ONNX: of rank 2 to 4, [n, c, h, w] without h, or h and w. In one
-// call from Python, as each other would take longer than a small plan.
+// A plan for values whose channels come first, as those of ONNX and torch: of rank 2 to 4, [n, c, h, w] without h, or h and
+// w. In one call from Python, as each other would take longer than a small plan.
 class ChannelsFirst {
  public:
   struct Result {
     int output;   // of the plan
-    Sizes shape;
-    bool lent;    // as a view of the plan's own result, whose channels are last: for another plan to read
+    Sizes image;  // one image's: c; c, w; or c, h, w
+    bool lent;    // as a view of the plan's own result, whose channels are last
   };
 
   ChannelsFirst(std::shared_ptr<Plan> plan, std::vector<Result> results) : plan_(std::move(plan)), results_(std::move(results)) {
     for (const Result& r : results_) {
       const bool known = r.output >= 0 && r.output < static_cast<int>(plan_->output_shapes().size());
       if (!known) fail("a result must be an output of the plan");
-      if (!fits(r.shape, plan_->output_shapes()[static_cast<std::size_t>(r.output)])) {
-        fail("a result must have the sizes of its output, and rank 2 to 4");
+      if (!fits(r.image, plan_->output_shapes()[static_cast<std::size_t>(r.output)])) {
+        fail("a result must have the sizes of its output, and rank 2 to 4 with the batch");
       }
     }
   }
@@ -98,15 +98,18 @@ class ChannelsFirst {
   }
 
  private:
-  // Whether images of a shape with the channels first are what a plan calls `s`.
-  static bool fits(const Sizes& shape, const Shape& s) {
-    const std::size_t rank = shape.size();
-    return rank >= 2 && rank <= 4 && shape[1] == s.c && (rank < 4 ? 1 : shape[2]) == s.h &&
-           (rank < 3 ? 1 : shape[rank - 1]) == s.w;
+  // Whether an image of these sizes, the channels first, is what a plan calls `s`.
+  static bool fits(const Sizes& image, const Shape& s) {
+    const std::size_t rank = image.size();
+    return rank >= 1 && rank <= 3 && image[0] == s.c && (rank < 3 ? 1 : image[1]) == s.h &&
+           (rank < 2 ? 1 : image[rank - 1]) == s.w;
   }
 
   static Array channels_last(const py::array_t<float, 0>& x, const Shape& s, int threads) {
-    if (!fits(shape_of(x), s)) fail("an array does not have the sizes of the plan's input");
+    const Sizes shape_of_x = shape_of(x);
+    if (shape_of_x.empty() || !fits({shape_of_x.begin() + 1, shape_of_x.end()}, s)) {
+      fail("an array does not have the sizes of the plan's input");
+    }
     const py::ssize_t rank = x.ndim(), n = sizeof(float);
     const std::vector<py::ssize_t> shape{x.shape(0), s.h, s.w, s.c};
     const py::ssize_t row = rank == 4 ? x.strides(2) : n, column = rank > 2 ? x.strides(rank - 1) : n;
@@ -122,9 +125,8 @@ class ChannelsFirst {
   }
 
   static py::array value(const Array& image, const Result& r, int threads) {
-    const std::vector<py::ssize_t> shape(r.shape.begin(), r.shape.end());
-    if (shape[0] != image.shape(0)) fail("there must be as many images as in the results");
-    std::vector<py::ssize_t> strides{image.strides(0), image.strides(3)};
+    std::vector<py::ssize_t> shape{image.shape(0)}, strides{image.strides(0), image.strides(3)};
+    shape.insert(shape.end(), r.image.begin(), r.image.end());
     for (std::size_t axis = 2; axis < shape.size(); ++axis) {
       strides.push_back(image.strides(static_cast<py::ssize_t>(axis + 3 - shape.size())));
     }
@@ -186,7 +188,7 @@ void add_plan(py::module_& module) {
   py::class_<ChannelsFirst>(module, "ChannelsFirst")
       .def("__init__", constructor(+[](const std::shared_ptr<Plan>& plan, const std::vector<std::tuple<int, Sizes, bool>>& results) {
              std::vector<ChannelsFirst::Result> all;
-             for (const auto& [output, shape, lent] : results) all.push_back({output, shape, lent});
+             for (const auto& [output, image, lent] : results) all.push_back({output, image, lent});
              return std::make_unique<ChannelsFirst>(plan, std::move(all));
            }),
            NewStyle(), arg("plan"), arg("results"))

@@ -280,21 +280,22 @@ def test_values_of_plans_are_checked() -> None:
     found(normal(2, 3, 5, 7))
     (step,) = program(found).steps
     assert isinstance(step, PlanStep)
-    for place, shape in ((1, (2, 4, 5, 7)), (0, (2, 4, 7, 5)), (-1, (2, 4, 5, 7)), (0, (2,)), (0, (2, 4, 35))):
+    for place, image in ((1, (4, 5, 7)), (0, (4, 7, 5)), (-1, (4, 5, 7)), (0, ()), (0, (4, 35)), (0, (2, 4, 5, 7))):
         with pytest.raises(ValueError, match="a result must"):
-            _core.ChannelsFirst(step.plan, [(place, shape, True)])
-    images = _core.ChannelsFirst(step.plan, [(0, (2, 4, 5, 7), True)])
+            _core.ChannelsFirst(step.plan, [(place, image, True)])
+    images = _core.ChannelsFirst(step.plan, [(0, (4, 5, 7), True)])
     for inputs, what in (
         ([], "one array for each input"),
         ([normal(2, 3, 7, 5)], "does not have the sizes"),
         ([normal(2, 3, 35)], "does not have the sizes"),
         ([normal(35)], "does not have the sizes"),
-        ([normal(3, 3, 5, 7)], "as many images"),
+        ([np.array(1.0, np.float32)], "does not have the sizes"),
         ([normal(0, 3, 5, 7)], "does not have the plan's shape"),
     ):
         with pytest.raises(ValueError, match=what):
             images.run(inputs, 1)
     x = normal(2, 3, 5, 7)
     (want,) = images.run([x], 1)
+    assert np.array_equal(images.run([x[1:]], 1)[0], want[1:])
     for other in (x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), np.repeat(x, 2, 3)[..., ::2], x[::-1][::-1]):
         assert np.array_equal(images.run([other], 2)[0], want)

@@ -41,7 +41,7 @@ class PlanStep:
         layers = [lowering.layer(name) for name in self.outputs]
         distinct = list(dict.fromkeys(layers))
         places = [distinct.index(layer) for layer in layers]
-        self._results = list(zip(places, map(lowering.shape, self.outputs), strict=True))
+        self._results = [(place, lowering.shape(name)[1:]) for place, name in zip(places, self.outputs, strict=True)]
         self.shares = len(distinct) < len(places)  # whether outputs are one in memory
         self.plan = _core.Plan(compile_graph(lowering.layers, distinct))
         self.layers = lowering.layers

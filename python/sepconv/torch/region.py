@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter, is_
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node
@@ -31,7 +30,7 @@ _version = attrgetter("_version")
 
 @dataclass(frozen=True)
 class _Output:
-    """Where a result comes from: the plan's output ``index``, or the region's argument ``argument``."""
+    """Where a result comes from: result ``index`` of the plan, or the region's argument ``argument``."""
 
     index: int
     argument: int
@@ -40,9 +39,17 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Compiled:
-    plan: _core.Plan
+    plans: tuple[_core.ChannelsFirst, _core.ChannelsFirst]  # with results that are contiguous, and channels_last
     outputs: tuple[_Output, ...]
     weights: tuple[Tensor, ...]  # kept, so that no other tensor gets their identity
+
+
+class _Found(NamedTuple):
+    """The tensors of a region's modules: all, the statistics among them, and what tells them from others."""
+
+    all: list[Tensor]
+    statistics: list[Tensor]
+    identities: tuple[int, ...]
 
 
 class _Slots:
@@ -62,28 +69,29 @@ class _Slots:
         }.values()
         self._parts, self._stores, self._names = ([each[i] for each in kept] for i in range(3))
         self._statistics = {(id(modules[path]), name) for path, name in statistics}
-        self._found: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
+        self._known: tuple[list[Tensor | None], _Found] = [], _Found([], [], ())
         self._hooks = [hooks for part in called for hooks in (part._forward_hooks, part._forward_pre_hooks)]
 
-    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What is there now, and the statistics among it; the same lists as long as nothing is replaced."""
-        found = list(map(dict.get, self._stores, self._names))
-        known, tensors, statistics = self._found
-        if len(known) != len(found) or not all(map(is_, known, found)):
-            tensors = [tensor for tensor in found if tensor is not None]
-            for part, name, tensor in zip(self._parts, self._names, found, strict=True):
-                if tensor is not None:
-                    vars(part).pop(name, None)  # left by a hook that has computed it, as those of pruning do
-            slots = zip(self._parts, self._names, found, strict=True)
-            statistics = [t for part, name, t in slots if t is not None and (id(part), name) in self._statistics]
-            self._found = found, tensors, statistics
-        return tensors, statistics
+    def tensors(self) -> _Found:
+        """What is there now; the same object as long as nothing is replaced."""
+        now = list(map(dict.get, self._stores, self._names))
+        before, found = self._known
+        if len(before) != len(now) or not all(map(is_, before, now)):
+            slots = zip(self._parts, self._names, now, strict=True)
+            filled = [(part, name, tensor) for part, name, tensor in slots if tensor is not None]
+            for part, name, _ in filled:
+                vars(part).pop(name, None)  # left by a hook that has computed it, as those of pruning do
+            tensors = [tensor for _, _, tensor in filled]
+            statistics = [tensor for part, name, tensor in filled if (id(part), name) in self._statistics]
+            found = _Found(tensors, statistics, tuple(map(id, tensors)))
+            self._known = now, found
+        return found
 
     def hooked(self) -> bool:
         """Whether hooks watch a module: they may change its weights as they like."""
         if not any(self._hooks):
             return False
-        self._found = [], [], []
+        self._known = [], _Found([], [], ())
         return True
 
 
@@ -136,18 +144,10 @@ class Region(torch.nn.Module):
             first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
         )
         threads = torch.get_num_threads() if self.threads is None else self.threads
-        results = compiled.plan.run([_to_nhwc(x) for x in inputs], min(threads, _core.MAX_THREADS))
-        tensors = [self._result(output, results, arguments, channels_last) for output in compiled.outputs]
+        arrays = [(x.detach() if x.requires_grad else x).resolve_neg().numpy() for x in inputs]
+        results = compiled.plans[channels_last].run(arrays, min(threads, _core.MAX_THREADS))
+        tensors = [_result(output, results, arguments) for output in compiled.outputs]
         return tensors[0] if self._single else tuple(tensors)
-
-    def _result(self, output: _Output, results: list[Any], arguments: tuple[Any, ...], channels_last: bool) -> Tensor:
-        if output.index < 0:
-            given = arguments[output.argument]
-            return given.flatten(1) if output.flat else given.reshape(*given.shape, *(1,) * (4 - given.dim()))
-        image = torch.from_numpy(results[output.index]).permute(0, 3, 1, 2)
-        if output.flat:
-            return image.flatten(1)
-        return image if channels_last else image.contiguous()
 
     def plans(self) -> list[str]:
         """The sizes that plans are there for, as text."""
@@ -201,13 +201,13 @@ class Region(torch.nn.Module):
             raise Unsupported("a transform of torch.func")
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             raise Unsupported("the call is traced")
-        own, statistics = self._own.tensors()
+        own, own_statistics, own_identities = self._own.tensors()
         if torch.is_grad_enabled():
             watched = inputs if self.frozen else [*inputs, *weights, *own]
             if any(tensor.requires_grad for tensor in watched):
                 raise Unsupported("gradients are recorded: use torch.no_grad() or torch.inference_mode()")
         for x in inputs:
-            if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
+            if x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided:
                 raise Unsupported(f"an input is {x.layout} of {x.dtype} on {x.device}")
             if type(x) not in (torch.Tensor, torch.nn.Parameter):
                 raise Unsupported(f"an input is a {type(x).__name__}")
@@ -224,8 +224,8 @@ class Region(torch.nn.Module):
             raise Unsupported("weights made in inference mode do not count changes") from error
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
         scalars = tuple(arguments[i] for i in self._scalars)
-        identities = versions, tuple(map(id, own))
-        statistics = [*statistics, *(arguments[i] for i in self._gathered)]
+        identities = versions, own_identities
+        statistics = [*own_statistics, *(arguments[i] for i in self._gathered)]
         return shapes, identities, changes, fused_steps(), self._statistics.changes(identities, statistics), scalars
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
@@ -253,20 +253,27 @@ class Region(torch.nn.Module):
         (result,) = next(node for node in self.eager.graph.nodes if node.op == "output").args
         results = [builder.values[node] for node in ((result,) if isinstance(result, Node) else result)]
         names: list[str] = []
-        outputs = tuple(self._output(value, names) for value in results)
+        images: list[tuple[int, tuple[int, ...]]] = []
+        outputs = tuple(self._output(value, names, images) for value in results)
         try:
             plan = _core.Plan(compile_graph(builder.layers, names))
         except ValueError as error:
             raise Unsupported(str(error)) from error
-        return _Compiled(plan, outputs, (*(arguments[i] for i in self._weights), *self._own.tensors()[0]))
+        contiguous, last = (_core.ChannelsFirst(plan, [(*image, lent) for image in images]) for lent in (False, True))
+        return _Compiled(
+            (contiguous, last), outputs, (*(arguments[i] for i in self._weights), *self._own.tensors().all)
+        )
 
-    def _output(self, value: Value, names: list[str]) -> _Output:
+    def _output(self, value: Value, names: list[str], images: list[tuple[int, tuple[int, ...]]]) -> _Output:
+        """``value`` as a result, noted in ``names`` and ``images``, the plan's outputs and the results they become."""
         for i in self._activations:
             if self._nodes[i].name == value.layer:
                 return _Output(-1, i, value.flat)
         if value.layer not in names:
             names.append(value.layer)
-        return _Output(names.index(value.layer), -1, value.flat)
+        h, w, c = value.shape
+        images.append((names.index(value.layer), (c,) if value.flat and h * w == 1 else (c, h, w)))
+        return _Output(len(images) - 1, -1, value.flat)
 
     def _parse(self, scalar: Callable[[Node], Any]) -> dict[Node, Operator]:
         modules = dict(self.eager.named_modules())
@@ -315,9 +322,9 @@ def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], val
             seen.popitem(last=False)
 
 
-def _to_nhwc(x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """[n, c, h, w] or [n, c] as NHWC: in place where it is channels_last, else a copy."""
-    x = x.detach().resolve_neg()
-    nhwc = x.permute(0, 2, 3, 1) if x.dim() == 4 else x[:, None, None]
-    array: np.ndarray[Any, np.dtype[np.float32]] = nhwc.contiguous().numpy()
-    return array
+def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...]) -> Tensor:
+    if output.index < 0:
+        given = arguments[output.argument]
+        return given.flatten(1) if output.flat else given.reshape(*given.shape, *(1,) * (4 - given.dim()))
+    result = torch.from_numpy(results[output.index])
+    return result.flatten(1) if output.flat and result.dim() > 2 else result
