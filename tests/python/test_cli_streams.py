@@ -1,10 +1,11 @@
-"""Command lines whose standard streams are closed, or take nothing."""
+"""Command lines whose standard streams are closed, or take nothing, and that are ended by others."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,18 @@ def test_standard_output_that_takes_nothing(argument: str) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=env)
     os.close(writer)
     assert (done.returncode, done.stderr) == (cli.EXIT_BROKEN_PIPE, "")
+
+
+def test_termination_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As ``timeout 60 sepconv bench`` does."""
+    command = [sys.executable, "-m", "sepconv", "bench", "mobilenet_v1_0.25_128", "--contenders", "sepconv"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([*command, "--rounds", "100000"], stderr=subprocess.PIPE, env=environment) as bench:
+        while not list(tmp_path.glob("*/*.log")):  # which a worker writes
+            assert bench.poll() is None
+            time.sleep(0.01)
+        bench.terminate()
+        assert bench.stderr is not None
+        errors = bench.stderr.read()
+    assert (bench.returncode, errors.decode().count("Traceback")) == (cli.EXIT_TERMINATED, 0)
+    assert not list(tmp_path.iterdir())
