@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from sepconv.table import format_run, printable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 Path = str | os.PathLike[str]
 Result = dict[str, Any]
@@ -27,6 +30,8 @@ _INK, _GREY, _GRID, _ACCENT, _OTHER = "#1c2430", "#6b7684", "#e3e7eb", "#0f766e"
 _PALETTE = ("#0f766e", "#b45309", "#4f46e5", "#be185d", "#4d7c0f", "#0369a1", "#7c3aed", "#a16207")
 _WIDTH = 8.5  # inches
 _BAR_HEIGHT = 0.22
+_TITLE_HEIGHT = 0.17  # of a line
+_LEAST_TITLE = 8  # characters of a line
 _MOST_NAMES = 8
 _SLOWEST = 4.0  # a bar of more than this many times sepconv's is cut, and says so
 
@@ -40,15 +45,34 @@ def save_bars(path: Path, results: Sequence[Result], caption: str) -> None:
     columns = min(len(results), 2)
     lines = -(-len(results) // columns)
     figure = _figure(lines * (0.5 + _BAR_HEIGHT * max(map(len, timed))) + 0.3)
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, result, rows in zip(panels, results, timed, strict=False):
+    panels: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).flat)
+    titles = [
         _bars(axes, result, sorted(rows, key=lambda row: float(row["milliseconds"]["p25"])))
-    for axes in panels:  # those that are left
+        for axes, result, rows in zip(panels, results, timed, strict=False)
+    ]
+    for axes in panels[len(results) :]:
         axes.set_axis_off()
+    _break_titles(figure, panels, titles)
     _save(figure, path, caption)
 
 
-def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
+def _break_titles(figure: Figure, panels: Sequence[Axes], titles: Sequence[Text]) -> None:
+    """Titles that are wider than their panels go on in the next line, for which the figure grows."""
+    figure.draw_without_rendering()
+    most = 1
+    for axes, title in zip(panels, titles, strict=False):
+        text, room = title.get_text(), axes.bbox.width
+        characters = len(text)
+        while title.get_window_extent().width > room and characters > _LEAST_TITLE:
+            characters = min(characters - 1, int(len(text) * room / title.get_window_extent().width))
+            title.set_text(textwrap.fill(text, max(_LEAST_TITLE, characters)))
+        most = max(most, 1 + title.get_text().count("\n"))
+    rows = -(-len(panels) // 2)
+    figure.set_figheight(figure.get_figheight() + rows * (most - 1) * _TITLE_HEIGHT)
+
+
+def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> Text:
+    """Draw a panel; its title."""
     own = next((row["milliseconds"]["p25"] for row in rows if row["kind"] == "sepconv"), None)
     limit = _SLOWEST * own if own is not None else float("inf")
     for place, row in enumerate(rows):
@@ -66,10 +90,10 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
     title = f"{result['network']}, {format_run(result['threads'], result['batch'])}"
-    axes.set_title(printable(title), fontsize=10, loc="left", color=_INK, parse_math=False)
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    return axes.set_title(printable(title), fontsize=10, loc="left", color=_INK, parse_math=False)
 
 
 def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
@@ -125,7 +149,7 @@ def save_roofline(path: Path, profiled: Profile, caption: str) -> None:
         )  # fmt: skip
     axes.text(span[-1], peak * 1.04, f"{peak:.0f} GFLOP/s {profiled.isa}", fontsize=8, color=_GREY, ha="right")
     kinds = list(dict.fromkeys(_kind(step.kernels) for step in steps))
-    for color, kind in zip(_PALETTE, kinds, strict=False):
+    for color, kind in zip(itertools.cycle(_PALETTE), kinds, strict=False):
         own = [step for step in steps if _kind(step.kernels) == kind]
         axes.scatter(
             [step.intensity for step in own],
@@ -165,8 +189,8 @@ def _apart(steps: Sequence[StepProfile]) -> list[StepProfile]:
 
 
 def _kind(kernels: Sequence[str]) -> str:
-    """ "depthwise" for depthwise_3x3_s1_f32__avx512, "several, fused" for a step of several."""
-    kinds = {kernel.split("_")[0] for kernel in kernels}
+    """ "depthwise" for depthwise_3x3_s1_f32__avx512, "max pool" for max_pool_f32__avx512, "several, fused"."""
+    kinds = {re.split(r"_\d|_f32", kernel)[0].replace("_", " ") for kernel in kernels}
     return kinds.pop() if len(kinds) == 1 else "several, fused"
 
 
