@@ -97,6 +97,8 @@ def test_the_table_of_operators() -> None:
     first, second = operators.sentences([result])
     assert "faster of torch's two layouts on 1 of 1" in first
     assert "on 0 of 1" in second
+    result["contenders"] = [row("sepconv", 0.02), row("torch", 0.1)]
+    assert operators.sentences([result])[0].startswith("with prepared weights: faster than torch channels_last on 1 of")
 
 
 @needs_matplotlib

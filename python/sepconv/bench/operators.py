@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sepconv.bench.networks import Network, OperatorName, operator
@@ -69,17 +69,25 @@ def ratio(result: dict[str, Any], kind: str) -> float | None:
 
 def sentences(results: Sequence[dict[str, Any]]) -> list[str]:
     """How many of them beat torch; and whom the table has no column for."""
-    kinds = dict.fromkeys(row["kind"] for result in results for row in result["contenders"])
+    every = [row for result in results for row in result["contenders"]]
+    kinds = dict.fromkeys(row["kind"] for row in every)
+    torch = _torch({row["kind"] for row in every if "milliseconds" in row})
     lines = [f"{kind}: in --json alone" for kind in kinds if kind not in ("sepconv", *CONTENDERS)]
     for kind, words in (("sepconv", "with prepared weights"), ("sepconv_packing", "packing included")):
         ratios = [r for result in results if (r := ratio(result, kind)) is not None]
         if ratios:
             faster = sum(r > 1 for r in ratios)
             lines.append(
-                f"{words}: faster than the faster of torch's two layouts on {faster} of {len(ratios)}, "
+                f"{words}: faster than {torch} on {faster} of {len(ratios)}, "
                 f"by {min(ratios):.2f} to {max(ratios):.2f} times"
             )
     return lines
+
+
+def _torch(kinds: Collection[str]) -> str:
+    """Whom the ratios are over."""
+    measured = [HEADERS[3 + CONTENDERS.index(kind)] for kind in TORCH if kind in kinds]
+    return measured[0] if len(measured) == 1 else "the faster of torch's two layouts"
 
 
 def _cell(times: dict[str, float] | None) -> str:
