@@ -364,3 +364,12 @@ def test_the_line_of_a_sweep() -> None:
     widths, resolutions = sweep.series(results)
     assert [square for square, _ in widths] == [0.0625, 0.25, 0.5625, 1.0]
     assert len(resolutions) == 4
+
+
+def test_a_comparison_tells_only_what_was_asked_for() -> None:
+    chosen = contenders.choose(["numpy"], [], ["scalar"])
+    settings = method.Settings(threads=1, rounds=1, burst=0.001, memory=True)
+    compared = method.compare(SMALL, chosen, settings, lambda doing: None)
+    (result,) = report.document([compared], ["sepconv", "bench"], "scalar", None)["results"]
+    assert report.headers(result)[-2:] == ["error", "memory MB"]  # one start, files not in memory yet, says little
+    assert "startup_ms" not in result["contenders"][0]

@@ -145,9 +145,11 @@ class _Runs:
             answer = self._ask(worker, entry, self._task(entry.contender))
             if answer is None:
                 return
-            entry.startup.append(answer["startup"])
-            entry.imports.append(answer["import"])
-            entry.memory = max(entry.memory or 0, answer["memory"])
+            if self.settings.startup:
+                entry.startup.append(answer["startup"])
+                entry.imports.append(answer["import"])
+            if self.settings.memory:
+                entry.memory = max(entry.memory or 0, answer["memory"])
 
     def take_turns(self, measured: Sequence[Measured], isas: Sequence[str]) -> dict[str, list[float]]:
         """Fill in the bursts; return the calibration's rates."""
