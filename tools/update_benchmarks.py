@@ -97,7 +97,7 @@ def render_profile(document: Document) -> str:
     rows.append(
         ["**total**", f"{document['milliseconds']:.4f}", "", f"{macs / 1e6:.2f}", "", f"{share:.1%}", f"{lost:.4f}", ""]
     )
-    headers = ("layers of a step", "ms", "of all", "M ops", "GFLOP/s", "of peak", "ms above the peak's", "bound")
+    headers = ("layers of a step", "ms", "of all", "M MACs", "GFLOP/s", "of peak", "ms above the peak's", "bound")
     return f"{table(headers, rows)}\n\n{conditions(document)}"
 
 

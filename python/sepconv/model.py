@@ -150,7 +150,9 @@ class Model:
             )
             for op in self._plan.describe()
         ]
-        return format_table(("step", "layer", "kernel", "input", "output", "M ops", "also does"), rows, align="><<<<><")
+        return format_table(
+            ("step", "layer", "kernel", "input", "output", "M MACs", "also does"), rows, align="><<<<><"
+        )
 
     def __repr__(self) -> str:
         return f"{self.name}\n{self.cost()}"

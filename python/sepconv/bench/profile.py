@@ -35,7 +35,7 @@ class StepProfile:
     """One step.
 
     milliseconds, minimum: the first quartile of its times, and the least.
-    operations: floating-point ones; a multiply-add is two.
+    macs: multiply-adds of the whole batch.
     bytes: weights as packed, what the step reads and what it writes, each once; what streams inside counts nothing.
     bound_ms, bound: the least time, and what sets it: "multiply-adds" or a level of memory.
     """
@@ -56,7 +56,7 @@ class StepProfile:
 
     @property
     def intensity(self) -> float:
-        """Operations a byte."""
+        """Floating-point operations a byte; a multiply-add is two."""
         return 2 * self.macs / self.bytes
 
     @property
@@ -148,7 +148,7 @@ def _step(
     )
 
 
-HEADERS = ("layers", "kernels", "output", "ms", "of all", "M ops", "KB", "GFLOP/s", "of peak", "of the bound", "bound")
+HEADERS = ("layers", "kernels", "output", "ms", "of all", "M MACs", "KB", "GFLOP/s", "of peak", "of the bound", "bound")
 
 
 def rows(profiled: Profile) -> list[list[str]]:
