@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sepconv.export.ncnn import write_ncnn
 from sepconv.export.onnx import to_onnx, write_onnx
 from sepconv.export.tflite import to_tflite, write_tflite
-from sepconv.graph import Layer
-from sepconv.layer_lists import LayersLike, layer_list
+from sepconv.layer_lists import LayersLike
 from sepconv.paths import check_writable, is_same_file
 
 __all__ = [
@@ -28,7 +27,7 @@ __all__ = [
     "written_files",
 ]
 
-Writer = Callable[[Sequence[Layer], Path, int | None, Sequence[str] | None], None]
+Writer = Callable[[LayersLike, Path, int | None, Sequence[str] | None], None]
 FORMATS: dict[str, Writer] = {".onnx": write_onnx, ".tflite": write_tflite, ".param": write_ncnn}
 
 
@@ -59,9 +58,7 @@ def export_model(
     """
     check_path(path)
     target = Path(path)
-    if outputs is None and not isinstance(layers, Iterable):
-        outputs = [port.name for port in getattr(layers, "outputs", ())]
-    FORMATS[target.suffix](layer_list(layers), target, batch, outputs)
+    FORMATS[target.suffix](layers, target, batch, outputs)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -38,8 +38,9 @@ from sepconv.graph import (
     infer_shapes,
 )
 from sepconv.graph.base import new_name
+from sepconv.layer_lists import LayersLike
 from sepconv.lowering import vectors
-from sepconv.paths import write_files
+from sepconv.paths import checked_path, write_files
 
 MAGIC = "7767517"
 LONGEST_NAME = 255  # characters that ncnn reads
@@ -66,20 +67,25 @@ _ADD, _MULTIPLY = 0, 2
 
 
 def write_ncnn(
-    layers: Sequence[Layer], path: Path, batch: int | None = None, outputs: Sequence[str] | None = None
+    layers: LayersLike,
+    path: str | os.PathLike[str],
+    batch: int | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> None:
     """Write ``path`` and, beside it, the weights with the suffix ``.bin``. An input or result is the blob of its name.
 
-    ``outputs`` as for :func:`sepconv.export.export_model`; they are the blobs that no layer reads. ncnn runs one image
-    at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no layer for.
+    ``layers`` and ``outputs`` as for :func:`sepconv.export.export_model`; results are the blobs that no layer reads.
+    ncnn runs one image at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no
+    layer for.
     """
     if batch not in (None, 1):
         raise ValueError(f"batch was {batch}, must be 1: ncnn runs one image at a time")
-    layers, names = ends(layers, outputs)
-    network = _Network(layers, names)
-    for layer in layers:
+    target = checked_path(path)
+    needed, names = ends(layers, outputs)
+    network = _Network(needed, names)
+    for layer in needed:
         network.add(layer)
-    write_files({path: network.text().encode("ascii"), path.with_suffix(".bin"): b"".join(network.weights)})
+    write_files({target: network.text().encode("ascii"), target.with_suffix(".bin"): b"".join(network.weights)})
 
 
 def ncnn_name(name: str) -> str:

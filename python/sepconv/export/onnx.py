@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,27 +39,28 @@ from sepconv.graph import (
     infer_shapes,
 )
 from sepconv.graph.base import new_name
+from sepconv.layer_lists import LayersLike
 from sepconv.lowering import vectors
-from sepconv.paths import write_files
+from sepconv.paths import checked_path, write_files
 
 OPSET = 14  # the first with HardSwish
 IR_VERSION = 8
 
 
 def write_onnx(
-    layers: Sequence[Layer],
-    path: Path,
+    layers: LayersLike,
+    path: str | os.PathLike[str],
     batch: int | None = None,
     outputs: Sequence[str] | None = None,
     *,
     fold: bool = True,
 ) -> None:
     """Write :func:`to_onnx`'s model."""
-    write_files({path: _serialized(to_onnx(layers, batch, outputs, fold=fold))})
+    write_files({checked_path(path): _serialized(to_onnx(layers, batch, outputs, fold=fold))})
 
 
 def to_onnx(
-    layers: Sequence[Layer],
+    layers: LayersLike,
     batch: int | None = None,
     outputs: Sequence[str] | None = None,
     *,
@@ -69,8 +70,8 @@ def to_onnx(
     """An ``onnx.ModelProto`` that onnx.checker has passed; its inputs and outputs have the layers' names.
 
     Inputs are float32 [n, c, h, w]; outputs [n, c, h, w], or [n, c] where :class:`sepconv.Model` gives vectors.
-    ``batch`` fixes n; None leaves it open. ``outputs`` as for :func:`sepconv.export.export_model`. ``fold``: BatchNorm
-    becomes part of weights and biases, else a node.
+    ``batch`` fixes n; None leaves it open. ``layers`` and ``outputs`` as for :func:`sepconv.export.export_model`.
+    ``fold``: BatchNorm becomes part of weights and biases, else a node.
 
     Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx,
     UnsupportedError for more weights than a file holds.
@@ -78,15 +79,15 @@ def to_onnx(
     onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
     if batch is not None:
         check_batch(batch)
-    layers, names = ends(layers, outputs)
-    check_size(layers, "an ONNX file")
-    graph = _Graph(layers, batch, fold)
-    for layer in layers:
+    needed, names = ends(layers, outputs)
+    check_size(needed, "an ONNX file")
+    graph = _Graph(needed, batch, fold)
+    for layer in needed:
         graph.add(layer)
     proto = onnx.helper.make_graph(
         graph.needed_nodes(names),
         name,
-        [graph.port(layer.name) for layer in layers if isinstance(layer, Input)],
+        [graph.port(layer.name) for layer in needed if isinstance(layer, Input)],
         [graph.port(output) for output in names],
         graph.initializers,
     )

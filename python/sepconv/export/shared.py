@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sepconv.errors import UnsupportedError
 from sepconv.graph import Layer, Shape, Upsample, chosen_outputs, infer_shapes, needed_layers
 from sepconv.graph.base import MAX_ELEMENTS, are_integers
 from sepconv.graph.weighted import BATCH_NORM_ARRAYS
+from sepconv.layer_lists import LayersLike, layer_list
 from sepconv.lowering import float32_repeats, real_numbers
 
 
@@ -17,12 +18,15 @@ def check_batch(batch: int) -> None:
         raise ValueError(f"batch was {batch!r}, must be a whole number from 1 to {MAX_ELEMENTS}")
 
 
-def ends(layers: Sequence[Layer], outputs: Sequence[str] | None) -> tuple[list[Layer], tuple[str, ...]]:
+def ends(layers: LayersLike, outputs: Sequence[str] | None) -> tuple[list[Layer], tuple[str, ...]]:
     """The layers to write, and the names of the results to give.
 
-    Raises ValueError for layers that are no network, written or not, and where a result is to be given twice; TypeError
-    for arrays that are no real numbers.
+    A model without ``outputs`` gives its own. Raises ValueError for layers that are no network, written or not, and
+    where a result is to be given twice; TypeError for what are no layers, and for arrays that are no real numbers.
     """
+    if outputs is None and not isinstance(layers, Iterable):
+        outputs = [port.name for port in getattr(layers, "outputs", ())]
+    layers = layer_list(layers)
     infer_shapes(layers)
     for layer in layers:
         arrays = {argument: getattr(layer, argument, None) for argument in ("weight", "bias", "slope", "scale")}

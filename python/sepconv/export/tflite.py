@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -40,8 +40,9 @@ from sepconv.graph import (
     infer_shapes,
     same_padding,
 )
+from sepconv.layer_lists import LayersLike
 from sepconv.lowering import folded, vectors
-from sepconv.paths import write_files
+from sepconv.paths import checked_path, write_files
 
 _SAME, _VALID = 0, 1
 _FUSED = {"none": 0, "relu": 1, "relu6": 3}
@@ -49,25 +50,28 @@ _UNARY = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH", "sigmoid
 
 
 def write_tflite(
-    layers: Sequence[Layer], path: Path, batch: int | None = None, outputs: Sequence[str] | None = None
+    layers: LayersLike,
+    path: str | os.PathLike[str],
+    batch: int | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> None:
     """Write :func:`to_tflite`'s bytes."""
-    write_files({path: to_tflite(layers, 1 if batch is None else batch, outputs)})
+    write_files({checked_path(path): to_tflite(layers, 1 if batch is None else batch, outputs)})
 
 
-def to_tflite(layers: Sequence[Layer], batch: int = 1, outputs: Sequence[str] | None = None) -> bytes:
+def to_tflite(layers: LayersLike, batch: int = 1, outputs: Sequence[str] | None = None) -> bytes:
     """A TFLite file for ``batch`` images, with BatchNorm folded. A result's tensor has its layer's name.
 
-    ``outputs`` as for :func:`sepconv.export.export_model`.
+    ``layers`` and ``outputs`` as for :func:`sepconv.export.export_model`.
 
     Raises ValueError for what is no network and no number of images, UnsupportedError for what TFLite has no operator
     for, MissingExtraError without the packages tflite and flatbuffers.
     """
     check_batch(batch)
-    layers, names = ends(layers, outputs)
-    check_size(layers, "a TFLite file")
-    network = _Network(layers, batch, names)
-    for layer in layers:
+    needed, names = ends(layers, outputs)
+    check_size(needed, "a TFLite file")
+    network = _Network(needed, batch, names)
+    for layer in needed:
         network.add(layer)
     return network.builder.finish(*(network.values[name] for name in names))
 
