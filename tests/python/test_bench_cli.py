@@ -124,7 +124,10 @@ def test_bench_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_bench_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "MODEL is 'resnet50'" in error(capsys, "bench", "resnet50")
+    assert "a name such as mobilenet_v1_1.0_224, " in error(capsys, "bench", "resnet50")
+    for wrong, right in (("mobilnet_v2", "mobilenet_v2"), ("shufflenet_v2_0.5", "shufflenet_v2_0.5_224")):
+        assert f"MODEL is '{wrong}', must be an existing" in (text := error(capsys, "profile", wrong))
+        assert f", {right}" in text.replace("a name such as ", ", ")
     assert "exclude each other" in error(capsys, "bench", "mobilenet_v1", "--sweep")
     assert "--op needs --shape" in error(capsys, "bench", "--op", "conv")
     assert "--shape needs --op" in error(capsys, "bench", "--shape", "4,4,4")

@@ -31,7 +31,7 @@ from sepconv.graph import (
     outputs as final_outputs,
 )
 from sepconv.graph.base import new_name
-from sepconv.models.catalog import named_layers
+from sepconv.models.catalog import named_layers, similar_names
 
 OperatorName = Literal["depthwise", "pointwise", "separable", "conv"]
 DEFAULT_MODELS = ("mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "mobilenet_v1_0.25_128", "efficientnet_lite0")
@@ -91,7 +91,7 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
     if not path.exists():
         raise ValueError(
             f"MODEL is {model!r}, must be an existing .tflite or .onnx file or a name such as "
-            f"{', '.join(DEFAULT_MODELS)}"
+            f"{', '.join(similar_names(model) or DEFAULT_MODELS)}"
         )
     if weights is not None:
         raise ValueError(f"weights is {weights!r}, must be left out: {model} has its own")

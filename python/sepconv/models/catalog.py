@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 
 from sepconv.graph import Layer
@@ -55,6 +56,16 @@ def is_name(name: str) -> bool:
     """Whether :func:`named_layers` knows it, if not with this alpha or resolution."""
     match = _NAME.fullmatch(name)
     return match is not None and match["family"] in FAMILIES
+
+
+def similar_names(name: str) -> list[str]:
+    """The names that are most like one that is none: with what it left out, or of other families."""
+    match = _NAME.fullmatch(name)
+    if match is not None and match["family"] in FAMILIES:
+        family = match["family"]
+        return [f"{family}_{match['alpha'] or 1.0}_{match['resolution'] or FAMILIES[family].resolution}", family]
+    full = [f"{name}_1.0_{family.resolution}" for name, family in FAMILIES.items() if not name.startswith("efficient")]
+    return get_close_matches(name.lower(), [*FAMILIES, *full], n=4)
 
 
 def named_layers(name: str, weights: WeightsArgument = None, seed: int = 0) -> tuple[str, list[Layer]] | None:
