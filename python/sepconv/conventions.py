@@ -28,7 +28,11 @@ Triple = tuple[float, float, float]
 
 BACKGROUND = "background"
 _LEAST_CROP = 1 / 16  # of networks it is 0.875 and more; the whole photograph is scaled, to 1/crop_fraction
-_CHOICES = {"resize": ("crop", "stretch"), "interpolation": ("nearest", "bilinear", "bicubic"), "labels": ("imagenet",)}
+_CHOICES = {
+    "resize": ("crop", "stretch"),
+    "interpolation": ("nearest", "bilinear", "bicubic"),
+    "labels": ("imagenet", "none"),
+}
 
 
 def checked_triple(field: str, values: Any) -> Triple:
@@ -47,7 +51,7 @@ class Convention:
         input's height and width, and takes the middle; "stretch" scales height and width each to the input's.
     mean, std: for red, green, blue, in units of 8-bit pixels: input = (pixel - mean) / std.
     label_offset: outputs below it have no name in the list: 1 for the networks whose output 0 is "background".
-    labels: the list of class names, "imagenet" being the 1000 of ILSVRC 2012.
+    labels: the list of class names, "imagenet" being the 1000 of ILSVRC 2012; with "none" output 7 is "class 7".
     """
 
     name: str
@@ -162,14 +166,21 @@ def check_convention(value: Any) -> None:
 def guess(input_dtype: str, outputs: int) -> Convention:
     """The likeliest convention of a network whose file has none: by its input's dtype and its number of outputs."""
     base = SLIM if input_dtype == "float32" else TFLITE_QUANT
-    return dataclasses.replace(base, label_offset=1 if outputs == 1001 else 0)
+    return with_names(dataclasses.replace(base, label_offset=1 if outputs == 1001 else 0), outputs or 1000)
+
+
+def with_names(convention: Convention, outputs: int) -> Convention:
+    """The same, without names where the outputs are not ImageNet's classes: 1000, or 1001 with a background."""
+    return convention if outputs in (1000, 1001) else dataclasses.replace(convention, labels="none", label_offset=0)
 
 
 @cache
 def class_names(labels: str = "imagenet") -> Sequence[str]:
-    """The class names of a list, in the order of the outputs; 1000 for "imagenet"."""
+    """The class names of a list, in the order of the outputs; 1000 for "imagenet", none for "none"."""
     if labels not in _CHOICES["labels"]:
         raise ValueError(f"labels is {labels!r}, must be one of {', '.join(_CHOICES['labels'])}")
+    if labels == "none":
+        return ()
     from importlib import resources  # here: it takes a quarter of the time that importing sepconv.models does
 
     path = resources.files("sepconv") / "data" / f"{labels}_labels.txt"

@@ -51,6 +51,18 @@ def test_classify_gives_what_the_file_gives(file: Path, tmp_path: Path, capsys: 
     assert result["input"] == [64, 64, 3]
 
 
+def test_classify_has_no_names_for_the_classes_of_another_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pillow: Any = pytest.importorskip("PIL.Image", reason="needs pillow (extra demo)")
+    pillow.new("RGB", (40, 40)).save(tmp_path / "photograph.png")
+    export_model(sepconv.models.mobilenet_v1_layers(0.25, 32, classes=10), tmp_path / "ten.onnx")
+    command = ("classify", str(tmp_path / "photograph.png"), "--model", str(tmp_path / "ten.onnx"), "--repeat", "1")
+    for convention in ((), ("--convention", "slim")):  # which has a background before ImageNet's
+        result = json.loads(out(capsys, *command, *convention, "--top", "10", "--json"))
+        assert {guess["label"] for guess in result["top"]} == {f"class {index}" for index in range(10)}
+
+
 def test_bench_profile_and_export_take_it(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ("--rounds", "2", "--burst", "1", "--contenders", "numpy")
     assert "sepconv" in out(capsys, "bench", str(file), *quick)

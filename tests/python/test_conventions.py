@@ -168,3 +168,6 @@ def test_guess() -> None:
     assert conventions.guess("uint8", 1001) == conventions.TFLITE_QUANT
     assert conventions.guess("float32", 1001) == conventions.SLIM
     assert conventions.guess("float32", 1000).label_offset == 0
+    assert conventions.guess("float32", 1000).label(1) == "goldfish, Carassius auratus"
+    assert [conventions.guess("float32", 10).label(index) for index in (0, 7)] == ["class 0", "class 7"]
+    assert conventions.class_names("none") == ()

@@ -151,7 +151,7 @@ def classify(
     x = scaling.to_input(images.resize(photograph, scaling, height, width), port.dtype)
     for _ in range(WARM_UP):
         scores = model(x, threads=threads)
-    chosen = chosen or conventions.guess(port.dtype, scores.size)
+    chosen = conventions.with_names(chosen or conventions.guess(port.dtype, scores.size), scores.size)
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()
