@@ -44,12 +44,12 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add(
         "--contenders", type=names, metavar="NAME,...",
-        help="default: sepconv, onnxruntime, openvino, litert, torch, ncnn, numpy, as installed; oracle, which "
-        "is naive and takes seconds a run, and torch_contiguous must be asked for",
+        help="default: sepconv, onnxruntime, openvino, litert, torch, ncnn, numpy, as installed; of one operator also "
+        "sepconv_packing and torch_contiguous; oracle, which is naive and takes seconds a run, must be asked for",
     )  # fmt: skip
     add(
         "--isa", type=names, default=[], metavar="ISA,...",
-        help="hold sepconv, and the peers that can be held (openvino, torch), to each of these",
+        help="hold sepconv, and the peers that can be held (openvino, torch: scalar is SSE4 to them), to each of these",
     )  # fmt: skip
     add("--threads", type=numbers, default=[1], metavar="N,...", help="default: 1")
     add("--batch", type=positive, default=1, metavar="N", help="images a run (default: %(default)s)")
