@@ -159,7 +159,7 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["contenders"][0]["ratio"]["value"] == 1.0
     assert len(report.headers(result)) == len(report.rows(result)[0])
     assert report.headers(result)[-2:] == ["start ms", "memory MB"]
-    assert "batch 2, caches cold · 0.0 M multiply-adds an image" in report.title(result)
+    assert "batch 2, caches cold · 0.00078 M multiply-adds an image" in report.title(result)
     assert report.notes(result) == []
     (summary,) = report.summaries(result)
     assert summary.startswith("sepconv is ")

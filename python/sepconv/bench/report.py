@@ -133,7 +133,8 @@ def title(result: Result) -> str:
     each = "" if result["batch"] == 1 else " an image"
     cold = ", caches cold" if result["cold"] else ""
     peaks = ", ".join(f"{rate:.0f} GFLOP/s {isa}" for isa, rate in result["peak_gflops"].items())
-    macs = f"{result['macs'] / 1e6:.1f} M multiply-adds{each}"
+    millions = result["macs"] / 1e6
+    macs = f"{millions:{'.2g' if millions < 0.05 else '.1f'}} M multiply-adds{each}"
     return f"{result['network']}, {format_run(result['threads'], result['batch'])}{cold} · {macs} · peak {peaks}"
 
 
