@@ -68,9 +68,10 @@ struct Geometry {
   std::int64_t in_size() const { return product(in); }
   std::int64_t out_size() const { return product(out); }
   std::int64_t taps() const { return product(kernel); }
+  // Of sizes up to 2^31: what is no less than that need not be exact, but does not wrap around.
   std::int64_t product(const std::array<std::int64_t, kMaxRank>& sizes) const {
     std::int64_t n = 1;
-    for (int i = 0; i < rank; ++i) n *= sizes[i];
+    for (int i = 0; i < rank; ++i) n = std::min(n, std::int64_t{1} << 31) * sizes[i];
     return n;
   }
 };

@@ -39,6 +39,15 @@ def test_pooling_takes_no_longer_for_taps_outside() -> None:
     assert time.perf_counter() - began < 2
 
 
+def test_sizes_whose_product_wraps_around_are_refused() -> None:
+    x, one, most = np.ones((1, 1, 1, 1), np.float32), [1] * 4, [1 << 16] * 4  # 2^64 taps
+    packed = nd.PackedMatrix(np.ones((1, 1), np.float32))
+    with pytest.raises(ValueError, match=r"less than 2\^31 elements"):
+        nd.conv_transpose(x, [packed], None, one, one, most, one, [0] * 4, [0] * 4, one, 1)
+    with pytest.raises(ValueError, match=r"less than 2\^31 elements"):
+        nd.pool("sum", x.reshape([1] * 6), one, most, one, [0] * 4, [0] * 4, one, False, 1)
+
+
 _LEAN_PRODUCTS = """
 import resource
 import numpy as np
