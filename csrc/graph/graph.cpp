@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <stdexcept>
 
 namespace sepconv {
@@ -236,16 +237,28 @@ int Graph::concat(const std::string& name, const std::vector<int>& inputs) {
     channels += in.c;
   }
   check_range(name, "channels", channels, 1, kMaxSize);
-  // An operator takes so many inputs at most; what is beyond them is put together first.
-  std::vector<int> few(inputs.begin(), inputs.begin() + std::min<std::size_t>(inputs.size(), kMaxChannelInputs));
-  if (inputs.size() > few.size()) {
-    few.back() = concat(name, {inputs.begin() + kMaxChannelInputs - 1, inputs.end()});
+  // An operator takes so many inputs at most: of more, neighbours are put together first, and these again.
+  const auto join = [&](std::span<const int> parts) {
+    Node node{NodeKind::channels, name, {parts.begin(), parts.end()}, {first.h, first.w, 0}, {}};
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const int own = nodes_[parts[i]].out.c;
+      for (int c = 0; c < own; ++c) node.sources.push_back({static_cast<int>(i), c});
+      node.out.c += own;
+    }
+    return append(std::move(node));
+  };
+  std::vector<int> parts = inputs;
+  while (parts.size() > kMaxChannelInputs) {
+    std::vector<int> fewer;
+    std::size_t excess = parts.size() - kMaxChannelInputs;
+    for (std::size_t i = 0, count; i < parts.size(); i += count) {
+      count = std::min({std::size_t{kMaxChannelInputs}, excess + 1, parts.size() - i});
+      excess -= count - 1;
+      fewer.push_back(count == 1 ? parts[i] : join({&parts[i], count}));
+    }
+    parts = std::move(fewer);
   }
-  Node node{NodeKind::channels, name, few, {first.h, first.w, static_cast<int>(channels)}, {}};
-  for (std::size_t i = 0; i < few.size(); ++i) {
-    for (int c = 0; c < nodes_[few[i]].out.c; ++c) node.sources.push_back({static_cast<int>(i), c});
-  }
-  return append(std::move(node));
+  return join(parts);
 }
 
 int Graph::channel_slice(const std::string& name, int x, int begin, int end) {

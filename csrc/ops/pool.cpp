@@ -16,7 +16,7 @@ class Pool final : public RowOp {
     window = w;
     out = {w.out_h(in.h), w.out_w(in.w), in.c};
     parts = blocks_of(in.c, t);
-    macs = out.elements() * w.kh * w.kw;
+    macs = out.elements() * std::min(w.kh, in.h) * std::min(w.kw, in.w);  // of a window that is larger, no more lies inside
     scratch_floats = static_cast<std::size_t>(w.kh) * sizeof(float*) / sizeof(float);
   }
 

@@ -12,7 +12,7 @@ import pytest
 from oracle import FUSIONS, Float32, every_isa, run
 
 import sepconv
-from sepconv import graph
+from sepconv import _core, graph
 
 MOST = 1 << 20
 MEMORY = 48 << 20  # bytes, of which the stacks of threads and pages touched by chance are most
@@ -161,3 +161,24 @@ def test_an_average_over_more_than_2_31_places(side: int, isa: str) -> None:
     )
     result = run([graph.Input(name="x", shape=(1, 1, 1)), layer], [np.ones((1, 1, 1, 1), np.float32)], isa)["y"]
     assert result.item() == pytest.approx(1 / side**2, rel=1e-6, abs=0)
+
+
+def test_pooling_counts_what_lies_inside() -> None:
+    g = _core.Graph()
+    padding = ((MOST - 1, 0), (MOST - 1, 0))
+    g.output(g.max_pool2d("pool", g.input("x", (2, 4, MOST)), (MOST, MOST), (1, 1), padding, "none"))
+    assert max(op.macs for op in _core.Plan(g).describe()) == 2 * 4 * MOST * 2 * 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("inputs", [17, 31, 32, 100, 256, 257, 40_000])
+def test_concatenation_of_many_inputs(inputs: int) -> None:
+    g = _core.Graph()
+    x = g.input("x", (1, 2, 3))
+    slices = [g.channel_slice("slice", x, i, i + 1) for i in range(3)]
+    with Memory() as memory:
+        g.output(g.concat("concat", [slices[i % 3] for i in range(inputs)]))
+        plan = _core.Plan(g)
+    assert memory.most < MEMORY
+    image = integers(1, 1, 2, 3)
+    np.testing.assert_array_equal(plan.run([image], 1)[0], image[..., np.arange(inputs) % 3])
