@@ -6,7 +6,7 @@ import math
 
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.passes import dead_code
-from sepconv.onnx.passes.rewrite import Uses
+from sepconv.onnx.passes.rewrite import Uses, is_near, value_and_number
 
 _DEPTH = 4  # products within products
 _TANH, _CUBIC = math.sqrt(2 / math.pi), 0.044715
@@ -33,7 +33,7 @@ def _gelu(uses: Uses, node: Node) -> Node | None:
     for gate in _gates(uses, node.outputs[0], _DEPTH):
         for x, approximate in _arguments(uses, gate):
             number, values = _factors(uses, node.outputs[0], {x, gate})
-            if _near(number, 0.5) and sorted(values) == sorted((x, gate)):
+            if is_near(number, 0.5) and sorted(values) == sorted((x, gate)):
                 attributes = {"approximate": "tanh"} if approximate else {}
                 return Node("Gelu", [x], [], attributes)
     return None
@@ -50,8 +50,8 @@ def _gates(uses: Uses, value: str, depth: int) -> list[str]:
 def _plus_one(uses: Uses, value: str) -> str | None:
     """y of y + 1."""
     node = uses.producer(value, "Add")
-    pair = None if node is None else _with_number(uses, node)
-    return pair[0] if pair is not None and _near(pair[1], 1.0) else None
+    pair = None if node is None else value_and_number(uses.graph, node)
+    return pair[0] if pair is not None and is_near(pair[1], 1.0) else None
 
 
 def _arguments(uses: Uses, gate: str) -> list[tuple[str, bool]]:
@@ -60,17 +60,17 @@ def _arguments(uses: Uses, gate: str) -> list[tuple[str, bool]]:
     erf, tanh = uses.producer(inner, "Erf"), uses.producer(inner, "Tanh")
     if erf is not None:
         number, values = _factors(uses, erf.inputs[0], set(), depth=1)
-        return [(values[0], False)] if len(values) == 1 and _near(number, math.sqrt(0.5)) else []
+        return [(values[0], False)] if len(values) == 1 and is_near(number, math.sqrt(0.5)) else []
     if tanh is None:
         return []
     number, values = _factors(uses, tanh.inputs[0], set(), depth=1)
-    total = uses.producer(values[0], "Add") if len(values) == 1 and _near(number, _TANH) else None
+    total = uses.producer(values[0], "Add") if len(values) == 1 and is_near(number, _TANH) else None
     if total is None:
         return []
     found = []
     for x, other in (total.inputs, total.inputs[::-1]):
         number, values = _factors(uses, other, {x})
-        if _near(number, _CUBIC) and values == [x] * 3:
+        if is_near(number, _CUBIC) and values == [x] * 3:
             found.append((x, True))
     return found
 
@@ -80,7 +80,7 @@ def _factors(uses: Uses, value: str, stop: set[str], depth: int = _DEPTH) -> Fac
     node = None if value in stop or depth == 0 else uses.producer(value, "Mul", "Div", "Pow")
     if node is None:
         return 1.0, [value]
-    pair = _with_number(uses, node)
+    pair = value_and_number(uses.graph, node)
     if pair is not None and node.op == "Pow":
         number, values = _factors(uses, pair[0], stop, depth - 1)
         return (number**3, values * 3) if pair[1] == 3.0 else (1.0, [value])
@@ -91,17 +91,3 @@ def _factors(uses: Uses, value: str, stop: set[str], depth: int = _DEPTH) -> Fac
         return 1.0, [value]
     (a, first), (b, second) = (_factors(uses, name, stop, depth - 1) for name in node.inputs)
     return a * b, first + second
-
-
-def _with_number(uses: Uses, node: Node) -> tuple[str, float] | None:
-    """(value, number ≠ 0) of an operation between the two; the number second where that matters."""
-    places = (0, 1) if node.op in ("Div", "Pow") else (0, 1, 0)
-    for value, number in zip((node.inputs[i] for i in places), (node.inputs[i] for i in places[1:]), strict=False):
-        scalar = uses.graph.scalar(number)
-        if scalar and value not in uses.graph.constants:
-            return None if uses.graph.adds_axes(value, number) else (value, scalar)
-    return None
-
-
-def _near(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-6)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.passes import dead_code
-from sepconv.onnx.passes.rewrite import Uses
+from sepconv.onnx.passes.rewrite import Uses, is_near, value_and_number
 
 
 def run(graph: Graph) -> str:
@@ -24,13 +23,6 @@ def run(graph: Graph) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
 
 
-Recognise = Callable[[Uses, Node], Node | None]
-
-
-def _near(a: float | None, b: float) -> bool:
-    return a is not None and math.isclose(a, b, rel_tol=1e-6)
-
-
 def _bounds(uses: Uses, node: Node) -> tuple[float, float] | None:
     """Of a Clip."""
     if node.opset < 11:
@@ -42,17 +34,6 @@ def _bounds(uses: Uses, node: Node) -> tuple[float, float] | None:
             return None
         bounds.append(bound)
     return bounds[0], bounds[1]
-
-
-def _with_constant(uses: Uses, node: Node) -> tuple[str, float] | None:
-    """(value, number) of an operation between a value and one number; the number second where that matters."""
-    for value, number in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        scalar = uses.graph.scalar(number)
-        if scalar is not None and value not in uses.graph.constants:
-            if uses.graph.adds_axes(value, number):
-                return None
-            return None if number == node.inputs[0] and node.op in ("Sub", "Div") else (value, scalar)
-    return None
 
 
 def _is_float(uses: Uses, value: str) -> bool:
@@ -76,8 +57,8 @@ def _relu6(uses: Uses, node: Node) -> Node | None:
 def _shifted(uses: Uses, value: str) -> str | None:
     """x of x + 3."""
     node = uses.producer(value, "Add")
-    pair = None if node is None else _with_constant(uses, node)
-    return pair[0] if pair is not None and _near(pair[1], 3.0) else None
+    pair = None if node is None else value_and_number(uses.graph, node)
+    return pair[0] if pair is not None and is_near(pair[1], 3.0) else None
 
 
 def _clipped(uses: Uses, value: str) -> str | None:
@@ -92,8 +73,8 @@ def _sixth(uses: Uses, node: Node) -> str | None:
     """y of y / 6."""
     if not node.is_op("Div", "Mul"):
         return None
-    pair = _with_constant(uses, node)
-    return pair[0] if pair is not None and _near(pair[1], 6.0 if node.op == "Div" else 1 / 6) else None
+    pair = value_and_number(uses.graph, node)
+    return pair[0] if pair is not None and is_near(pair[1], 6.0 if node.op == "Div" else 1 / 6) else None
 
 
 def _hard_sigmoid(uses: Uses, node: Node) -> Node | None:
@@ -124,7 +105,7 @@ def _gated(uses: Uses, node: Node) -> Node | None:
             continue
         if before.is_op("Sigmoid") and before.inputs[0] == x:
             return Node("Activation", [x], [], {"kind": "silu"}, domain=OWN_DOMAIN)
-        if before.is_op("HardSigmoid") and before.inputs[0] == x and _near(before.attribute("alpha", 0.2), 1 / 6):
+        if before.is_op("HardSigmoid") and before.inputs[0] == x and is_near(before.attribute("alpha", 0.2), 1 / 6):
             return Node("HardSwish", [x], []) if before.attribute("beta", 0.5) == 0.5 else None
         if before.domain == OWN_DOMAIN and before.attribute("kind") == "hard_sigmoid" and before.inputs[0] == x:
             return Node("HardSwish", [x], [])

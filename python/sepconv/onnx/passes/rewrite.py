@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,6 +131,21 @@ def constant_operand(graph: Graph, node: Node) -> tuple[str, Array] | None:
     if place is None or (place == 0 and node.op in ("Sub", "Div")):
         return None
     return node.inputs[1 - place], graph.constants[node.inputs[place]]
+
+
+def value_and_number(graph: Graph, node: Node) -> tuple[str, float] | None:
+    """Of an operation between a value and a number ≠ 0, which is the second where that matters."""
+    orders = [node.inputs] if node.op in ("Sub", "Div", "Pow") else [node.inputs, node.inputs[::-1]]
+    for value, number in orders:
+        scalar = graph.scalar(number)
+        if scalar and value not in graph.constants:
+            return None if graph.adds_axes(value, number) else (value, scalar)
+    return None
+
+
+def is_near(a: float, b: float) -> bool:
+    """Whether a file means ``b``."""
+    return math.isclose(a, b, rel_tol=1e-6)
 
 
 def factors_and_terms(op: str, number: Float64) -> tuple[Float64, Float64] | None:
