@@ -22,28 +22,15 @@ from sepconv.graph import (
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
 from sepconv.onnx.lowering.weighted import per_channel
-from sepconv.onnx.ops.elementwise import gelu_name, trains
+from sepconv.onnx.ops.elementwise import activation_name, trains
 from sepconv.onnx.ops.registry import normal_axis
 
-_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish"}
 
-
-@lowers("Relu", "Sigmoid", "HardSwish")
+@lowers("Relu", "Sigmoid", "HardSwish", "Gelu")
+@lowers("Activation", domain=OWN_DOMAIN)
 def _activation(lowering: Lowering, node: Node) -> None:
     lowering.shape(node.inputs[0])
-    lowering.emit(node, Activation, activation=_ACTIVATIONS[node.op])
-
-
-@lowers("Activation", domain=OWN_DOMAIN)
-def _own_activation(lowering: Lowering, node: Node) -> None:
-    lowering.shape(node.inputs[0])
-    lowering.emit(node, Activation, activation=node.attribute("kind"))
-
-
-@lowers("Gelu")
-def _gelu(lowering: Lowering, node: Node) -> None:
-    lowering.shape(node.inputs[0])
-    lowering.emit(node, Activation, activation=gelu_name(node))
+    lowering.emit(node, Activation, activation=activation_name(node))
 
 
 @lowers("LayerNorm", domain=OWN_DOMAIN)

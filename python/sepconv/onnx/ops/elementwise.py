@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +49,21 @@ def unary(call: Call) -> list[Array]:
 
 @native("Gelu")
 def gelu(call: Call) -> list[Array]:
-    return [nd.unary(gelu_name(call.node), call.dense(0), 0.0, 0.0, call.threads)]
+    return [nd.unary(_gelu_name(call.node), call.dense(0), 0.0, 0.0, call.threads)]
 
 
-def gelu_name(node: Node) -> str:
+def _gelu_name(node: Node) -> str:
     return "gelu_tanh" if node.attribute("approximate", "none") == "tanh" else "gelu"
+
+
+_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish"}
+
+
+def activation_name(node: Node) -> Any:
+    """Which of :data:`sepconv.graph.ActivationName` a node is; None where it is another operator."""
+    if node.domain == OWN_DOMAIN and node.op == "Activation":
+        return node.attribute("kind")
+    return _gelu_name(node) if node.is_op("Gelu") else _ACTIVATIONS.get(node.op) if node.is_op(*_ACTIVATIONS) else None
 
 
 @native("Activation", domain=OWN_DOMAIN)
@@ -223,22 +234,28 @@ def where(call: Call) -> list[Array]:
     return [nd.select(condition, a, b, call.threads)]
 
 
-def _castable(node: Node, infos: list[Info]) -> str | None:
+def cast_target(node: Node) -> np.dtype[Any] | None:
+    """The type that a Cast gives; None for one that NumPy or the package onnx does not know."""
     import onnx
 
-    target = node.attribute("to")
     try:
-        name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(target)).name
+        target: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to")))
     except (KeyError, ValueError, TypeError):
+        return None
+    return target
+
+
+def _castable(node: Node, _: list[Info]) -> str | None:
+    target = cast_target(node)
+    if target is None:
         return "its target type is unknown"
-    return None if name in BASE | {"float64"} else f"its target is {name}"
+    return None if target.name in BASE | {"float64"} else f"its target is {target.name}"
 
 
 @native("Cast", types=BASE | {"float64"}, check=_castable)
 def cast(call: Call) -> list[Array]:
-    import onnx
-
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(call.attribute("to")))
+    dtype = cast_target(call.node)
+    assert dtype is not None  # see _castable
     return [call[0] if call[0].dtype == dtype else nd.cast(call.dense(0), dtype, call.threads)]
 
 

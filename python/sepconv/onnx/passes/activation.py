@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
-from sepconv.onnx.ops.elementwise import gelu_name
+from sepconv.onnx.ir import Graph, Node
+from sepconv.onnx.ops.elementwise import activation_name
 from sepconv.onnx.passes.rewrite import Uses, output_channels, scale_weights
-
-_KINDS = {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hard_swish"}
 
 
 def run(graph: Graph) -> str:
@@ -20,11 +18,7 @@ def run(graph: Graph) -> str:
         before = uses.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm", "MatMul", "Linear")
         if before is None or graph.info(node.inputs[0]).dtype != np.float32:
             continue
-        kind = _KINDS.get(node.op) if node.is_op(*_KINDS) else None
-        if node.domain == OWN_DOMAIN and node.op == "Activation":
-            kind = node.attribute("kind")
-        if node.is_op("Gelu"):
-            kind = gelu_name(node)
+        kind = activation_name(node)
         if node.is_op("HardSigmoid") and _rescale(graph, before, node):
             kind = "hard_sigmoid"
         if kind is None:

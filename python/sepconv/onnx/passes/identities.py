@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sepconv.onnx.ir import Graph, Node
-from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.elementwise import cast_target, trains
 
 
 def run(graph: Graph) -> str:
@@ -30,14 +30,8 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
     if node.is_op("Dropout"):
         return not node.input(2) and not trains(node)
     if node.is_op("Cast"):
-        import onnx
-
-        dtype = graph.info(node.inputs[0]).dtype
-        try:
-            to = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to")))
-            return dtype is not None and bool(to == dtype)
-        except (KeyError, ValueError, TypeError):
-            return False
+        target, dtype = cast_target(node), graph.info(node.inputs[0]).dtype
+        return target is not None and dtype is not None and bool(target == dtype)
     if node.is_op("Mul", "Div", "Add", "Sub"):
         return _is_neutral(graph, node)
     if node.is_op("Transpose"):
