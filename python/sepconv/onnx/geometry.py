@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sepconv.onnx.ir import Node, NotNativeError
 
 MAX_SIZE = 2**31 - 1
+_Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Windows:
     end: tuple[int, ...]
     out: tuple[int, ...]
     extra: tuple[int, ...]
+
+    @property
+    def numbers(self) -> tuple[_Sizes, _Sizes, _Sizes, _Sizes, _Sizes, _Sizes]:
+        """In the order in which the core's operators take them: out, kernel, stride, begin, end, dilation."""
+        return self.out, self.kernel, self.stride, self.begin, self.end, self.dilation
 
 
 def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:

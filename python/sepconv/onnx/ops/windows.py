@@ -40,19 +40,7 @@ def conv(call: Call) -> list[Array]:
         return result
 
     rows_of = call.cached("rows", (1, 2), rows)
-    y = nd.conv(
-        x,
-        rows_of,
-        groups,
-        space.out,
-        space.kernel,
-        space.stride,
-        space.begin,
-        space.end,
-        space.dilation,
-        call.threads,
-    )
-    return [activated(call, y)]
+    return [activated(call, nd.conv(x, rows_of, groups, *space.numbers, call.threads))]
 
 
 @native("ConvTranspose")
@@ -76,12 +64,7 @@ def conv_transpose(call: Call) -> list[Array]:
         call.cached("groups", (1,), pack),
         None if bias is None else bias_vector(bias, outputs * groups),
         space.sizes,
-        space.out,
-        space.kernel,
-        space.stride,
-        space.begin,
-        space.end,
-        space.dilation,
+        *space.numbers,
         call.threads,
     )
     return [activated(call, y)]
@@ -172,18 +155,7 @@ def _pool(call: Call, x: Array, kind: str, indices: bool) -> Any:
         shape = (*x.shape[:2], *space.out)
         return (np.empty(shape, x.dtype), np.empty(shape, np.int64)) if indices else np.empty(shape, x.dtype)
     try:
-        return nd.pool(
-            kind,
-            x,
-            space.out,
-            space.kernel,
-            space.stride,
-            space.begin,
-            space.end,
-            space.dilation,
-            indices,
-            call.threads,
-        )
+        return nd.pool(kind, x, *space.numbers, indices, call.threads)
     except ValueError as error:
         if "wholly in the padding" in str(error):
             raise NotNativeError("a window lies wholly in the padding") from None
