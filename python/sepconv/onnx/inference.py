@@ -170,12 +170,8 @@ def _narrower(known: Info, found: Info) -> Info:
     if known.shape is None or len(known.shape) != len(found.shape):
         return Info(found.dtype or known.dtype, found.shape)
     dims = tuple(
-        new if isinstance(new, int) or new is not None else old
+        old if new is None or (isinstance(old, int) and not isinstance(new, int)) else new
         for old, new in zip(known.shape, found.shape, strict=True)
-    )
-    dims = tuple(
-        old if isinstance(old, int) and not isinstance(new, int) else new
-        for old, new in zip(known.shape, dims, strict=True)
     )
     return Info(found.dtype or known.dtype, dims)
 

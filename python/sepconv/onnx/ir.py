@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,12 +122,8 @@ class Graph:
 
     def use_counts(self) -> dict[str, int]:
         """How often each value is read, by nodes and as an output."""
-        counts: dict[str, int] = {}
-        for node in self.nodes:
-            for name in node.reads():
-                counts[name] = counts.get(name, 0) + 1
-        for name in self.outputs:
-            counts[name] = counts.get(name, 0) + 1
+        counts = Counter(name for node in self.nodes for name in node.reads())
+        counts.update(self.outputs)
         return counts
 
     def info(self, name: str) -> Info:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -242,9 +243,7 @@ def _partition_lines(program: Program) -> list[str]:
         f"partition: {inside} node(s) in {len(plans)} plan(s), {alone} alone",
         f"layout: NHWC inside plans, {copies} value(s) at their borders",
     ]
-    reasons: dict[str, int] = {}
-    for reason in program.reasons.values():
-        reasons[reason] = reasons.get(reason, 0) + 1
+    reasons = Counter(program.reasons.values())
     return [*lines, *(f"  outside a plan: {count} × {reason}" for reason, count in sorted(reasons.items()))]
 
 

@@ -14,16 +14,7 @@ def run(graph: Graph) -> str:
         if groups is None:
             continue
         x, number = groups
-        graph.nodes[index] = Node(
-            "ChannelShuffle",
-            [x],
-            list(node.outputs),
-            {"groups": number},
-            name=node.name,
-            domain=OWN_DOMAIN,
-            origin=node.origin,
-            opset=node.opset,
-        )
+        uses.put(index, Node("ChannelShuffle", [x], [], {"groups": number}, domain=OWN_DOMAIN))
         count += 1
     return f"{count} shuffle(s) of channels" if count else ""
 

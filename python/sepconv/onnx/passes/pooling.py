@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepconv.onnx.ir import Graph, Node
+from sepconv.onnx.ir import Graph, Info, Node
 
 
 def run(graph: Graph) -> str:
@@ -37,7 +37,7 @@ def run(graph: Graph) -> str:
                 )
             )
             pooled, known = graph.info(node.outputs[0]), graph.info(node.inputs[0]).shape or ()
-            graph.infos[pool.outputs[0]] = type(pooled)(pooled.dtype, (*known[:2], *(1,) * (len(known) - 2)))
+            graph.infos[pool.outputs[0]] = Info(pooled.dtype, (*known[:2], *(1,) * (len(known) - 2)))
     graph.nodes = nodes
     return f"{count} mean(s) over space are poolings" if count else ""
 
