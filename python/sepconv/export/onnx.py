@@ -89,7 +89,7 @@ def to_onnx(
         name,
         [graph.port(layer.name) for layer in needed if isinstance(layer, Input)],
         [graph.port(output) for output in names],
-        graph.initializers,
+        list(graph.initializers.values()),
     )
     model = onnx.helper.make_model(
         proto,
@@ -123,8 +123,8 @@ class _Graph:
         self.fold = fold
         self.taken = set(self.shapes)
         self.names: dict[tuple[str, str], str] = {}
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
+        self.nodes: dict[str, Any] = {}  # by their one output
+        self.initializers: dict[str, Any] = {}
 
     def port(self, name: str) -> Any:
         h, w, c = self.shapes[name]
@@ -134,7 +134,7 @@ class _Graph:
     def needed_nodes(self, outputs: Sequence[str]) -> list[Any]:
         """The nodes that an output depends on."""
         needed, kept = set(outputs), []
-        for node in reversed(self.nodes):
+        for node in reversed(self.nodes.values()):
             if needed.intersection(node.output):
                 needed.update(node.input)
                 kept.append(node)
@@ -185,7 +185,7 @@ class _Graph:
                 self._reshape(layer)
             case Pad():
                 (top, bottom), (left, right) = layer.padding
-                pads = self._constant(name, ".pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+                pads = self._integers(name, ".pads", [0, 0, top, left, 0, 0, bottom, right])
                 self._node("Pad", [self._image(layer.inputs[0]), pads], name)
             case Concat():
                 self._node("Concat", self._alike(layer), name, axis=1)
@@ -252,11 +252,11 @@ class _Graph:
         if name in self.vectors:
             self._node("Flatten", [value], name)
         elif height * width > 1 and channels > 1:
-            shape = self._constant(name, ".shape", np.array([0, height, width, channels], np.int64))
+            shape = self._integers(name, ".shape", [0, height, width, channels])
             value = self._node("Reshape", [value, shape], self._name(name, "/reshaped"))
             self._node("Transpose", [value], name, perm=[0, 3, 1, 2])
         else:
-            shape = self._constant(name, ".shape", np.array([0, channels, height, width], np.int64))
+            shape = self._integers(name, ".shape", [0, channels, height, width])
             self._node("Reshape", [value, shape], name)
 
     def _shuffle(self, layer: ChannelShuffle) -> None:
@@ -369,13 +369,13 @@ class _Graph:
 
     def _constant(self, layer: str, suffix: str, array: NDArray[Any] | np.float32) -> str:
         name = self._name(layer, suffix)
-        if name not in {tensor.name for tensor in self.initializers}:
-            self.initializers.append(self._onnx.numpy_helper.from_array(np.asarray(array), name))
+        if name not in self.initializers:
+            self.initializers[name] = self._onnx.numpy_helper.from_array(np.asarray(array), name)
         return name
 
     def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        if not any(output in node.output for node in self.nodes):  # several layers may want one image or flat value
-            self.nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        if output not in self.nodes:  # several layers may want one image or flat value
+            self.nodes[output] = self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         return output
 
 

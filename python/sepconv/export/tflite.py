@@ -263,7 +263,7 @@ class _Network:
         return self.builder.operator("PAD", [x, pads], self.builder.tensor(name, (self.batch, *shape)), "PadOptions")
 
     def _reshaped(self, x: int, name: str, shape: Sequence[int]) -> int:
-        target = self.builder.constant(f"{name}.shape", np.array(shape, np.int32))
+        target = self._integers(f"{name}.shape", shape)
         result = self.builder.tensor(name, shape)
         return self.builder.operator("RESHAPE", [x, target], result, "ReshapeOptions", NewShape=list(shape))
 
