@@ -23,6 +23,12 @@ CLAMPS = ("none", "relu", "relu6")  # whose slope can be told from their result
 SINGLE = np.dtype(np.float32)
 
 
+def same_sides(kernel: Sequence[Any], dilation: Sequence[int]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """((top, bottom), (left, right)) of torch's padding "same", which is of stride 1: the odd pixel comes after."""
+    height, width = ((size - 1) * step for size, step in zip(kernel, dilation, strict=True))
+    return (height // 2, height - height // 2), (width // 2, width - width // 2)
+
+
 def separable(
     x: Array,
     weights: Sequence[Any],

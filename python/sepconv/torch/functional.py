@@ -9,6 +9,7 @@ import torch
 
 from sepconv.ops.arguments import check_activation, padding_sides, pair
 from sepconv.torch import library  # noqa: F401 - registers the operators
+from sepconv.torch.arithmetic import same_sides
 from sepconv.torch.forward_mode import check_tangents
 
 Tensor = Any
@@ -128,9 +129,9 @@ def _window(
         ((name, weight),) = weights.items()
         if issubclass(type(weight), torch.Tensor) and weight.dim() != 4:
             raise ValueError(f"{name} had {weight.dim()} dimensions, must have 4")
-        total = [(weight.shape[2 + axis] - 1) * dilations[axis] for axis in (0, 1)]
-        return strides, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2], dilations
-    if isinstance(padding, str):
+        vertical, horizontal = same_sides((weight.shape[2], weight.shape[3]), dilations)
+    elif isinstance(padding, str):
         raise ValueError(f"padding was {padding!r}, must be 'valid', 'same' or numbers")
-    vertical, horizontal = padding_sides(padding)
+    else:
+        vertical, horizontal = padding_sides(padding)
     return strides, [*vertical, *horizontal], dilations

@@ -8,6 +8,7 @@ from torch import nn
 
 from sepconv.graph.base import is_integer
 from sepconv.ops.arguments import check_activation
+from sepconv.torch.arithmetic import same_sides
 from sepconv.torch.functional import PaddingLike, PairLike, depthwise_conv2d, pointwise_conv2d, separable_conv2d
 from sepconv.torch.parse import ACTIVATIONS, hooked
 
@@ -183,8 +184,7 @@ def _padding(convolution: DepthwiseConv2d) -> PaddingLike:
     if convolution.padding != "same":
         padding: PaddingLike = convolution.padding
         return padding
-    sizes = zip(convolution.kernel_size, convolution.dilation, strict=True)
-    return tuple(((size - 1) * step // 2, (size - 1) * step - (size - 1) * step // 2) for size, step in sizes)
+    return same_sides(convolution.kernel_size, convolution.dilation)
 
 
 def _normed(convolution: nn.Module, channels: int) -> nn.Module:

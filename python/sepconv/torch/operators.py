@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from sepconv import graph
 from sepconv.graph import Layer, Padding, Pair, Shape
+from sepconv.torch.arithmetic import same_sides
 
 Weight = Any  # a torch.Tensor, or the Node that gives it
 
@@ -38,7 +39,7 @@ class Value:
 
 @dataclass
 class Builder:
-    """A layer list in the making. ``arrays`` gives the tensor of a weight."""
+    """A layer list in the making. ``tensors`` gives the tensor of a weight."""
 
     tensors: Callable[[Weight], torch.Tensor]
     layers: list[Layer] = field(default_factory=list)
@@ -144,9 +145,8 @@ class Convolve(Operator):
     def _padding(self, kernel: Pair) -> Padding:
         if self.padding == "valid":
             return graph.NO_PADDING
-        if isinstance(self.padding, str):  # "same": torch puts the odd pixel behind
-            total = [(k - 1) * d for k, d in zip(kernel, self.dilation, strict=True)]
-            return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
+        if isinstance(self.padding, str):
+            return same_sides(kernel, self.dilation)
         vertical, horizontal = self.padding
         if isinstance(vertical, int) and isinstance(horizontal, int):
             return (vertical, vertical), (horizontal, horizontal)
