@@ -7,6 +7,7 @@ batch norms, activations, sums and poolings count none.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from sepconv.graph import Conv2d, DepthwiseConv2d, FullyConnected, Input, Layer, Shape, array_shape, infer_shapes
@@ -23,8 +24,8 @@ class LayerCost:
     macs: multiply-adds.
     params: trained parameters: weight, bias, and gamma and beta of a batch norm.
     weights: elements of the weight alone, which is what the MobileNets paper calls parameters.
-    bytes: ``weights``, all inputs and the output, each once, in float32: the least that a layer alone moves. None for
-        the network's input, which the layers that read it count.
+    bytes: ``weights``, all inputs and the output, each once, in float32: the least that a layer alone moves. 0 for the
+        network's input, which the layers that read it count.
     """
 
     name: str
@@ -72,15 +73,13 @@ class Cost:
 
     def by_type(self) -> dict[str, Share]:
         """Each type's share, for the types that have weights, most multiply-adds first."""
-        macs: dict[str, int] = {}
-        weights: dict[str, int] = {}
+        macs, weights = Counter[str](), Counter[str]()
         for layer in self.layers:
             if layer.weights:
-                macs[layer.type] = macs.get(layer.type, 0) + layer.macs
-                weights[layer.type] = weights.get(layer.type, 0) + layer.weights
+                macs[layer.type] += layer.macs
+                weights[layer.type] += layer.weights
         total_macs, total_weights = self.macs, self.weights
-        ordered = sorted(macs, key=lambda kind: macs[kind], reverse=True)
-        return {kind: Share(macs[kind] / total_macs, weights[kind] / total_weights) for kind in ordered}
+        return {kind: Share(n / total_macs, weights[kind] / total_weights) for kind, n in macs.most_common()}
 
     def __str__(self) -> str:
         rows = [

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sepconv.errors import ModelFormatError
+from sepconv.io.arrays import MAX_RANK
 
 MAX_STEPS = 1_000_000  # one an opcode; a tensor takes about 40
 MAX_STRING_BYTES = 1 << 16
-MAX_RANK = 32  # NumPy's limit before version 2
 
 STORAGE_DTYPES = {
     "torch.DoubleStorage": "float64",
