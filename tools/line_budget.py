@@ -28,7 +28,7 @@ BUDGET = {
     "csrc/ref": 900,
     "csrc/nd": 2010,
     "csrc/bind": 2020,
-    "python": 24300,
+    "python": 24500,
     "tests/cpp": 5840,
     "tests/trust": 3000,
     "tests/python": 18750,

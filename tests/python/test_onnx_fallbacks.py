@@ -324,3 +324,46 @@ def test_dequantize(opset: int, dtype: Any) -> None:
     for axis in (0, -1) if opset > 10 else ():
         size = x.shape[axis]
         check("DequantizeLinear", x, np.abs(normal(size)), np.full(size, zero), axis=axis, opset=opset)
+
+
+@pytest.mark.parametrize(
+    ("groups", "space"),
+    [
+        (1, {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
+        (2, {"strides": [2, 1], "pads": [1, 0, 0, 1], "output_padding": [1, 0]}),
+        (4, {"dilations": [2, 3], "group": 4}),
+        (2, {"strides": [2, 2], "output_shape": [12, 11]}),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f2", "f8"])
+def test_transposed_convolution_of_other_types(dtype: str, groups: int, space: dict[str, Any]) -> None:
+    arrays = [normal(2, 4, 5, 4), normal(4, 3, 3, 2), normal(3 * groups)]
+    ours, feeds = proto("ConvTranspose", [x.astype(dtype) for x in arrays], **{**space, "group": groups})
+    real, real_feeds = proto("ConvTranspose", list(arrays), **{**space, "group": groups})
+    (got,), want = loaded(ours).run(feeds), loaded(real)(*real_feeds.values())  # our kernels, for float32
+    assert got.dtype == np.dtype(dtype)
+    near = 2e-2 if dtype == "f2" else 1e-5
+    np.testing.assert_allclose(got, want, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8"])
+def test_means_and_norms_of_other_types(dtype: str) -> None:
+    x = normal(2, 3, 4, 5).astype(dtype)
+    near = 1e-2 if dtype == "f2" else 1e-9
+
+    def gives(want: Array, op: str, *inputs: Array, **options: Any) -> None:
+        (got,) = loaded((made := proto(op, list(inputs), **options))[0]).run(made[1])
+        assert got.dtype == x.dtype
+        np.testing.assert_allclose(got, want, rtol=near, atol=near)
+
+    gives((x[0, 0, 0] + x) / 2, "Mean", x[0, 0, 0], x)
+    gives(np.sqrt((x.astype("f8") ** 2).sum((2, 3), keepdims=True)), "GlobalLpPool", x)
+    gives(x[:0, :, :1, :1], "GlobalAveragePool", x[:0])
+    gives(x[0, 0, 0, 0] / (1 + abs(x[0, 0, 0, 0])), "Softsign", x[0, 0, 0, 0].reshape(()))
+    gives(x.repeat(2, 3), "Resize", x, np.array([1, 1, 1, 2], np.float32), opset=10, mode="nearest")
+
+
+@pytest.mark.parametrize(("opset", "dtype"), [(7, np.float32), (9, np.float32), (10, np.bool_), (13, np.bool_)])
+def test_the_mask_of_dropout(opset: int, dtype: Any) -> None:
+    model, feeds = proto("Dropout", [normal(3)], opset=opset, count=2)
+    assert loaded(model).run(feeds)[1].dtype == dtype

@@ -5,6 +5,7 @@ Graphs within nodes and functions run on them too.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ import numpy as np
 from sepconv.errors import UnsupportedError
 from sepconv.onnx.fallback_base import op_run, ops, reference
 from sepconv.onnx.fallback_control import Loop, Scan
+from sepconv.onnx.fallback_native import on_our_kernels
 from sepconv.onnx.fallback_recurrent import GRU, LSTM, RNN
-from sepconv.onnx.fallback_windows import LRN, AveragePool, LpPool, MaxPool
+from sepconv.onnx.fallback_windows import (
+    LRN,
+    AveragePool,
+    ConvTranspose,
+    GlobalAveragePool,
+    GlobalLpPool,
+    LpPool,
+    MaxPool,
+)
 from sepconv.onnx.ir import Array
 
 
@@ -109,6 +119,31 @@ class GridSample(ops.GridSample):  # type: ignore[name-defined,misc]
         return min(max(value, low), high)
 
 
+class Mean(op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, *arrays: Array) -> tuple[Array]:
+        total = reduce(np.add, arrays[1:], arrays[0].astype(np.result_type(arrays[0], np.float32)))
+        return ((total / len(arrays)).astype(arrays[0].dtype),)
+
+
+class Softsign(op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Array) -> tuple[Array]:
+        return (np.asarray(x / (1 + np.abs(x)), x.dtype),)
+
+
+class Resize(ops.Resize):  # type: ignore[name-defined,misc]
+    """At opset 10 the second input is the scales."""
+
+    def __init__(self, node: Any, params: dict[str, Any]) -> None:
+        super().__init__(node, params)
+        self.old: bool = params["opsets"].get("", 1) < 11
+
+    def _run(self, x: Array, roi: Array | None, scales: Array | None = None, *rest: Any, **attributes: Any) -> Any:
+        if self.old:
+            roi, scales = None, roi
+            attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return super()._run(x, roi, scales, *rest, **attributes)
+
+
 class GatherElements(_Operator):
     def _run(self, data: Array, indices: Array, axis: int) -> tuple[Array]:
         places = list(np.ogrid[tuple(slice(size) for size in indices.shape)])  # indices may be smaller than data
@@ -182,14 +217,21 @@ class Unique(_Operator):
 
 
 OPERATORS = [
-    AveragePool, BatchNormalization, CumSum, DequantizeLinear, GRU, GatherElements, GridSample, Hardmax, LRN, LSTM,
-    LogSoftmax, Loop, LpNormalization, LpPool, MaxPool, NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN,
-    RoiAlign, Scan, Softmax, Unique,
+    AveragePool, BatchNormalization, ConvTranspose, CumSum, DequantizeLinear, GRU, GatherElements, GlobalAveragePool,
+    GlobalLpPool, GridSample, Hardmax, LRN, LSTM, LogSoftmax, Loop, LpNormalization, LpPool, MaxPool, Mean,
+    NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN, Resize, RoiAlign, Scan, Softmax, Softsign, Unique,
 ]  # fmt: skip
 
 
 class Evaluator(reference.ReferenceEvaluator):  # type: ignore[name-defined,misc]
-    """The package's, with these operators; it makes others of its class for functions and for graphs within."""
+    """The package's, with these operators; it makes others of its class for functions and for graphs within.
+
+    Our kernels run what they can of those: the package's operators are slow, and wrong in more than these.
+    """
 
     def __init__(self, proto: Any, **options: Any) -> None:
         super().__init__(proto, **{**options, "new_ops": OPERATORS})
+
+    def _load_impl(self, node: Any, input_types: Any = None) -> Any:
+        make = super()._load_impl(node, input_types)
+        return lambda proto, params: on_our_kernels(make(proto, params), proto, self.opsets.get("", 1))

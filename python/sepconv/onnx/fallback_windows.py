@@ -1,4 +1,4 @@
-"""Pooling and LRN of numbers that our kernels do not take; of these the package onnx gives wrong sizes and sums."""
+"""Pooling, LRN and ConvTranspose of numbers that our kernels do not take: the package onnx gives them wrongly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sepconv.onnx.fallback_base import op_run
-from sepconv.onnx.geometry import Windows, windows
+from sepconv.onnx.geometry import Windows, transposed_windows, windows
 from sepconv.onnx.ir import Array, Node
 
 
@@ -58,6 +58,49 @@ class LpPool(_Pool):
     def pool(self, x: Array, w: Windows, attributes: dict[str, Any]) -> tuple[Array, ...]:
         p = attributes.get("p", 2)
         return (((np.abs(_cut(x, w, 0, 0)) ** p).sum(-1) ** (1 / p)).astype(x.dtype),)
+
+
+class GlobalAveragePool(op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.mean(tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalLpPool(op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Array, p: float) -> tuple[Array]:
+        powers = np.abs(x.astype(np.float64)) ** p
+        return ((powers.sum(tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)).astype(x.dtype),)
+
+
+class ConvTranspose(op_run.OpRun):  # type: ignore[name-defined,misc]
+    """Of groups the package takes the wrong weights, and the first group's bias for each."""
+
+    def _run(self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> tuple[Array]:
+        node = Node("ConvTranspose", [], [], {k: v for k, v in attributes.items() if v is not None})
+        groups, w = int(node.attribute("group", 1)), transposed_windows(node, x.shape[2:], weight.shape[2:])
+        if groups < 1 or x.shape[1] != weight.shape[0] or x.shape[1] % groups or min(w.begin) < 0:
+            raise ValueError(f"x {x.shape}, weight {weight.shape}, group {groups} and pads {w.begin} do not fit")
+        wide = np.result_type(x, np.float32)
+        images = x.reshape(x.shape[0], groups, -1, *w.sizes).astype(wide)
+        factors = weight.reshape(groups, -1, *weight.shape[1:]).astype(wide)
+        # Every element of x adds its window; what lies before `begin` and behind `out` is cut.
+        sizes = [
+            max((size - 1) * stride + (kernel - 1) * dilation + 1, begin + out)
+            for size, stride, kernel, dilation, begin, out in zip(
+                w.sizes, w.stride, w.kernel, w.dilation, w.begin, w.out, strict=True
+            )
+        ]
+        y = np.zeros((x.shape[0], groups, weight.shape[1], *sizes), wide)
+        for offset in np.ndindex(w.kernel):
+            places: Any = [
+                slice(at * dilation, at * dilation + (size - 1) * stride + 1, stride)
+                for at, dilation, size, stride in zip(offset, w.dilation, w.sizes, w.stride, strict=True)
+            ]
+            y[(..., *places)] += np.einsum("ngc...,gcm->ngm...", images, factors[(..., *offset)])
+        cut: Any = [slice(begin, begin + out) for begin, out in zip(w.begin, w.out, strict=True)]
+        y = y[(..., *cut)].reshape(x.shape[0], groups * weight.shape[1], *w.out)
+        if bias is not None:
+            y = y + bias.reshape(-1, *(1,) * len(w.out))
+        return (y.astype(x.dtype),)
 
 
 class LRN(op_run.OpRun):  # type: ignore[name-defined,misc]

@@ -28,7 +28,8 @@ def identity(call: Call) -> list[Array]:
 )
 def dropout(call: Call) -> list[Array]:
     x = call[0]
-    return [x] if len(call.node.outputs) == 1 else [x, np.ones(x.shape, np.bool_)]
+    mask = np.bool_ if call.opset >= 10 else x.dtype
+    return [x] if len(call.node.outputs) == 1 else [x, np.ones(x.shape, mask)]
 
 
 @native("Reshape", types=ANY, kernel="view")

@@ -1,0 +1,72 @@
+"""Nodes of graphs within nodes, and of functions, on our kernels where these run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sepconv.onnx.ir import Array, Info, Node
+from sepconv.onnx.ops import Call, NotNativeError, Operator, find
+
+
+class OnOurKernels:
+    """In the place of an operator of the package onnx, which runs what our kernels do not."""
+
+    def __init__(self, package: Any, node: Node, operator: Operator) -> None:
+        self._package = package
+        self._node = node
+        self._operator = operator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._package, name)
+
+    def run(self, *inputs: Any, **options: Any) -> tuple[Any, ...]:
+        arrays = [np.asarray(x) if isinstance(x, np.generic) else x for x in inputs]
+        if all(x is None or isinstance(x, np.ndarray) for x in arrays):
+            results = self._results(arrays)
+            if results is not None:
+                return tuple(results)
+        given: tuple[Any, ...] = self._package.run(*inputs, **options)
+        return given
+
+    def _results(self, inputs: list[Array | None]) -> list[Array] | None:
+        if self._operator.problem(self._node, [Info() if x is None else Info(x.dtype, x.shape) for x in inputs]):
+            return None
+        try:
+            return self._operator.run(Call(self._node, inputs))
+        except NotNativeError:
+            return None
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise ValueError(f"node {self._node.name!r} ({self._node.op}): {error}") from error
+
+
+def on_our_kernels(package: Any, proto: Any, opset: int) -> Any:
+    """The package's operator for a node of a standard domain, or what tries our kernels first."""
+    # A function's attributes are known when it is called; graphs within are the package's.
+    if package.has_linked_attribute or package.has_subgraph or proto.domain:
+        return package
+    attributes = {attribute.name: _value(attribute) for attribute in proto.attribute}
+    if any(value is None for value in attributes.values()):
+        return package
+    node = Node(
+        proto.op_type, list(proto.input), list(proto.output), attributes, proto.name or proto.op_type, opset=opset
+    )
+    operator = find(node)
+    return package if operator is None else OnOurKernels(package, node, operator)
+
+
+def _value(attribute: Any) -> Any:
+    """As the reader gives it; None for what no operator of ours takes."""
+    import onnx
+
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, int | float):
+        return value
+    numbers = isinstance(value, Sequence) and all(isinstance(item, int | float) for item in value)
+    return list(value) if numbers else None

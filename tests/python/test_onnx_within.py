@@ -1,0 +1,56 @@
+"""Graphs within nodes: what they hold runs on our kernels where these run it; onnxruntime says what is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
+from onnx import helper
+from onnx_models import Array, Builder, loaded, normal
+from test_onnx_fallbacks import BOOL, FLOAT, INT64, agrees, integers, port, proto
+
+pytestmark = pytest.mark.filterwarnings("ignore::sepconv.onnx.program.FallbackWarning")
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("ConvTranspose", [normal(1, 4, 5, 5), normal(4, 2, 3, 3), normal(8)], {"group": 4}),
+        ("Pad", [normal(3, 4), integers(0, -1, 1, 0)], {}),
+        ("Flatten", [normal(0, 3, 4)], {}),
+        ("Unsqueeze", [normal(3), integers(2, 1)], {}),
+        ("Squeeze", [normal(1, 3, 1), integers(2, 0)], {}),
+        ("ReduceSumSquare", [np.arange(6, dtype=np.int32)], {}),
+        ("Mean", [normal(3), normal(2, 3)], {}),
+        ("Softsign", [normal(1).reshape(())], {}),
+        ("Constant", [], {"value": onnx.numpy_helper.from_array(normal(2, 3))}),
+        ("DepthToSpace", [normal(1, 8, 2, 2)], {"blocksize": 2, "mode": "CRD"}),
+        ("Clip", [normal(3, 4), None, np.array(0.5, np.float32)], {}),
+    ],
+)
+def test_what_a_branch_holds_runs_on_our_kernels(op: str, inputs: list[Array | None], attributes: Any) -> None:
+    model, feeds = proto(op, inputs, **attributes)
+    branch = helper.make_graph([model.graph.node[0]], "branch", [], [onnx.ValueInfoProto(name="y0")])
+    node = helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+    del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
+    model.graph.node.append(node)
+    model.graph.input.append(port("c", BOOL, []))
+    model.graph.output.append(onnx.ValueInfoProto(name="z"))
+    agrees(model, {**feeds, "c": np.array(True)})
+
+
+def test_what_is_wrong_within_a_branch_is_named() -> None:
+    b = Builder()
+    padded = helper.make_node("Pad", ["x", "p"], ["y"], name="Inner")
+    branch = helper.make_graph([padded], "branch", [], [port("y", FLOAT, None)])
+    y = b.node("If", b.constant(True, np.bool_), then_branch=branch, else_branch=branch)
+    model = b.model({"x": [3], "p": [3]}, [y])
+    model.graph.input[1].type.tensor_type.elem_type = INT64
+    with pytest.raises(ValueError, match=r"node 'Inner' \(Pad\): pads has 3 numbers, must have 2"):
+        loaded(model)(normal(3), integers(1, 1, 1))
