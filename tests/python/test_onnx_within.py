@@ -15,6 +15,8 @@ from onnx import helper
 from onnx_models import Array, Builder, loaded, normal
 from test_onnx_fallbacks import BOOL, FLOAT, INT64, agrees, integers, port, proto
 
+from sepconv.errors import UnsupportedError
+
 pytestmark = pytest.mark.filterwarnings("ignore::sepconv.onnx.program.FallbackWarning")
 
 
@@ -54,3 +56,31 @@ def test_what_is_wrong_within_a_branch_is_named() -> None:
     model.graph.input[1].type.tensor_type.elem_type = INT64
     with pytest.raises(ValueError, match=r"node 'Inner' \(Pad\): pads has 3 numbers, must have 2"):
         loaded(model)(normal(3), integers(1, 1, 1))
+
+
+def test_the_arrays_of_sequences_are_the_callers_own() -> None:
+    sequence = helper.make_tensor_sequence_value_info
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("SequenceConstruct", ["r", "r"], ["s"]),
+        helper.make_node("Identity", ["given"], ["same"]),
+    ]
+    ports = [port("x", FLOAT, [3]), sequence("given", FLOAT, None)]
+    outputs = [sequence("s", FLOAT, None), port("r", FLOAT, None), sequence("same", FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", ports, outputs)
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    given = [normal(2), normal(3)]
+    (first, second), relu, same = model.run({"x": normal(3), "given": given})
+    arrays = [first, second, relu, *same, *given]
+    for index, array in enumerate(arrays):
+        assert not any(np.shares_memory(array, other) for other in arrays[:index])
+
+
+def test_scatter_before_opset_11() -> None:
+    agrees(*proto("Scatter", [normal(3, 4), integers([0, 2, 1]), normal(1, 3)], opset=9, axis=1))
+
+
+def test_an_operator_that_nothing_runs() -> None:
+    model, _ = proto("MaxRoiPool", [normal(1, 2, 6, 6), normal(2, 5)], pooled_shape=[2, 2])
+    with pytest.raises(UnsupportedError, match=r"node 'N': nothing here runs MaxRoiPool: [^\n]{1,100}$"):
+        loaded(model)

@@ -31,7 +31,8 @@ class Reference:
             raise
         except Exception as error:  # the package has no one class for this
             what = f"{node.domain}.{node.op}" if node.domain else node.op
-            raise UnsupportedError(f"node {node.name!r}: nothing here runs {what}: {error}") from None
+            why = str(error).partition(", schema.has_function")[0]  # a list of all that the package has follows
+            raise UnsupportedError(f"node {node.name!r}: nothing here runs {what}: {why}") from None
 
     def __call__(self, values: Mapping[str, Any]) -> list[Any]:
         feeds = {name: values[name] for name in self._node.reads()}

@@ -154,6 +154,13 @@ class GatherElements(_Operator):
         return (data[tuple(places)],)
 
 
+class Scatter(ops.ScatterElements):  # type: ignore[name-defined,misc]
+    """What ScatterElements was called before opset 11."""
+
+    def _run(self, data: Array, indices: Array, updates: Array, axis: int) -> Any:
+        return super()._run(data, indices, updates, axis=axis)
+
+
 class DequantizeLinear(_Operator):
     """That before opset 19, which the package lacks."""
 
@@ -219,7 +226,8 @@ class Unique(_Operator):
 OPERATORS = [
     AveragePool, BatchNormalization, ConvTranspose, CumSum, DequantizeLinear, GRU, GatherElements, GlobalAveragePool,
     GlobalLpPool, GridSample, Hardmax, LRN, LSTM, LogSoftmax, Loop, LpNormalization, LpPool, MaxPool, Mean,
-    NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN, Resize, RoiAlign, Scan, Softmax, Softsign, Unique,
+    NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN, Resize, RoiAlign, Scan, Scatter, Softmax, Softsign,
+    Unique,
 ]  # fmt: skip
 
 

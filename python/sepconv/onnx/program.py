@@ -236,20 +236,15 @@ class Program:
                 releases[index].append(name)
         return releases
 
-    def run(self, feeds: Mapping[str, Array], threads: int) -> list[Any]:
+    def run(self, feeds: Mapping[str, Any], threads: int) -> list[Any]:
         """The outputs, for inputs that have been checked. They share memory with nothing: a caller may write."""
         values: Values = {**self._constants, **feeds}
         for step, released in zip(self.steps, self._releases, strict=True):
             step.run(values, threads)
             for name in released:
                 values.pop(name, None)
-        seen: set[int] = {id(x) for x in feeds.values()}
-        results = []
-        for name in self.graph.outputs:
-            result = _owned(values[name], seen, self._constant_ids)
-            seen.add(id(result))
-            results.append(result)
-        return results
+        seen = {id(item) for x in feeds.values() for item in (x if isinstance(x, list) else [x])}
+        return [_owned(values[name], seen, self._constant_ids) for name in self.graph.outputs]
 
 
 def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
@@ -263,13 +258,14 @@ def warn_of(fallbacks: Mapping[str, str], name: str) -> None:
     )
 
 
-def _owned(value: Any, *others: Container[int]) -> Any:
-    """An output as it is where it alone has its memory, else a copy; ``others``: ids of arrays that are not its own."""
+def _owned(value: Any, seen: set[int], constants: Container[int]) -> Any:
+    """An output as it is where it alone has its memory, else a copy; ``seen``: ids of inputs and of what was given."""
     if isinstance(value, list):  # a sequence
-        return [_owned(item, *others) for item in value]
+        return [_owned(item, seen, constants) for item in value]
     if not isinstance(value, np.ndarray):
         return value
-    if value.base is None and value.flags.writeable and not any(id(value) in ids for ids in others):
+    if value.base is None and value.flags.writeable and id(value) not in seen and id(value) not in constants:
+        seen.add(id(value))
         return value
     if value.ndim > MAX_RANK or value.dtype.hasobject:
         return value.copy()
