@@ -192,7 +192,8 @@ def test_lp_normalization(p: int, axis: int) -> None:
 @pytest.mark.parametrize(("opset", "mode"), [(16, "bilinear"), (16, "bicubic"), (20, "linear"), (20, "cubic")])
 def test_grid_sample(opset: int, mode: str, padding: str, corners: int) -> None:
     grid = np.random.default_rng(0).uniform(-1.5, 1.5, (2, 3, 4, 2)).astype(np.float32)
-    check("GridSample", normal(2, 2, 5, 6), grid, opset=opset, mode=mode, padding_mode=padding, align_corners=corners)
+    for image in (normal(2, 2, 5, 6), normal(2, 2, 5, 1)):
+        check("GridSample", image, grid, opset=opset, mode=mode, padding_mode=padding, align_corners=corners)
 
 
 @pytest.mark.parametrize("opset", [9, 13, 15])

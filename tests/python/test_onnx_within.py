@@ -47,6 +47,30 @@ def test_what_a_branch_holds_runs_on_our_kernels(op: str, inputs: list[Array | N
     agrees(model, {**feeds, "c": np.array(True)})
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Gelu", [normal(3, 4)], {"approximate": "tanh"}),
+        ("GroupNormalization", [normal(2, 4, 3), normal(4), normal(4)], {"num_groups": 2}),
+        ("LayerNormalization", [normal(2, 4), normal(4)], {}),
+        ("Softplus", [normal(5)], {}),
+    ],
+)
+def test_what_a_function_holds(op: str, inputs: list[Array], attributes: Any, dtype: str) -> None:
+    model, feeds = proto(op, list(inputs), opset=21, **attributes)
+    want = loaded(model)(*feeds.values())  # our kernels
+    model, feeds = proto(op, [x.astype(dtype) for x in inputs], opset=21, **attributes)
+    opsets = [helper.make_opsetid("", 21)]
+    function = helper.make_function("own", "Own", list(feeds), ["y0"], [model.graph.node[0]], opsets)
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.graph.node[0].CopyFrom(helper.make_node("Own", list(feeds), ["y0"], domain="own"))
+    got = loaded(model)(*feeds.values())
+    assert got.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_wrong_within_a_branch_is_named() -> None:
     b = Builder()
     padded = helper.make_node("Pad", ["x", "p"], ["y"], name="Inner")

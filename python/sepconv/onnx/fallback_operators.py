@@ -5,7 +5,7 @@ Graphs within nodes and functions run on them too.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,9 @@ class GridSample(ops.GridSample):  # type: ignore[name-defined,misc]
         if self.mode == "cubic" and isinstance(value, np.floating):
             return value
         return min(max(value, low), high)
+
+    def _gs_reflect(self, x: Any, x_min: float, x_max: float) -> Any:
+        return super()._gs_reflect(x, x_min, x_max) if x_max > x_min else x_min  # an axis of one element
 
 
 class Mean(op_run.OpRun):  # type: ignore[name-defined,misc]
@@ -241,5 +244,12 @@ class Evaluator(reference.ReferenceEvaluator):  # type: ignore[name-defined,misc
         super().__init__(proto, **{**options, "new_ops": OPERATORS})
 
     def _load_impl(self, node: Any, input_types: Any = None) -> Any:
-        make = super()._load_impl(node, input_types)
+        try:
+            make = super()._load_impl(node, input_types)
+        except op_run.RuntimeContextError:
+            if input_types is not None or self.all_types_:
+                raise
+            make = partial(
+                op_run.OpFunctionContextDependant, parent=self
+            )  # in a function, types are known when it runs
         return lambda proto, params: on_our_kernels(make(proto, params), proto, self.opsets.get("", 1))
