@@ -47,7 +47,7 @@ def test_what_a_branch_holds_runs_on_our_kernels(op: str, inputs: list[Array | N
     agrees(model, {**feeds, "c": np.array(True)})
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("dtype", "is_linked"), [("f4", False), ("f8", False), ("f4", True)])
 @pytest.mark.parametrize(
     ("op", "inputs", "attributes"),
     [
@@ -55,17 +55,27 @@ def test_what_a_branch_holds_runs_on_our_kernels(op: str, inputs: list[Array | N
         ("GroupNormalization", [normal(2, 4, 3), normal(4), normal(4)], {"num_groups": 2}),
         ("LayerNormalization", [normal(2, 4), normal(4)], {}),
         ("Softplus", [normal(5)], {}),
+        ("LeakyRelu", [normal(5)], {"alpha": 0.3}),
+        ("Transpose", [normal(2, 3, 4)], {"perm": [1, 2, 0]}),
     ],
 )
-def test_what_a_function_holds(op: str, inputs: list[Array], attributes: Any, dtype: str) -> None:
+def test_what_a_function_holds(op: str, inputs: list[Array], attributes: Any, dtype: str, is_linked: bool) -> None:
     model, feeds = proto(op, list(inputs), opset=21, **attributes)
     want = loaded(model)(*feeds.values())  # our kernels
     model, feeds = proto(op, [x.astype(dtype) for x in inputs], opset=21, **attributes)
     opsets = [helper.make_opsetid("", 21)]
-    function = helper.make_function("own", "Own", list(feeds), ["y0"], [model.graph.node[0]], opsets)
+    names = list(attributes) if is_linked else []
+    function = helper.make_function("own", "Own", list(feeds), ["y0"], [model.graph.node[0]], opsets, names)
+    if is_linked:  # the function's attributes are its node's
+        del function.node[0].attribute[:]
+        for kind in model.graph.node[0].attribute:
+            linked = onnx.AttributeProto(name=kind.name, ref_attr_name=kind.name, type=kind.type)
+            function.node[0].attribute.append(linked)
     model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("own", 1))
-    model.graph.node[0].CopyFrom(helper.make_node("Own", list(feeds), ["y0"], domain="own"))
+    model.graph.node[0].CopyFrom(
+        helper.make_node("Own", list(feeds), ["y0"], domain="own", **(attributes if is_linked else {}))
+    )
     got = loaded(model)(*feeds.values())
     assert got.dtype == np.dtype(dtype)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

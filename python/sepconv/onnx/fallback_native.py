@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from sepconv.onnx.ops import Call, NotNativeError, Operator, find
 class OnOurKernels:
     """In the place of an operator of the package onnx, which runs what our kernels do not."""
 
-    def __init__(self, package: Any, node: Node, operator: Operator) -> None:
+    def __init__(self, package: Any, node: Node, operator: Operator, linked: Mapping[str, str]) -> None:
         self._package = package
         self._node = node
         self._operator = operator
+        self._linked = linked  # attributes of a function's node → those of the function that they are
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._package, name)
@@ -25,36 +27,40 @@ class OnOurKernels:
     def run(self, *inputs: Any, **options: Any) -> tuple[Any, ...]:
         arrays = [np.asarray(x) if isinstance(x, np.generic) else x for x in inputs]
         if all(x is None or isinstance(x, np.ndarray) for x in arrays):
-            results = self._results(arrays)
+            results = self._results(arrays, options.get("linked_attributes") or {})
             if results is not None:
                 return tuple(results)
         given: tuple[Any, ...] = self._package.run(*inputs, **options)
         return given
 
-    def _results(self, inputs: list[Array | None]) -> list[Array] | None:
-        if self._operator.problem(self._node, [Info() if x is None else Info(x.dtype, x.shape) for x in inputs]):
+    def _results(self, inputs: list[Array | None], given: Mapping[str, Any]) -> list[Array] | None:
+        node = self._node
+        if self._linked:
+            values = {name: given[theirs] for name, theirs in self._linked.items() if given.get(theirs) is not None}
+            node = replace(node, attributes={**node.attributes, **values})
+        if self._operator.problem(node, [Info() if x is None else Info(x.dtype, x.shape) for x in inputs]):
             return None
         try:
-            return self._operator.run(Call(self._node, inputs))
+            return self._operator.run(Call(node, inputs))
         except NotNativeError:
             return None
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            raise ValueError(f"node {self._node.name!r} ({self._node.op}): {error}") from error
+            raise ValueError(f"node {node.name!r} ({node.op}): {error}") from error
 
 
 def on_our_kernels(package: Any, proto: Any, opset: int) -> Any:
     """The package's operator for a node of a standard domain, or what tries our kernels first."""
-    # A function's attributes are known when it is called; graphs within are the package's.
-    if package.has_linked_attribute or package.has_subgraph or proto.domain:
+    if package.has_subgraph or proto.domain:
         return package
-    attributes = {attribute.name: _value(attribute) for attribute in proto.attribute}
+    linked = {attribute.name: attribute.ref_attr_name for attribute in proto.attribute if attribute.ref_attr_name}
+    attributes = {attribute.name: _value(attribute) for attribute in proto.attribute if not attribute.ref_attr_name}
     if any(value is None for value in attributes.values()):
         return package
     node = Node(
         proto.op_type, list(proto.input), list(proto.output), attributes, proto.name or proto.op_type, opset=opset
     )
     operator = find(node)
-    return package if operator is None else OnOurKernels(package, node, operator)
+    return package if operator is None else OnOurKernels(package, node, operator, linked)
 
 
 def _value(attribute: Any) -> Any:
