@@ -249,7 +249,6 @@ class Evaluator(reference.ReferenceEvaluator):  # type: ignore[name-defined,misc
         except op_run.RuntimeContextError:
             if input_types is not None or self.all_types_:
                 raise
-            make = partial(
-                op_run.OpFunctionContextDependant, parent=self
-            )  # in a function, types are known when it runs
+            # In a function types are known when it runs.
+            make = partial(op_run.OpFunctionContextDependant, parent=self)
         return lambda proto, params: on_our_kernels(make(proto, params), proto, self.opsets.get("", 1))
