@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx_models import Builder, loaded, normal
 
 from sepconv.export.onnx import to_onnx
 from sepconv.models import mobilenet_v1
+from sepconv.onnx.model import OnnxModel
 
 
 def odd_arrays(x: np.ndarray) -> dict[str, Any]:
@@ -66,3 +69,20 @@ def test_outputs_of_one_value_do_not_share_memory() -> None:
         first, second = model(normal(1, 4, 8, 8))
         np.testing.assert_array_equal(first, second)
         assert not np.shares_memory(first, second)
+
+
+@pytest.mark.filterwarnings("ignore::sepconv.onnx.program.FallbackWarning")
+@pytest.mark.parametrize("options", [{}, {"passes": ["dead_code"], "plans": False}, {"outputs": ["det1_0"]}])
+def test_copies(options: dict[str, Any]) -> None:
+    """A copy has the passes behind it, and compiles programs of its own."""
+    builder = Builder()
+    convolved = builder.conv("x", 3, 3)
+    determinant = builder.node("Det", convolved)  # which the package onnx runs
+    model = loaded(builder.model({"x": (2, 3, "side", "side")}, [convolved, determinant]), **options)
+    x = normal(2, 3, 4, 4)
+    want = model.run({"x": x})
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        for array, expected in zip(copied.run({"x": x}), want, strict=True):
+            np.testing.assert_array_equal(array, expected)
+        for told in (OnnxModel.explain, repr, attrgetter("inputs", "outputs", "fallbacks", "strict", "name")):
+            assert told(copied) == told(model)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_PROGRAMS = 8  # kept, one for each combination of input shapes
 
+# A graph that passes have run on, what they did, the convention, strict, plans.
+_State = tuple[Graph, list[tuple[str, str]], "Convention | None", bool, bool]
+
 
 class OnnxModel:
     """A network from an ONNX file: call it with arrays as the file has them (images are NCHW).
@@ -55,18 +58,23 @@ class OnnxModel:
         passes: Iterable[str] | None = None,
         plans: bool = True,
     ) -> None:
-        self.name = graph.name
-        self.convention = convention
-        self.strict = strict
-        self.fallbacks: dict[str, str] = {}  # node → "operator: reason"
-        # Not a method: programs that know their model would keep it until the cycle collector comes.
-        self._on_fallback = partial(_note_fallback, self.fallbacks, self.name if strict else None)
-        self._plans = plans
         chosen = output_names(outputs)
         if chosen is not None:
             _check_outputs(graph, chosen)
             graph.outputs = list(chosen)
-        self._graph, self.notes = run_passes(graph, PASSES if passes is None else passes)
+        passed, notes = run_passes(graph, PASSES if passes is None else passes)
+        self.__setstate__((passed, notes, convention, strict, plans))
+
+    def __getstate__(self) -> _State:
+        """A copy compiles its own programs."""
+        return self._graph, self.notes, self.convention, self.strict, self._plans
+
+    def __setstate__(self, state: _State) -> None:
+        self._graph, self.notes, self.convention, self.strict, self._plans = state
+        self.name = self._graph.name
+        self.fallbacks: dict[str, str] = {}  # node → "operator: reason"
+        # Not a method: programs that know their model would keep it until the cycle collector comes.
+        self._on_fallback = partial(_note_fallback, self.fallbacks, self.name if self.strict else None)
         self._caches: dict[str, dict[str, Any]] = {}
         for node in self._graph.nodes:
             if node.outputs and all(name in self._graph.constants for name in node.inputs[1:] if name):
