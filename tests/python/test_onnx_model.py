@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import threading
 import warnings
 import weakref
@@ -229,11 +228,6 @@ def test_a_huge_rank_or_an_empty_batch_is_no_crash() -> None:
     with pytest.warns(FallbackWarning, match="Relu"):
         deep = loaded(b.model({"x": [1] * 20}, [b.node("Relu", "x")]))
     assert deep(normal(*[1] * 20)).shape == (1,) * 20
-
-
-def test_a_model_is_not_pickled_by_accident() -> None:
-    with pytest.raises(TypeError):
-        pickle.dumps(loaded(small_network()))
 
 
 def test_a_dropped_model_gives_its_memory_back_at_once() -> None:

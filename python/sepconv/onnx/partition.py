@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from sepconv.errors import SepconvError
 from sepconv.graph import (
     AveragePool2d,
+    ChannelShuffle,
+    ChannelSlice,
+    Concat,
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
@@ -20,6 +23,10 @@ from sepconv.graph import (
 )
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.lowering import Lowering, NotInPlanError, layer_shape
+
+
+# Channels that plans pick out, join and shuffle, in all: of each they note, several times, where it comes from.
+MOST_MOVED = 1 << 20
 
 
 def _is_work(layer: Layer) -> bool:
@@ -48,12 +55,17 @@ def partition(graph: Graph) -> tuple[list[Item], dict[str, str]]:
     """
     reasons: dict[str, str] = {}
     able: set[int] = set()
+    moved = 0
     for node in graph.nodes:
-        reason = _obstacle(graph, node)
-        if reason is None:
-            able.add(id(node))
+        try:
+            moves = _moved_channels(graph, node)
+            if moved + moves > MOST_MOVED:
+                raise NotInPlanError(f"more than {MOST_MOVED} channels picked out, joined and shuffled")
+        except (NotInPlanError, ValueError, TypeError, SepconvError) as error:
+            reasons[node.name] = str(error)
         else:
-            reasons[node.name] = reason
+            able.add(id(node))
+            moved += moves
     regions = []
     counts = graph.use_counts()
     for nodes in _components(graph, able):
@@ -73,20 +85,18 @@ def lower(graph: Graph, region: Region) -> Lowering:
     return lowering
 
 
-def _obstacle(graph: Graph, node: Node) -> str | None:
-    """Why a node cannot be part of a plan."""
+def _moved_channels(graph: Graph, node: Node) -> int:
+    """How many channels a node alone picks out, joins or shuffles. Raises where it cannot be part of a plan."""
     lowering = Lowering(graph)
-    try:
-        lowering.add(node)
-        expected = {name: layer_shape(lowering.shape(name)) for name in node.outputs if name}
-        shapes = infer_shapes(lowering.layers)
-    except (NotInPlanError, ValueError, TypeError, SepconvError) as error:
-        return str(error)
+    lowering.add(node)
+    expected = {name: layer_shape(lowering.shape(name)) for name in node.outputs if name}
+    shapes = infer_shapes(lowering.layers)
     for name, shape in expected.items():
         found = shapes[lowering.layer(name)]
         if found != shape:
-            return f"shape {shape} is declared, {found} computed"
-    return None
+            raise NotInPlanError(f"shape {shape} is declared, {found} computed")
+    moving = [layer for layer in lowering.layers if isinstance(layer, ChannelShuffle | ChannelSlice | Concat)]
+    return sum(shapes[layer.name][2] for layer in moving)
 
 
 def _components(graph: Graph, able: set[int]) -> list[list[Node]]:
