@@ -123,9 +123,11 @@ class OnnxModel:
         if results is not None:
             return results
         _check_feeds(feeds)
-        unknown = set(feeds) - {port.name for port in self._graph.inputs}
+        names = [port.name for port in self._graph.inputs]
+        unknown = set(feeds) - set(names)
         if unknown:
-            raise ValueError(f"{self.name} has no input {', '.join(map(repr, sorted(unknown)))}")
+            what = f"{self.name} has no input {', '.join(map(repr, sorted(unknown)))}"
+            raise ValueError(f"{what}; feeds must hold {', '.join(map(repr, names)) or 'nothing'}")
         checked = {port.name: _checked(port, feeds) for port in self._graph.inputs}
         shapes = {name: np.shape(x) if isinstance(x, np.ndarray) else () for name, x in checked.items()}
         program = self._program(shapes)
