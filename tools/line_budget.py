@@ -17,7 +17,7 @@ BUDGET = {
     "csrc/base": 300,
     "csrc/cpu": 350,
     "csrc/simd": 700,
-    "csrc/kernels": 1860,
+    "csrc/kernels": 1890,
     "csrc/isa": 250,
     "csrc/pack": 385,
     "csrc/runtime": 750,

@@ -1,5 +1,5 @@
-// A matrix transposed, V×V at a time in registers; at its edges, partial vectors. Rows that are few, as an image's colours, would
-// leave most of each block empty: their lanes are dealt out to as many whole vectors.
+// A matrix transposed, V×V at a time in registers; at its edges, partial vectors. Few rows, as an image's colours, would leave
+// most of each block empty: their lanes are dealt out to as many whole vectors, and collected from these on the way back.
 //
 // Registers: V rows of V (all 16 of AVX2's file, so some pass through the stack; half of AVX-512's). Of few rows: a vector each,
 // the lanes that each vector takes of each row, a result. Loop order: blocks of columns outermost, so that each output row is
@@ -8,37 +8,66 @@
 
 namespace sepconv::SEPCONV_ISA {
 
-// Of vector j of the result, which lane of each row every lane takes; -1 for none.
-template <int Rows>
-struct DealtLanes {
+// Which lane of vector j every lane of vector i of the result takes; -1 for none. Dealt: of[i][row], collected: of[row][j].
+template <int Rows, bool Dealt>
+struct FewLanes {
   std::int32_t of[Rows][Rows][kLanes] = {};
 
-  constexpr DealtLanes() {
+  constexpr FewLanes() {
     for (int i = 0; i < Rows * kLanes; ++i) {
-      for (int r = 0; r < Rows; ++r) of[i / kLanes][r][i % kLanes] = i % Rows == r ? i / Rows : -1;
+      const int vector = i / kLanes, lane = i % kLanes;
+      for (int r = 0; r < Rows; ++r) {
+        if constexpr (Dealt) {
+          of[vector][r][lane] = i % Rows == r ? i / Rows : -1;
+        } else {
+          const int from = lane * Rows + r;  // of the Rows·V that lie together
+          of[r][vector][lane] = from / kLanes == vector ? from % kLanes : -1;
+        }
+      }
     }
   }
 };
 
+// Vector i of the result.
+template <int Rows>
+SEPCONV_INLINE vf merge_few(const vf (&in)[Rows], const std::int32_t (&lanes)[Rows][kLanes]) {
+  vf v = in[0];
+#pragma GCC unroll 4
+  for (int j = 0; j < Rows; ++j) v = merge_lanes(v, in[j], load_lanes(lanes[j]));
+  return v;
+}
+
 // out[x*Rows + y] = in[y*in_step + x].
 template <int Rows>
 SEPCONV_INLINE void deal_rows(const float* in, std::ptrdiff_t in_step, float* out, std::int64_t columns) {
-  static constexpr DealtLanes<Rows> kLanesOf;
+  static constexpr FewLanes<Rows, true> kFrom;
   std::int64_t x = 0;
   for (; columns - x >= kLanes; x += kLanes, out += Rows * kLanes) {
     vf rows[Rows];
 #pragma GCC unroll 4
     for (int r = 0; r < Rows; ++r) rows[r] = load(in + r * in_step + x);
 #pragma GCC unroll 4
-    for (int j = 0; j < Rows; ++j) {
-      vf v = rows[0];
-#pragma GCC unroll 4
-      for (int r = 0; r < Rows; ++r) v = merge_lanes(v, rows[r], load_lanes(kLanesOf.of[j][r]));
-      store(out + j * kLanes, v);
-    }
+    for (int j = 0; j < Rows; ++j) store(out + j * kLanes, merge_few(rows, kFrom.of[j]));
   }
   for (; x < columns; ++x) {
     for (int r = 0; r < Rows; ++r) *out++ = in[r * in_step + x];
+  }
+}
+
+// out[y*out_step + x] = in[x*Rows + y].
+template <int Rows>
+SEPCONV_INLINE void collect_rows(const float* in, float* out, std::ptrdiff_t out_step, std::int64_t columns) {
+  static constexpr FewLanes<Rows, false> kFrom;
+  std::int64_t x = 0;
+  for (; columns - x >= kLanes; x += kLanes, in += Rows * kLanes) {
+    vf together[Rows];
+#pragma GCC unroll 4
+    for (int j = 0; j < Rows; ++j) together[j] = load(in + j * kLanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) store(out + r * out_step + x, merge_few(together, kFrom.of[r]));
+  }
+  for (; x < columns; ++x) {
+    for (int r = 0; r < Rows; ++r) out[r * out_step + x] = *in++;
   }
 }
 
@@ -47,6 +76,9 @@ SEPCONV_INLINE void transpose_matrix(const float* in, std::ptrdiff_t in_step, fl
   if (out_step == rows && rows == 2) return deal_rows<2>(in, in_step, out, columns);
   if (out_step == rows && rows == 3) return deal_rows<3>(in, in_step, out, columns);
   if (out_step == rows && rows == 4) return deal_rows<4>(in, in_step, out, columns);
+  if (in_step == columns && columns == 2) return collect_rows<2>(in, out, out_step, rows);
+  if (in_step == columns && columns == 3) return collect_rows<3>(in, out, out_step, rows);
+  if (in_step == columns && columns == 4) return collect_rows<4>(in, out, out_step, rows);
   for (std::int64_t x = 0; x < columns; x += kLanes) {
     const int wide = columns - x < kLanes ? static_cast<int>(columns - x) : 0;
     for (std::int64_t y = 0; y < rows; y += kLanes) {

@@ -80,12 +80,12 @@ bool is_transposition(const char* to, const char* from, const Plane& p, int size
 
 void transpose_plane(const KernelTable& table, char* to, const char* from, const Plane& p) {
   constexpr auto kFloat = static_cast<std::ptrdiff_t>(sizeof(float));
-  const std::int64_t block = p.columns <= kDealt ? p.rows : kBlock;
+  const std::int64_t block = p.columns <= kDealt ? p.rows : kBlock, tile = p.rows <= kDealt ? p.columns : kTileRows;
   for (std::int64_t r = 0; r < p.rows; r += block) {
-    for (std::int64_t c = 0; c < p.columns; c += kTileRows) {
+    for (std::int64_t c = 0; c < p.columns; c += tile) {
       table.transpose_f32(reinterpret_cast<const float*>(from + c * p.from_column) + r, p.from_column / kFloat,
                           reinterpret_cast<float*>(to + r * p.to_row) + c, p.to_row / kFloat,
-                          std::min(kTileRows, p.columns - c), std::min(block, p.rows - r));
+                          std::min(tile, p.columns - c), std::min(block, p.rows - r));
     }
   }
 }

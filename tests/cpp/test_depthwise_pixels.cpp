@@ -176,7 +176,7 @@ class Transpose : public ::testing::TestWithParam<KernelId> {};
 TEST_P(Transpose, MovesEveryElementAndNothingElse) {
   const int v = GetParam().table().vector;
   for (const int rows : {1, 2, 3, 4, v - 1, v, v + 1, 2 * v + 3})
-    for (const int columns : {1, 2, v, v + 2, 3 * v})
+    for (const int columns : {1, 2, 3, 4, v, v + 2, 3 * v})
       for (const Flush flush : kBothEnds)
         for (const int gap : {0, 5}) {
           const int in_step = columns + gap, out_step = rows + gap;
