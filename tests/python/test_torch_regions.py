@@ -274,3 +274,15 @@ def test_arguments_that_may_be_left_out() -> None:
     with torch.inference_mode():
         for arguments in ((x,), (x, True)):
             torch.testing.assert_close(optimize(factor)(*arguments), factor(*arguments))
+
+
+@pytest.mark.parametrize("outputs, size", [(1, 6), (4, 1)])
+def test_strides_of_one_channel_or_pixel(outputs: int, size: int) -> None:
+    """They tell contiguous from channels_last to what torch runs next."""
+    after = nn.Upsample(scale_factor=2, mode="bilinear")
+    for module in (nn.Conv2d(3, outputs, 1), nn.Sequential(nn.Conv2d(3, outputs, 1), after)):
+        optimized = optimize(module.eval())
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            x = image(2, 3, size, size).contiguous(memory_format=memory_format)
+            with torch.no_grad():
+                assert optimized(x).stride() == module(x).stride()
