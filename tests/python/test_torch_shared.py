@@ -11,7 +11,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from torch import nn  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
+from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from torch_networks import all_replaced, assert_same, image, made, runs, small  # noqa: E402
 
 from sepconv.torch import optimize  # noqa: E402
@@ -87,6 +90,42 @@ def test_replaced_weights_are_packed_anew() -> None:
     assert_same(module, optimized, x)
 
 
+def test_statistics_with_other_memory() -> None:
+    module, x = small(), image(4, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    for name in ("running_mean", "running_var"):
+        getattr(module[1], name).set_(torch.ones(8))
+    for scale in (1.0, 5.0):
+        assert_same(module, optimized, x)
+        with torch.no_grad():
+            module.train()(scale * x + 3)
+        module.eval()
+    assert all_replaced(optimized)
+
+
+class Scaled(torch.Tensor):  # type: ignore[name-defined]
+    """What it says it holds, doubled, to functions that read it."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.conv2d:
+            return super().__torch_function__(func, types, args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return 2 * func(*args, **(kwargs or {}))
+
+
+def test_weights_of_other_classes_are_run_by_torch() -> None:
+    module, x = small(), image(1, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    weight = module[0].weight.detach()
+    for other in (weight.as_subclass(Scaled), TwoTensor(weight, weight)):
+        module[0].weight = nn.Parameter(other, requires_grad=False)
+        assert_same(module, optimized, x)
+    assert runs(optimized) == {"weights are a Scaled": 1, "weights are a TwoTensor": 1}
+
+
 def test_replaced_weights_of_functions() -> None:
     module = made(lambda s, x: nn.functional.conv2d(x, s.c.weight) * s.n * s.plain)
     optimized, x = optimize(module), image(1, 3, 6, 6)
@@ -160,3 +199,17 @@ def test_export() -> None:
     module, x = small(), image(2, 3, 6, 6)
     program = torch.export.export(optimize(module), (x,)).module()
     torch.testing.assert_close(program(2 * x), module(2 * x))
+
+
+def test_modes_that_watch_operators() -> None:
+    module, x = small(), image(2, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    with torch.no_grad():
+        torch.testing.assert_close(make_fx(optimized)(x)(2 * x), module(2 * x))
+        counts = []
+        for network in (module, optimized):
+            with FlopCounterMode(display=False) as counter:
+                network(x)
+            counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0

@@ -22,6 +22,7 @@ from sepconv.graph import Layer, Padding, Pair, Shape
 from sepconv.torch.arithmetic import same_sides
 
 Weight = Any  # a torch.Tensor, or the Node that gives it
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # what other classes of tensors do, they alone know
 
 
 class Unsupported(Exception):  # noqa: N818 - a reason, not always an error
@@ -48,6 +49,7 @@ class Builder:
     def array(self, weight: Weight) -> NDArray[np.float32]:
         """A weight as float32, without a copy but for a view that negates. Unsupported where it is anything else."""
         tensor = self.tensors(weight)
+        check(type(tensor) in PLAIN, f"weights are a {type(tensor).__name__}")
         check(tensor.device.type == "cpu", f"weights are on {tensor.device}, not on the CPU")
         check(tensor.dtype == torch.float32, f"weights are {tensor.dtype}, not torch.float32")
         check(tensor.layout == torch.strided, f"weights are {tensor.layout}, not strided")

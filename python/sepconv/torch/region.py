@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from sepconv import _core
 from sepconv.compile import compile_graph
-from sepconv.torch.operators import Builder, Operator, Separable, Unsupported, Value
+from sepconv.torch.operators import PLAIN, Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
 from sepconv.torch.rewrite import rewrite
 from sepconv.torch.statistics import Statistics, gathered
@@ -102,8 +102,9 @@ class Region(torch.nn.Module):
     A plan is made for each size of the inputs (the batch is free), with the weights packed in it; the four that were
     used last are kept, and once there are so many, a size gets a plan when it comes for the second time. Weights that
     are changed in place or replaced are packed anew. ``eager`` itself runs where a plan cannot: on inputs that are not
-    float32 on the CPU, while gradients are recorded through it or it is traced, under autocast, where a module has got
-    hooks, and where weights were made in inference mode; ``eager_runs`` counts how often, and why.
+    float32 on the CPU, while gradients are recorded through it or it is traced, under autocast, while a mode watches
+    operators, where a module has got hooks, and where weights are of a class of their own or were made in inference
+    mode; ``eager_runs`` counts how often, and why.
 
     Args:
         eager: the graph module; its arguments are activations, weights and scalars, its results a tensor or a tuple.
@@ -202,6 +203,8 @@ class Region(torch.nn.Module):
             raise Unsupported("a transform of torch.func")
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             raise Unsupported("the call is traced")
+        if torch._C._len_torch_dispatch_stack():  # such as make_fx, which would take the results for constants
+            raise Unsupported("a mode watches the operators of torch")
         own, own_statistics, own_identities = self._own.tensors()
         if torch.is_grad_enabled():
             watched = inputs if self.frozen else [*inputs, *weights, *own]
@@ -210,7 +213,7 @@ class Region(torch.nn.Module):
         for x in inputs:
             if x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided:
                 raise Unsupported(f"an input is {x.layout} of {x.dtype} on {x.device}")
-            if type(x) not in (torch.Tensor, torch.nn.Parameter):
+            if type(x) not in PLAIN:
                 raise Unsupported(f"an input is a {type(x).__name__}")
             if x.dim() not in (2, 4):
                 raise Unsupported(f"an input has {x.dim()} dimensions")
@@ -225,9 +228,9 @@ class Region(torch.nn.Module):
             raise Unsupported("weights made in inference mode do not count changes") from error
         shapes = tuple(None if arguments[i] is None else tuple(arguments[i].shape[1:]) for i in self._activations)
         scalars = tuple(arguments[i] for i in self._scalars)
-        identities = versions, own_identities
+        identities = versions, own_identities, changes  # set_ gives a tensor other memory, and counts as a change
         statistics = [*own_statistics, *(arguments[i] for i in self._gathered)]
-        return shapes, identities, changes, fused_steps(), self._statistics.changes(identities, statistics), scalars
+        return shapes, identities, fused_steps(), self._statistics.changes(identities, statistics), scalars
 
     def _compile(self, arguments: tuple[Any, ...]) -> _Compiled:
         given = dict(zip(self._nodes, arguments, strict=True))
@@ -323,7 +326,7 @@ def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], val
             seen.popitem(last=False)
 
 
-def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...]) -> Tensor:
+def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...], channels_last: bool) -> Tensor:
     if output.index < 0:
         given = arguments[output.argument]
         return given.flatten(1) if output.flat else given.reshape(*given.shape, *(1,) * (4 - given.dim()))
