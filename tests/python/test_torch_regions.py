@@ -246,6 +246,20 @@ def test_memory_that_several_names_share(name: str, compiled: bool) -> None:
         torch.testing.assert_close(ours(x), module(x))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_change_in_place_that_is_cut_from_what_it_changes(compiled: bool) -> None:
+    def function(m: Any, y: Any) -> Any:
+        changed = m.norm(y)
+        pooled = F.max_pool2d(y, 2, ceil_mode=True)  # run by torch
+        return F.relu_(changed).flatten(1), m.last(pooled)
+
+    module, x = Forward(function).eval(), image(1, 3, 5, 5)
+    ours: Any = torch.compile(module, backend=sepconv.torch.backend) if compiled else optimize(module)
+    with torch.no_grad():
+        for network in (ours,) if compiled else (ours, copy.deepcopy(ours)):
+            torch.testing.assert_close(network(x), module(x))
+
+
 class Optional(nn.Module):
     def __init__(self) -> None:
         super().__init__()

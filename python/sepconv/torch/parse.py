@@ -39,20 +39,18 @@ from sepconv.torch.operators import (
 from sepconv.torch.rewrite import is_size
 
 
-def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) -> Operator:
+def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any], *, region: bool = False) -> Operator:
     """The operator of a node.
 
     Args:
         node: of a graph whose ``call_module`` targets are keys of ``modules``.
         scalar: gives a scalar argument that another node computes, at least as an example of it.
+        region: whether the graph was cut from one where all its nodes have operators: who reads what is not in it.
 
     Raises:
         Unsupported: with the reason why it stays with torch.
     """
-    if node.op == "call_module":
-        arguments, make = _of_module(node, modules[node.target])
-    else:
-        arguments, make = _of_function(node)
+    arguments, make = _of_module(node, modules[node.target]) if node.op == "call_module" else _of_function(node)
     for name, value in arguments.items():
         if name not in TENSORS and name != "residual":
             arguments[name] = torch.fx.map_arg(value, scalar)
@@ -60,7 +58,7 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any]) ->
         if name in arguments and not _is_tensor(arguments[name]):
             raise Unsupported(f"{name} is {arguments[name]!r}, not a tensor")
     made = make(arguments)
-    if arguments.get("inplace") and not _unshared(made.inputs[0], modules, scalar):
+    if arguments.get("inplace") and not region and not _unshared(made.inputs[0], modules, scalar):
         raise Unsupported("it changes in place what others read")
     return made
 

@@ -282,7 +282,7 @@ class Region(torch.nn.Module):
     def _parse(self, scalar: Callable[[Node], Any]) -> dict[Node, Operator]:
         modules = dict(self.eager.named_modules())
         inner = [node for node in self.eager.graph.nodes if node.op in ("call_module", "call_function", "call_method")]
-        return {node: parse(node, modules, scalar) for node in inner}
+        return {node: parse(node, modules, scalar, region=True) for node in inner}
 
     def _forget(self) -> None:
         self._statistics = Statistics()
@@ -298,7 +298,7 @@ class Region(torch.nn.Module):
 def _region(eager: GraphModule, frozen: bool, threads: int | None) -> Region:
     modules = dict(eager.named_modules())
     rewrite(
-        eager, lambda node: parse(node, modules, example)
+        eager, lambda node: parse(node, modules, example, region=True)
     )  # unpickling traced the functions that are there for idioms
     return Region(eager, frozen=frozen, threads=threads)
 
