@@ -24,7 +24,6 @@ from sepconv.graph import (
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.lowering import Lowering, NotInPlanError, layer_shape
 
-
 # Channels that plans pick out, join and shuffle, in all: of each they note, several times, where it comes from.
 MOST_MOVED = 1 << 20
 
@@ -57,12 +56,11 @@ def partition(graph: Graph) -> tuple[list[Item], dict[str, str]]:
     able: set[int] = set()
     moved = 0
     for node in graph.nodes:
-        try:
-            moves = _moved_channels(graph, node)
-            if moved + moves > MOST_MOVED:
-                raise NotInPlanError(f"more than {MOST_MOVED} channels picked out, joined and shuffled")
-        except (NotInPlanError, ValueError, TypeError, SepconvError) as error:
-            reasons[node.name] = str(error)
+        moves = _moved_channels(graph, node)
+        if isinstance(moves, int) and moved + moves > MOST_MOVED:
+            moves = f"more than {MOST_MOVED} channels picked out, joined and shuffled"
+        if isinstance(moves, str):
+            reasons[node.name] = moves
         else:
             able.add(id(node))
             moved += moves
@@ -85,16 +83,19 @@ def lower(graph: Graph, region: Region) -> Lowering:
     return lowering
 
 
-def _moved_channels(graph: Graph, node: Node) -> int:
-    """How many channels a node alone picks out, joins or shuffles. Raises where it cannot be part of a plan."""
+def _moved_channels(graph: Graph, node: Node) -> int | str:
+    """How many channels a node alone picks out, joins or shuffles; or why it cannot be part of a plan."""
     lowering = Lowering(graph)
-    lowering.add(node)
-    expected = {name: layer_shape(lowering.shape(name)) for name in node.outputs if name}
-    shapes = infer_shapes(lowering.layers)
+    try:
+        lowering.add(node)
+        expected = {name: layer_shape(lowering.shape(name)) for name in node.outputs if name}
+        shapes = infer_shapes(lowering.layers)
+    except (NotInPlanError, ValueError, TypeError, SepconvError) as error:
+        return str(error)
     for name, shape in expected.items():
         found = shapes[lowering.layer(name)]
         if found != shape:
-            raise NotInPlanError(f"shape {shape} is declared, {found} computed")
+            return f"shape {shape} is declared, {found} computed"
     moving = [layer for layer in lowering.layers if isinstance(layer, ChannelShuffle | ChannelSlice | Concat)]
     return sum(shapes[layer.name][2] for layer in moving)
 
