@@ -297,9 +297,8 @@ class Region(torch.nn.Module):
 
 def _region(eager: GraphModule, frozen: bool, threads: int | None) -> Region:
     modules = dict(eager.named_modules())
-    rewrite(
-        eager, lambda node: parse(node, modules, example, region=True)
-    )  # unpickling traced the functions that are there for idioms
+    # Unpickling traced the functions that are there for idioms.
+    rewrite(eager, lambda node: parse(node, modules, example, region=True))
     return Region(eager, frozen=frozen, threads=threads)
 
 
