@@ -294,6 +294,9 @@ def test_nan_and_infinity_come_through() -> None:
     x[0, 1, 2, 2] = float("nan")
     y = st.separable_conv2d(x, torch.ones(3, 1, 1, 1), torch.ones(2, 3, 1, 1), activation="relu6")
     assert torch.isnan(y).sum() == 2
+    x = torch.tensor([[[[float("nan"), -1.0, 1.0, 7.0]]]], requires_grad=True)
+    for y in (st.separable_conv2d(x, *torch.ones(2, 1, 1, 1, 1), activation=clamp) for clamp in ("relu", "relu6")):
+        assert torch.autograd.grad(y.sum(), x)[0].flatten()[:3].tolist() == [1, 0, 1]  # torch's
     dy = torch.zeros(1, 3, 5, 5)
     dy[0, 0, 0, 0] = float("inf")
     dx, dw, db = OPERATORS.depthwise_conv2d_backward(
