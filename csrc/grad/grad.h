@@ -44,8 +44,8 @@ void transpose_images(const float* in, float* out, std::int64_t images, std::int
                       const KernelTable&);
 
 // out = activation'(value)·dy over n numbers. For none, relu and relu6 `value` may be the activation's result; for the
-// others it must be what went in. `out` may be `value` or `dy`. At a kink the slope is that of torch: 0 for relu at 0 and for relu6 at 0 and 6;
-// and 1 of both at NaN.
+// others it must be what went in. `out` may be `value` or `dy`. At a kink the slope is that of torch: 0 for relu at 0 and
+// for relu6 at 0 and 6; at NaN it is 1 for both.
 void activation_grad(Activation, const float* value, const float* dy, float* out, std::int64_t n, int threads);
 void activation_grad(Activation, const double* value, const double* dy, double* out, std::int64_t n, int threads);
 
