@@ -38,14 +38,23 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def small_files() -> Iterator[int]:
-    """The bytes above which no file may grow, as on a disk that fills up."""
+def small_files() -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which no file may grow beyond so many bytes, as on a disk that fills up.
+
+    No fixture around the whole test: pytest's own output may go to a file, which has more.
+    """
     resource = pytest.importorskip("resource", reason="limits of files are POSIX's")
-    limit = 16 << 10
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

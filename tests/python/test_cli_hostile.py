@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_paths import names
+from test_paths import Limit, names
 
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
@@ -59,14 +59,14 @@ def error(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.tflite", "a.param"])
-@pytest.mark.usefixtures("small_files")
 def test_export_keeps_the_old_file_where_writing_fails(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_files: Limit
 ) -> None:
     pytest.importorskip("onnx" if name == "a.onnx" else "tflite")
     path = tmp_path / name
     path.write_bytes(b"old")
-    message = error(capsys, "export", SMALL, path)
+    with small_files(1 << 14):
+        message = error(capsys, "export", SMALL, path)
     failed = path.with_suffix(".bin") if name == "a.param" else path
     assert message == f"sepconv: {failed}: File too large\n"
     assert path.read_bytes() == b"old"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from sepconv.io import load, read_weights
 from sepconv.paths import check_writable, regular_file, write_files
 from sepconv.table import format_table
 
+Limit = Callable[[int], AbstractContextManager[None]]
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_cannot_be_written_whole_leaves_all_as_it_was(tmp_path: Path, small_files: int) -> None:
+def test_what_cannot_be_written_whole_leaves_all_as_it_was(tmp_path: Path, small_files: Limit) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"old")
-    with pytest.raises(OSError, match=r"File too large: .*second'"):
-        write_files({first: b"new", second: bytes(small_files + 1)})
+    with pytest.raises(OSError, match=r"File too large: .*second'"), small_files(1 << 14):
+        write_files({first: b"new", second: bytes(1 + (1 << 14))})
     assert first.read_bytes() == b"old"
     assert names(tmp_path) == ["first"]
 
