@@ -71,16 +71,16 @@ py::object call(const Plan& plan, const py::handle& x, const py::handle& threads
 class ChannelsFirst {
  public:
   struct Result {
-    int output;   // of the plan
-    Sizes image;  // one image's: c; c, w; or c, h, w
-    bool lent;    // as a view of the plan's own result, whose channels are last
+    int output;                      // of the plan
+    std::vector<py::ssize_t> image;  // one image's sizes: c; c, w; or c, h, w
+    bool lent;                       // as a view of the plan's own result, whose channels are last
   };
 
   ChannelsFirst(std::shared_ptr<Plan> plan, std::vector<Result> results) : plan_(std::move(plan)), results_(std::move(results)) {
     for (const Result& r : results_) {
       const bool known = r.output >= 0 && r.output < static_cast<int>(plan_->output_shapes().size());
       if (!known) fail("a result must be an output of the plan");
-      if (!fits(r.image, plan_->output_shapes()[static_cast<std::size_t>(r.output)])) {
+      if (!fits(r.image.data(), std::ssize(r.image), plan_->output_shapes()[static_cast<std::size_t>(r.output)])) {
         fail("a result must have the sizes of its output, and rank 2 to 4 with the batch");
       }
     }
@@ -99,17 +99,13 @@ class ChannelsFirst {
 
  private:
   // Whether an image of these sizes, the channels first, is what a plan calls `s`.
-  static bool fits(const Sizes& image, const Shape& s) {
-    const std::size_t rank = image.size();
+  static bool fits(const py::ssize_t* image, py::ssize_t rank, const Shape& s) {
     return rank >= 1 && rank <= 3 && image[0] == s.c && (rank < 3 ? 1 : image[1]) == s.h &&
            (rank < 2 ? 1 : image[rank - 1]) == s.w;
   }
 
   static Array channels_last(const py::array_t<float, 0>& x, const Shape& s, int threads) {
-    const Sizes shape_of_x = shape_of(x);
-    if (shape_of_x.empty() || !fits({shape_of_x.begin() + 1, shape_of_x.end()}, s)) {
-      fail("an array does not have the sizes of the plan's input");
-    }
+    if (!fits(x.ndim() > 0 ? x.shape() + 1 : nullptr, x.ndim() - 1, s)) fail("an array does not have the sizes of the plan's input");
     const py::ssize_t rank = x.ndim(), n = sizeof(float);
     const std::vector<py::ssize_t> shape{x.shape(0), s.h, s.w, s.c};
     const py::ssize_t row = rank == 4 ? x.strides(2) : n, column = rank > 2 ? x.strides(rank - 1) : n;
@@ -131,7 +127,10 @@ class ChannelsFirst {
       strides.push_back(image.strides(static_cast<py::ssize_t>(axis + 3 - shape.size())));
     }
     const py::array moved(image.dtype(), shape, strides, image.data(), image);
-    return r.lent || (moved.flags() & py::array::c_style) != 0 ? moved : copied(moved, shape, threads);
+    if (r.lent) return moved;
+    if ((moved.flags() & py::array::c_style) == 0) return copied(moved, shape, threads);
+    // Of one channel or one pixel: with the strides of such an order, by which torch tells it from channels that are last.
+    return py::array(image.dtype(), shape, image.data(), image);
   }
 
   std::shared_ptr<Plan> plan_;
@@ -186,7 +185,7 @@ void add_plan(py::module_& module) {
       .def_property_readonly_static("GROUP", [](const py::object&) { return Plan::kGroup; });
 
   py::class_<ChannelsFirst>(module, "ChannelsFirst")
-      .def("__init__", constructor(+[](const std::shared_ptr<Plan>& plan, const std::vector<std::tuple<int, Sizes, bool>>& results) {
+      .def("__init__", constructor(+[](const std::shared_ptr<Plan>& plan, const std::vector<std::tuple<int, std::vector<py::ssize_t>, bool>>& results) {
              std::vector<ChannelsFirst::Result> all;
              for (const auto& [output, image, lent] : results) all.push_back({output, image, lent});
              return std::make_unique<ChannelsFirst>(plan, std::move(all));

@@ -14,16 +14,11 @@ struct FewLanes {
   std::int32_t of[Rows][Rows][kLanes] = {};
 
   constexpr FewLanes() {
-    for (int i = 0; i < Rows * kLanes; ++i) {
-      const int vector = i / kLanes, lane = i % kLanes;
-      for (int r = 0; r < Rows; ++r) {
-        if constexpr (Dealt) {
-          of[vector][r][lane] = i % Rows == r ? i / Rows : -1;
-        } else {
-          const int from = lane * Rows + r;  // of the Rows·V that lie together
-          of[r][vector][lane] = from / kLanes == vector ? from % kLanes : -1;
-        }
-      }
+    for (int i = 0; i < Rows * Rows * kLanes; ++i) of[i / kLanes / Rows][i / kLanes % Rows][i % kLanes] = -1;
+    for (int i = 0; i < Rows * kLanes; ++i) {  // where column x of a row lies among those that lie together
+      const int row = i % Rows, x = i / Rows, vector = i / kLanes, lane = i % kLanes;
+      if constexpr (Dealt) of[vector][row][lane] = x;
+      else of[row][vector][x] = lane;
     }
   }
 };

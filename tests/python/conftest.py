@@ -37,6 +37,16 @@ def shared_data() -> Path:
     return folder
 
 
+@contextmanager
+def _limited(resource: Any, what: int, size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (soft, hard))
+
+
 @pytest.fixture
 def small_files() -> Callable[[int], AbstractContextManager[None]]:
     """A context in which no file may grow beyond so many bytes, as on a disk that fills up.
@@ -44,17 +54,7 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
     No fixture around the whole test: pytest's own output may go to a file, which has more.
     """
     resource = pytest.importorskip("resource", reason="limits of files are POSIX's")
-
-    @contextmanager
-    def limited(size: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limited
+    return lambda size: _limited(resource, resource.RLIMIT_FSIZE, size)
 
 
 @pytest.fixture
@@ -65,15 +65,9 @@ def memory_limit() -> Callable[[int], AbstractContextManager[None]]:
     if not statm.exists():
         pytest.skip("what the process has is told by Linux's /proc")
 
-    @contextmanager
-    def limited(more: int) -> Iterator[None]:
-        limits = resource.getrlimit(resource.RLIMIT_AS)
+    def limited(more: int) -> AbstractContextManager[None]:
         used = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + more, limits[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+        return _limited(resource, resource.RLIMIT_AS, used + more)
 
     return limited
 

@@ -35,7 +35,6 @@ class _Output:
     index: int
     argument: int
     flat: bool
-    ambiguous: bool  # one channel or one pixel: contiguous with strides that torch may take for channels_last
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Region(torch.nn.Module):
         threads = torch.get_num_threads() if self.threads is None else self.threads
         arrays = [(x.detach() if x.requires_grad else x).resolve_neg().numpy() for x in inputs]
         results = compiled.plans[channels_last].run(arrays, min(threads, _core.MAX_THREADS))
-        tensors = [_result(output, results, arguments, channels_last) for output in compiled.outputs]
+        tensors = [_result(output, results, arguments) for output in compiled.outputs]
         return tensors[0] if self._single else tuple(tensors)
 
     def plans(self) -> list[str]:
@@ -272,12 +271,12 @@ class Region(torch.nn.Module):
         """``value`` as a result, noted in ``names`` and ``images``, the plan's outputs and the results they become."""
         for i in self._activations:
             if self._nodes[i].name == value.layer:
-                return _Output(-1, i, value.flat, ambiguous=False)
+                return _Output(-1, i, value.flat)
         if value.layer not in names:
             names.append(value.layer)
         h, w, c = value.shape
         images.append((names.index(value.layer), (c,) if value.flat and h * w == 1 else (c, h, w)))
-        return _Output(len(images) - 1, -1, value.flat, ambiguous=not value.flat and 1 in (c, h * w))
+        return _Output(len(images) - 1, -1, value.flat)
 
     def _parse(self, scalar: Callable[[Node], Any]) -> dict[Node, Operator]:
         modules = dict(self.eager.named_modules())
@@ -325,12 +324,9 @@ def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], val
             seen.popitem(last=False)
 
 
-def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...], channels_last: bool) -> Tensor:
+def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...]) -> Tensor:
     if output.index < 0:
         given = arguments[output.argument]
         return given.flatten(1) if output.flat else given.reshape(*given.shape, *(1,) * (4 - given.dim()))
-    array = results[output.index]
-    if output.ambiguous and not channels_last:
-        return torch.from_numpy(array.ravel()).view(array.shape)
-    result = torch.from_numpy(array)
+    result = torch.from_numpy(results[output.index])
     return result.flatten(1) if output.flat and result.dim() > 2 else result
