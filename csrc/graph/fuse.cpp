@@ -159,6 +159,7 @@ class Rewriter {
     switch (kind) {
       case NodeKind::max_pool:
       case NodeKind::activation:
+      case NodeKind::prelu:
       case NodeKind::pad:
       case NodeKind::reshape:
       case NodeKind::channels:

@@ -354,6 +354,7 @@ def test_denormals_count_as_zero_where_nothing_is_computed(isa: str) -> None:
     pool: dict[str, Any] = {"name": "y", "inputs": ("x",), "kernel": (1, 1), "stride": (1, 1)}
     for layer in (
         graph.Activation(name="y", inputs=("x",), activation="none"),
+        graph.PRelu(name="y", inputs=("x",), slope=np.ones(6, np.float32)),
         graph.MaxPool2d(**pool),
         graph.Pad(name="y", inputs=("x",), padding=((0, 0), (0, 0))),
         graph.Reshape(name="y", inputs=("x",), shape=(2, 2, 6)),
