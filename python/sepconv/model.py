@@ -198,7 +198,8 @@ def _materialised(layer: Layer) -> Layer:
 
     def arrays(record: Any) -> dict[str, Any]:
         values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-        return {name: np.asarray(value) for name, value in values.items() if hasattr(value, "__array__")}
+        lazy = {name: value for name, value in values.items() if hasattr(value, "__array__")}
+        return {name: np.asarray(value) for name, value in lazy.items() if not isinstance(value, np.generic)}
 
     replaced = arrays(layer)
     norm = getattr(layer, "batch_norm", None)

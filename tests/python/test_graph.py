@@ -246,6 +246,18 @@ def test_lists_are_taken_for_tuples() -> None:
     assert both.output_shape(shape, (4, 4, 3)) == (4, 4, 3)
 
 
+def test_numpys_small_integers_are_sizes_as_any() -> None:
+    n: Any = np.uint8(200)
+    one: Any = np.int8(1)
+    weight = np.ones((1, 1, 512, 1), np.float32)
+    y = Input(name="y", shape=(4, 4, 512))
+    padded = Pad(name="pad", inputs=("y",), padding=((n, n), (0, one)))
+    conv = Conv2d(name="conv", inputs=("y",), weight=weight, padding=((n, n), (n, n)), stride=(n, n))
+    shuffled = ChannelShuffle(name="shuffle", inputs=("y",), groups=one + one)
+    shapes = infer_shapes([y, padded, conv, shuffled])
+    assert (shapes["pad"], shapes["conv"], shapes["shuffle"]) == ((404, 5, 512), (3, 3, 1), (4, 4, 512))
+
+
 def test_outputs_are_what_no_layer_reads() -> None:
     assert outputs([INPUT, Input(name="y", shape=(1, 1, 1)), CONV]) == ("conv",)
     assert outputs([INPUT]) == ("x",)

@@ -329,6 +329,20 @@ def test_pickles_with_weights_made_on_demand() -> None:
     assert all(a.tobytes() == b.tobytes() for a, b in zip(copy(x), model(x), strict=True))
 
 
+def test_pickles_with_numbers_of_numpy() -> None:
+    norm = graph.BatchNorm(**dict.fromkeys(("gamma", "beta", "mean", "variance"), np.ones(3)), epsilon=np.float64(1e-3))
+    two: Any = np.float32(2)
+    true: Any = np.bool_(True)
+    layers = [
+        graph.Input(name="x", shape=(2, 2, 3), dtype="int8", scale=two, zero_point=-3),
+        graph.Conv2d(name="conv", inputs=("x",), weight=normal(1, 1, 3, 3), batch_norm=norm),
+        graph.AveragePool2d(name="pool", inputs=("conv",), kernel=(2, 2), stride=(1, 1), include_padding=true),
+        graph.Softmax(name="softmax", inputs=("pool",), beta=two),
+    ]
+    model, x = Model(layers, name="numbers"), normal(1, 2, 2, 3)
+    assert pickle.loads(pickle.dumps(model))(x).tobytes() == model(x).tobytes()
+
+
 def test_pickles_with_weights_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.npy"
     np.save(path, normal(3, 3, 3, 20))

@@ -26,7 +26,7 @@ MAX_ELEMENTS = 2**31 - 1  # of one image's activation; also the largest stride, 
 class Layer:
     """Base of all layers. Layers compare by identity: arrays have no plain equality.
 
-    Lists of sizes become tuples, so that they compare as the types say.
+    Lists of sizes become tuples and NumPy's integers Python's, which compare and add up as the types say.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Layer:
     input_count: ClassVar[int | None] = 1  # None: any, but at least one
 
     def __post_init__(self) -> None:
-        for argument in ("shape", "kernel", "stride", "padding", "dilation", "size"):
-            if isinstance(value := getattr(self, argument, None), list):
-                object.__setattr__(self, argument, _as_tuples(value))
+        for argument in ("shape", "kernel", "stride", "padding", "dilation", "size", "begin", "end", "groups"):
+            if isinstance(value := getattr(self, argument, None), list | tuple | np.integer):
+                object.__setattr__(self, argument, _as_sizes(value))
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output for inputs of these shapes. ValueError names the layer and the argument that is wrong."""
@@ -163,8 +163,10 @@ def is_float32(value: Any) -> bool:
     return is_finite(value) and abs(value) <= FLOAT32_MAX
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+def _as_sizes(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_sizes, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def is_sequence(value: Any, length: int) -> bool:
