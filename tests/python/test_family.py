@@ -259,6 +259,16 @@ def test_every_builder_names_what_it_refuses(name: str) -> None:
                 build(**{argument: value})
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_numbers_of_numpy_are_as_pythons(name: str) -> None:
+    build = FAMILIES[name].layers
+    extra = {"classes": 91} if "pyramid" not in name else {"channels": 91}
+    expected = infer_shapes(build(alpha=1, resolution=64, **extra))
+    for kind in (np.uint8, np.int8):
+        numbers = {"alpha": kind(1), "resolution": kind(64), **{key: kind(value) for key, value in extra.items()}}
+        assert infer_shapes(build(**numbers)) == expected
+
+
 def test_rejects_unknown_keywords() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'rho'"):
         mobilenet_v3_layers("large", rho=0.5)  # type: ignore[call-arg]

@@ -108,6 +108,8 @@ def test_rho_is_another_name_for_resolution() -> None:
     expected = infer_shapes(mobilenet_v1_layers(resolution=160))
     assert infer_shapes(mobilenet_v1_layers(rho=5 / 7)) == expected
     assert infer_shapes(mobilenet_v1_layers(resolution=160, rho=0.714)) == expected
+    two: Any = np.uint8(2)
+    assert infer_shapes(mobilenet_v1_layers(rho=two)) == infer_shapes(mobilenet_v1_layers(resolution=448))
     with pytest.raises(ValueError, match=r"resolution was 192 beside rho = 0.5, must be left out or 112"):
         mobilenet_v1_layers(resolution=192, rho=0.5)
 

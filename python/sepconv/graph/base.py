@@ -160,7 +160,7 @@ def is_finite(value: Any) -> bool:
 
 def is_float32(value: Any) -> bool:
     """Whether it is such a number, and finite in float32 too."""
-    return is_finite(value) and abs(value) <= FLOAT32_MAX
+    return is_finite(value) and abs(float(value)) <= FLOAT32_MAX
 
 
 def _as_sizes(value: Any) -> Any:

@@ -185,9 +185,9 @@ class NetworkBuilder:
 def resolve_resolution(resolution: int, rho: float | None) -> int:
     """The input's height and width, given as such or by rho, the paper's resolution multiplier, as round(224 * rho)."""
     if rho is not None:
-        if not (is_finite(rho) and 0 < rho <= MAX_ELEMENTS):
+        if not (is_finite(rho) and 0 < float(rho) <= MAX_ELEMENTS):
             raise ValueError(f"rho was {rho!r}, must be a positive number of at most {MAX_ELEMENTS}")
-        scaled = round(DEFAULT_RESOLUTION * rho)
+        scaled = round(DEFAULT_RESOLUTION * float(rho))
         if check_count("resolution", resolution) not in (DEFAULT_RESOLUTION, scaled):
             raise ValueError(f"resolution was {resolution} beside rho = {rho}, must be left out or {scaled}")
         resolution = scaled
@@ -208,10 +208,11 @@ def check_count(argument: str, value: int, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_alpha(alpha: float) -> None:
-    """ValueError unless the width multiplier is one."""
+def check_alpha(alpha: float) -> float:
+    """The width multiplier, which must be one (else ValueError)."""
     if not (is_finite(alpha) and 0 < alpha <= MAX_ALPHA):
         raise ValueError(f"alpha was {alpha!r}, must be a positive number of at most {MAX_ALPHA}")
+    return float(alpha)
 
 
 def round_to_eight(channels: float) -> int:

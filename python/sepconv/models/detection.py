@@ -69,7 +69,7 @@ def ssdlite_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`ssdlite`."""
-    check_classes(classes)
+    alpha, classes = check_alpha(alpha), check_classes(classes)
     net = _open_backbone(alpha, resolution, weights, seed, backbone, options)
     sources = [*SSD_SOURCES[backbone]]
     for number, channels in enumerate(EXTRA_CHANNELS, start=1):
@@ -119,7 +119,7 @@ def feature_pyramid_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`feature_pyramid`."""
-    check_count("channels", channels)
+    alpha, channels = check_alpha(alpha), check_count("channels", channels)
     net = _open_backbone(alpha, resolution, weights, seed, backbone, options)
     above = ""
     tops: dict[int, str] = {}
@@ -149,7 +149,6 @@ def _open_backbone(
 ) -> NetworkBuilder:
     if not is_choice(backbone, get_args(Backbone)):
         raise ValueError(f"backbone was {backbone!r}, must be one of {', '.join(get_args(Backbone))}")
-    check_alpha(alpha)
     net = open_builder(resolution, open_weights(weights, seed, []), options, epsilon=1e-3)
     (add_v1_features if backbone == "mobilenet_v1" else add_v2_features)(net, alpha)
     return net

@@ -149,7 +149,7 @@ def efficientnet_lite_layers(
     """The layers of EfficientNet-Lite0 to 4; ``resolution`` None is the one published for the variant."""
     if not is_integer(variant) or variant not in range(len(VARIANTS)):
         raise ValueError(f"variant was {variant!r}, must be a number from 0 to {len(VARIANTS) - 1}")
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     source: WeightSource = open_weights(weights, seed, naming_schemes(variant))
     size = VARIANTS[variant][2] if resolution is None else resolution
     return _body(open_builder(size, source, options, epsilon=1e-3), variant, alpha, classes)
@@ -212,7 +212,7 @@ def _model(
     seed: int,
     options: ModelOptions,
 ) -> Model:
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     return compile_family(
         efficientnet_lite_layers,
         naming_schemes(variant),

@@ -94,7 +94,7 @@ def mnasnet_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`mnasnet`."""
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     source = open_weights(weights, seed, naming_schemes(variant))
     net = open_builder(resolution, source, options, epsilon=1e-3)
     net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2, activation="relu")

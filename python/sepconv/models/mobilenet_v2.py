@@ -67,7 +67,7 @@ def mobilenet_v2_layers(
     batch_norm_epsilon: float | None = None,
 ) -> list[Layer]:
     """The layers of :func:`mobilenet_v2`, which see for the arguments."""
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     source = open_weights(weights, seed, naming_schemes())
     net = NetworkBuilder(
         resolve_resolution(resolution, rho), source, padding=padding, epsilon=batch_norm_epsilon, default=1e-3

@@ -94,8 +94,8 @@ def mobilenet_v3_layers(
     """The layers of :func:`mobilenet_v3_large` or :func:`mobilenet_v3_small`."""
     if not is_choice(size, get_args(Size)):
         raise ValueError(f"size was {size!r}, must be one of {', '.join(get_args(Size))}")
-    check_alpha(alpha)
-    check_classes(classes)
+    alpha = check_alpha(alpha)
+    classes = check_classes(classes)
     source = open_weights(weights, seed, naming_schemes(size, minimalistic))
     net = open_builder(resolution, source, options, epsilon=1e-3)
     swish: ActivationName = "relu" if minimalistic else "hard_swish"

@@ -126,8 +126,8 @@ def mobilenet_v4_conv_layers(
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`mobilenet_v4_conv_small` or :func:`mobilenet_v4_conv_medium`; None: its resolution."""
-    check_alpha(alpha)
-    check_classes(classes)
+    alpha = check_alpha(alpha)
+    classes = check_classes(classes)
     source = open_weights(weights, seed, naming_schemes(size))
     net = open_builder(RESOLUTIONS[size] if resolution is None else resolution, source, options, epsilon=1e-3)
     net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2, activation="relu")
