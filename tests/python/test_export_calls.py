@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,41 @@ def test_a_writer_takes_a_model_and_a_name(suffix: str, tmp_path: Path) -> None:
             write(LAYERS, wrong)
         with pytest.raises(TypeError, match=f"layers was of type {type(wrong).__name__}, must be a list of layers"):
             write(wrong, tmp_path / f"none{suffix}")
+
+
+def test_an_ncnn_network_is_two_files(tmp_path: Path) -> None:
+    (tmp_path / "network.bin").write_text("kept")
+    (tmp_path / "linked.param").symlink_to(tmp_path / "linked.bin")
+    for name in ("network.bin", "linked.param"):
+        with pytest.raises(ValueError, match=r"path was .*', which is '\w+\.bin' too; must be another file"):
+            write_ncnn(LAYERS, tmp_path / name)
+    assert (tmp_path / "network.bin").read_text() == "kept"
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_numbers_of_images(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip({".onnx": "onnx", ".tflite": "tflite"}.get(suffix, "numpy"))
+    wrong: Any
+    for wrong in (True, 1.0, "1", np.ones(2), 0):
+        with pytest.raises(ValueError, match=f"batch was {re.escape(repr(wrong))}, must be "):
+            export_model(LAYERS, tmp_path / f"x{suffix}", wrong)
+    export_model(LAYERS, tmp_path / f"one{suffix}", 1)
+    one: Any = np.int64(1)
+    export_model(LAYERS, tmp_path / f"numpys{suffix}", one)
+    assert (tmp_path / f"numpys{suffix}").read_bytes() == (tmp_path / f"one{suffix}").read_bytes()
+
+
+def test_names_and_folding() -> None:
+    pytest.importorskip("onnx")
+    wrong: Any
+    for wrong in (5, None, "", "\ud800", b"x"):
+        with pytest.raises(ValueError, match=f"name was {re.escape(repr(wrong))}, must be a non-empty string"):
+            to_onnx(LAYERS, name=wrong)
+    for wrong in ("no", 1, None):
+        with pytest.raises(TypeError, match=f"fold was {wrong!r}, must be True or False"):
+            to_onnx(LAYERS, fold=wrong)
+    with pytest.raises(ValueError, match=r"path was 'a\\x00.onnx', must be a path: .*no null character"):
+        export_model(LAYERS, "a\0.onnx")
 
 
 def test_a_model_as_a_file_in_memory() -> None:

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sepconv.export.ncnn import write_ncnn
+from sepconv.export.ncnn import ncnn_files, write_ncnn
 from sepconv.export.onnx import to_onnx, write_onnx
 from sepconv.export.tflite import to_tflite, write_tflite
 from sepconv.layer_lists import LayersLike
-from sepconv.paths import check_writable, is_same_file
+from sepconv.paths import check_writable, checked_path
 
 __all__ = [
     "FORMATS",
@@ -63,18 +63,13 @@ def export_model(
 
 def check_path(path: str | os.PathLike[str]) -> None:
     """Raise TypeError for no path, ValueError for another suffix, OSError where ``export_model`` could not write."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path was {path!r}, must be a path")
-    target = Path(path)
+    target = checked_path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"path was {str(path)!r}, must end in one of {', '.join(FORMATS)}")
-    first, *others = written_files(target)
-    for written in (first, *others):
+    for written in written_files(target):
         check_writable(written)
-    if others and is_same_file(first, others[0]):
-        raise ValueError(f"path was {str(path)!r}, which is {others[0].name!r} too; must be another file")
 
 
 def written_files(path: Path) -> tuple[Path, ...]:
     """What ``export_model`` writes: of an ncnn network two files."""
-    return (path, path.with_suffix(".bin")) if path.suffix == ".param" else (path,)
+    return ncnn_files(path) if path.suffix == ".param" else (path,)

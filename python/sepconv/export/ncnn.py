@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -37,10 +38,10 @@ from sepconv.graph import (
     Upsample,
     infer_shapes,
 )
-from sepconv.graph.base import new_name
+from sepconv.graph.base import is_integer, new_name
 from sepconv.layer_lists import LayersLike
 from sepconv.lowering import vectors
-from sepconv.paths import checked_path, write_files
+from sepconv.paths import checked_path, is_same_file, write_files
 
 MAGIC = "7767517"
 LONGEST_NAME = 255  # characters that ncnn reads
@@ -78,14 +79,22 @@ def write_ncnn(
     ncnn runs one image at a time: ``batch`` must be None or 1 (ValueError). Raises UnsupportedError for what it has no
     layer for.
     """
-    if batch not in (None, 1):
-        raise ValueError(f"batch was {batch}, must be 1: ncnn runs one image at a time")
-    target = checked_path(path)
+    if batch is not None and not (is_integer(batch) and batch == 1):
+        raise ValueError(f"batch was {batch!r}, must be 1: ncnn runs one image at a time")
+    text, weights = ncnn_files(checked_path(path))
     needed, names = ends(layers, outputs)
     network = _Network(needed, names)
     for layer in needed:
         network.add(layer)
-    write_files({target: network.text().encode("ascii"), target.with_suffix(".bin"): b"".join(network.weights)})
+    write_files({text: network.text().encode("ascii"), weights: b"".join(network.weights)})
+
+
+def ncnn_files(path: Path) -> tuple[Path, Path]:
+    """The file of text, and beside it that of the weights. ValueError where they are one."""
+    weights = path.with_suffix(".bin")
+    if is_same_file(path, weights):
+        raise ValueError(f"path was {str(path)!r}, which is {weights.name!r} too; must be another file")
+    return path, weights
 
 
 def ncnn_name(name: str) -> str:

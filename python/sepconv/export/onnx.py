@@ -38,7 +38,7 @@ from sepconv.graph import (
     Upsample,
     infer_shapes,
 )
-from sepconv.graph.base import new_name
+from sepconv.graph.base import is_name, new_name
 from sepconv.layer_lists import LayersLike
 from sepconv.lowering import vectors
 from sepconv.paths import checked_path, write_files
@@ -73,12 +73,15 @@ def to_onnx(
     ``batch`` fixes n; None leaves it open. ``layers`` and ``outputs`` as for :func:`sepconv.export.export_model`.
     ``fold``: BatchNorm becomes part of weights and biases, else a node.
 
-    Raises ValueError for what is no network and no number of images, MissingExtraError without the package onnx,
-    UnsupportedError for more weights than a file holds.
+    Raises ValueError for what is no network, no number of images and no name, TypeError for a ``fold`` that is no bool,
+    MissingExtraError without the package onnx, UnsupportedError for more weights than a file holds.
     """
     onnx = extras.require("onnx", package="onnx", extra="onnx", purpose="writing an ONNX file")
-    if batch is not None:
-        check_batch(batch)
+    if not isinstance(fold, bool):
+        raise TypeError(f"fold was {fold!r}, must be True or False")
+    if not is_name(name):
+        raise ValueError(f"name was {name!r}, must be a non-empty string that UTF-8 can say")
+    batch = None if batch is None else check_batch(batch)
     needed, names = ends(layers, outputs)
     check_size(needed, "an ONNX file")
     graph = _Graph(needed, batch, fold)

@@ -12,10 +12,11 @@ from sepconv.layer_lists import LayersLike, layer_list
 from sepconv.lowering import float32_repeats, real_numbers
 
 
-def check_batch(batch: int) -> None:
-    """Raise ValueError for what is no number of images that a file can hold."""
+def check_batch(batch: int) -> int:
+    """The number of images, which a file must be able to hold (else ValueError)."""
     if not are_integers((batch,), 1, minimum=1):
         raise ValueError(f"batch was {batch!r}, must be a whole number from 1 to {MAX_ELEMENTS}")
+    return int(batch)
 
 
 def ends(layers: LayersLike, outputs: Sequence[str] | None) -> tuple[list[Layer], tuple[str, ...]]:

@@ -67,7 +67,7 @@ def to_tflite(layers: LayersLike, batch: int = 1, outputs: Sequence[str] | None 
     Raises ValueError for what is no network and no number of images, UnsupportedError for what TFLite has no operator
     for, MissingExtraError without the packages tflite and flatbuffers.
     """
-    check_batch(batch)
+    batch = check_batch(batch)
     needed, names = ends(layers, outputs)
     check_size(needed, "a TFLite file")
     network = _Network(needed, batch, names)
