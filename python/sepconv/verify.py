@@ -3,7 +3,8 @@
 The network is run once more with nothing fused and every layer's result kept. Each result is then compared with the
 oracle's for the very values that the layer read, so that an error shows where it arises. Convolutions must stay
 within (K + 4) · 2^-24 · Σ|x·w| plus one unit in the last place, K the products in the sum: what one float32 rounding
-for each product and sum, and for the folded weight, allows. At last the fused model must give the unfused one's bits.
+for each product and sum, and for the folded weight, allows; each may be a denormal too, which counts as zero. Beyond
+float32 infinity is right. At last the fused model must give the unfused one's bits.
 """
 
 from __future__ import annotations
@@ -112,8 +113,10 @@ def _layer_error(layer: Layer, inputs: list[NDArray[np.float32]], result: NDArra
     # Denormals count as zero inside a run.
     x = [np.where(np.abs(value) < SMALLEST, 0.0, value.astype(np.float64)) for value in inputs]
     want, bound = oracle(layer, x)
-    with np.errstate(invalid="ignore"):
-        error = np.where((want == result) | (np.isnan(want) & np.isnan(result)), 0.0, np.abs(result - want))
+    with np.errstate(invalid="ignore", over="ignore"):
+        overflows = np.isinf(result) & (want.astype(np.float32) == result)
+        right = (want == result) | overflows | (np.isnan(want) & np.isnan(result))
+        error = np.where(right, 0.0, np.abs(result - want))
         allowed = bound + np.abs(want) * 2 * UNIT + SMALLEST
         share = np.where(error == 0, 0.0, error / allowed)
     share = np.where(np.isnan(share), np.inf, share)
@@ -128,12 +131,12 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
             convolve = ref.conv2d if isinstance(layer, Conv2d) else ref.depthwise_conv2d
             want, magnitude = convolve(x[0], weight, bias, layer.stride, layer.padding, layer.dilation)
             products = weight.shape[0] * weight.shape[1] * (weight.shape[2] if isinstance(layer, Conv2d) else 1)
-            return _activated(layer.activation, want, (products + 4) * UNIT * magnitude)
+            return _activated(layer.activation, want, _rounding(products, magnitude))
         case FullyConnected():
             weight = np.asarray(layer.weight, dtype=np.float64).reshape(*x[0].shape, -1)
             bias = np.zeros(weight.shape[3]) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
             want, magnitude = ref.conv2d(x[0], weight, bias, (1, 1), NO_PADDING, (1, 1))
-            return _activated(layer.activation, want, (x[0].size + 4) * UNIT * magnitude)
+            return _activated(layer.activation, want, _rounding(x[0].size, magnitude))
         case Add():
             return _activated(layer.activation, x[0] + x[1], UNIT * np.abs(x[0] + x[1]))
         case Mul():
@@ -142,14 +145,14 @@ def oracle(layer: Layer, x: list[Float64]) -> tuple[Float64, Float64]:
         case AveragePool2d():
             window = (layer.kernel, layer.stride, layer.padding, layer.include_padding)
             magnitude = ref.average_pool2d(np.abs(x[0]), *window)
-            bound = (layer.kernel[0] * layer.kernel[1] + 4) * UNIT * magnitude
+            bound = _rounding(layer.kernel[0] * layer.kernel[1], magnitude)
             return _activated(layer.activation, ref.average_pool2d(x[0], *window), bound)
         case MaxPool2d():
             want = ref.max_pool2d(x[0], layer.kernel, layer.stride, layer.padding)
             return _activated(layer.activation, want, np.zeros_like(want))
         case GlobalAveragePool():
             pixels = x[0].shape[0] * x[0].shape[1]
-            return ref.global_average_pool(x[0]), (pixels + 4) * UNIT * ref.global_average_pool(np.abs(x[0]))
+            return ref.global_average_pool(x[0]), _rounding(pixels, ref.global_average_pool(np.abs(x[0])))
         case Activation():
             return _activated(layer.activation, x[0], np.zeros_like(x[0]))
         case Softmax():
@@ -188,6 +191,11 @@ def _layer_norm(layer: LayerNorm, x: Float64) -> tuple[Float64, Float64]:
     spread = np.abs(x) + np.mean(np.abs(x), axis=-1, keepdims=True)
     factor = np.abs(scale) / np.sqrt(np.var(x, axis=-1, keepdims=True) + layer.epsilon)
     return want, 4 * UNIT * (spread * factor + np.abs(bias))
+
+
+def _rounding(terms: int, magnitude: Float64) -> Float64:
+    """By how much a sum of so many terms, whose absolute values add up to ``magnitude``, may miss."""
+    return (terms + 4) * (UNIT * magnitude + SMALLEST)
 
 
 def _exact(want: Float64) -> tuple[Float64, Float64]:

@@ -77,6 +77,20 @@ def test_large_and_small_values_pass() -> None:
         assert model.verify(x, x).ok
 
 
+def test_sums_of_denormals_and_products_beyond_float32_pass() -> None:
+    weight = np.full((4, 4, 8, 2), 0.02, np.float32)
+    layers = [
+        Input(name="x", shape=(4, 4, 8)),
+        graph.Conv2d(name="conv", inputs=("x",), weight=weight),
+        graph.Mul(name="square", inputs=("x", "x")),
+        graph.Mul(name="minus", inputs=("square", "x")),
+    ]
+    model = Model(layers, name="far", outputs=["conv", "minus"])
+    for value in (2e-38, 1e20, -1e20):
+        verification = model.verify(np.full((1, 4, 4, 8), value, np.float32))
+        assert verification.ok, str(verification)
+
+
 def test_hard_swish_is_allowed_its_slope() -> None:
     """Its slope of 1.5 below 3 carries a convolution's error on: a bound on the sum alone would be too tight."""
     weight, bias = normal(1, 1, 512, 64, seed=3), np.full(64, 2.9, np.float32)
