@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sepconv import graph
+from sepconv import UnsupportedError, graph
 from sepconv.export import export_model, to_onnx, to_tflite, write_ncnn, write_onnx, write_tflite
 
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
@@ -45,6 +45,9 @@ def test_a_writer_takes_a_model_and_a_name(suffix: str, tmp_path: Path) -> None:
 def test_an_ncnn_network_is_two_files(tmp_path: Path) -> None:
     (tmp_path / "network.bin").write_text("kept")
     (tmp_path / "linked.param").symlink_to(tmp_path / "linked.bin")
+    for folder in ("/", tmp_path):
+        with pytest.raises(IsADirectoryError):
+            write_ncnn(LAYERS, folder)
     for name in ("network.bin", "linked.param"):
         with pytest.raises(ValueError, match=r"path was .*', which is '\w+\.bin' too; must be another file"):
             write_ncnn(LAYERS, tmp_path / name)
@@ -75,6 +78,14 @@ def test_names_and_folding() -> None:
             to_onnx(LAYERS, fold=wrong)
     with pytest.raises(ValueError, match=r"path was 'a\\x00.onnx', must be a path: .*no null character"):
         export_model(LAYERS, "a\0.onnx")
+
+
+def test_a_softmax_that_tflite_does_not_have() -> None:
+    """Its exp(beta * (x - max)) would be infinite: LiteRT gives NaN."""
+    pytest.importorskip("tflite")
+    negative = [*LAYERS, graph.Softmax(name="third", inputs=("second",), beta=-2.0)]
+    with pytest.raises(UnsupportedError, match=r"layer 'third' \(Softmax\) has beta -2\.0, which TFLite cannot say"):
+        to_tflite(negative)
 
 
 def test_a_model_as_a_file_in_memory() -> None:

@@ -91,7 +91,7 @@ def write_ncnn(
 
 def ncnn_files(path: Path) -> tuple[Path, Path]:
     """The file of text, and beside it that of the weights. ValueError where they are one."""
-    weights = path.with_suffix(".bin")
+    weights = path.parent / f"{path.stem}.bin"
     if is_same_file(path, weights):
         raise ValueError(f"path was {str(path)!r}, which is {weights.name!r} too; must be another file")
     return path, weights

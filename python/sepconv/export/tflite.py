@@ -116,6 +116,8 @@ class _Network:
             case Activation():
                 self._activate(name, self.values[layer.inputs[0]], layer.activation)
             case Softmax():
+                if layer.beta < 0:  # exp(beta * (x - max)), as TFLite has it, is infinite there
+                    self._reject(layer, f"beta {layer.beta},")
                 self._operator(
                     layer, "SOFTMAX", [self.values[layer.inputs[0]]], "SoftmaxOptions", Beta=float(layer.beta)
                 )
