@@ -73,8 +73,10 @@ class Convention:
             raise ValueError(f"std is {self.std!r}, must be positive")
         if not (is_finite(self.crop_fraction) and _LEAST_CROP <= self.crop_fraction <= 1):
             raise ValueError(f"crop_fraction is {self.crop_fraction!r}, must be a number from {_LEAST_CROP} to 1")
+        object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
         if not is_integer(self.label_offset) or self.label_offset < 0:
             raise ValueError(f"label_offset is {self.label_offset!r}, must be an integer of at least 0")
+        object.__setattr__(self, "label_offset", int(self.label_offset))
         if not isinstance(self.name, str):
             raise ValueError(f"name is {self.name!r}, must be a string")
 
@@ -174,13 +176,15 @@ def with_names(convention: Convention, outputs: int) -> Convention:
     return convention if outputs in (1000, 1001) else dataclasses.replace(convention, labels="none", label_offset=0)
 
 
-@cache
 def class_names(labels: str = "imagenet") -> Sequence[str]:
     """The class names of a list, in the order of the outputs; 1000 for "imagenet", none for "none"."""
-    if labels not in _CHOICES["labels"]:
+    if not is_choice(labels, _CHOICES["labels"]):
         raise ValueError(f"labels is {labels!r}, must be one of {', '.join(_CHOICES['labels'])}")
-    if labels == "none":
-        return ()
+    return () if labels == "none" else _read_names(labels)
+
+
+@cache
+def _read_names(labels: str) -> Sequence[str]:
     from importlib import resources  # here: it takes a quarter of the time that importing sepconv.models does
 
     path = resources.files("sepconv") / "data" / f"{labels}_labels.txt"

@@ -112,6 +112,12 @@ def test_bad_fields_are_named(field: str, value: Any) -> None:
         replace(conventions.SLIM, **{field: value})
 
 
+def test_numbers_of_numpy_are_plain_in_json() -> None:
+    numbers: dict[str, Any] = {"crop_fraction": np.float32(0.5), "label_offset": np.int64(1)}
+    record = Convention(name="n", mean=(0, 0, 0), std=(1, 1, 1), **numbers)
+    assert Convention.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
 def test_lists_are_tuples_of_floats() -> None:
     record = replace(conventions.SLIM, mean=[1, 2, np.float32(3)])  # type: ignore[arg-type]
     assert record.mean == (1.0, 2.0, 3.0)
@@ -152,6 +158,9 @@ def test_class_names() -> None:
     assert names[999].startswith("toilet tissue")
     with pytest.raises(ValueError, match="labels is 'coco', must be one of imagenet"):
         conventions.class_names("coco")
+    wrong: Any = ["imagenet"]
+    with pytest.raises(ValueError, match=r"labels is \['imagenet'\], must be one of imagenet, none"):
+        conventions.class_names(wrong)
 
 
 def test_labels_and_their_offset() -> None:
