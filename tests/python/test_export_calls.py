@@ -80,6 +80,14 @@ def test_names_and_folding() -> None:
         export_model(LAYERS, "a\0.onnx")
 
 
+def test_a_whole_number_as_epsilon() -> None:
+    onnx = pytest.importorskip("onnx")
+    norm = graph.BatchNorm(**dict.fromkeys(("gamma", "beta", "mean", "variance"), np.ones(2)), epsilon=0)
+    conv = graph.Conv2d(name="conv", inputs=("first",), weight=np.ones((1, 1, 3, 2), np.float32), batch_norm=norm)
+    node = to_onnx([*LAYERS[:2], conv], fold=False).graph.node[-1]
+    assert onnx.helper.get_node_attr_value(node, "epsilon") == 0.0
+
+
 def test_a_softmax_that_tflite_does_not_have() -> None:
     """Its exp(beta * (x - max)) would be infinite: LiteRT gives NaN."""
     pytest.importorskip("tflite")

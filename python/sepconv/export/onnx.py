@@ -226,7 +226,8 @@ class _Graph:
         if kept is not None:
             arrays = {"gamma": kept.gamma, "beta": kept.beta, "mean": kept.mean, "variance": kept.variance}
             constants = [self._constant(name, f".batch_norm.{key}", float32(array)) for key, array in arrays.items()]
-            self._node("BatchNormalization", [self._name(name, "/convolved"), *constants], sums, epsilon=kept.epsilon)
+            inputs = [self._name(name, "/convolved"), *constants]
+            self._node("BatchNormalization", inputs, sums, epsilon=float(kept.epsilon))
         self._activate(name, layer.activation)
 
     def _pool(self, layer: Pool2d) -> None:
