@@ -18,6 +18,7 @@ from torch_pickles import (
     FALSE,
     MAGIC,
     NONE,
+    TRUE,
     call,
     dictionary,
     integer,
@@ -290,6 +291,18 @@ def test_tensors_outside_their_storage(shape: tuple[int, ...], strides: tuple[in
 def test_strides_of_single_extents_do_not_matter() -> None:
     body = dictionary({"w": tensor(storage("0", 12), (1, 12), (2**90, 1))})
     assert read_torch_checkpoint(zip_checkpoint(body, {"0": VALUES.tobytes()}))["w"].shape == (1, 12)
+
+
+def test_a_negation_that_is_put_off_is_refused() -> None:
+    """torch keeps it as a bit beside the tensor; the storage holds the numbers as they were before."""
+    for bit in (FALSE, TRUE):
+        body = dictionary({"w": tensor(storage("0", 12), (12,), (1,), metadata={"conj": FALSE, "neg": bit})})
+        data = zip_checkpoint(body, {"0": VALUES.tobytes()})
+        if bit == FALSE:
+            np.testing.assert_array_equal(read_torch_checkpoint(data)["w"], VALUES)
+        else:
+            with pytest.raises(UnsupportedError, match="a tensor's negation is put off"):
+                read_torch_checkpoint(data)
 
 
 def test_half_precision_views_cannot_multiply_a_storage() -> None:

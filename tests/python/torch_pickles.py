@@ -46,10 +46,17 @@ def storage(key: str, size: int, kind: str = "FloatStorage", legacy: bool = Fals
     return many(*fields, *([NONE] if legacy else [])) + b"Q"
 
 
-def tensor(source: bytes, shape: Sequence[int], strides: Sequence[int], offset: int = 0) -> bytes:
+def tensor(
+    source: bytes,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    offset: int = 0,
+    metadata: Mapping[str, bytes] | None = None,
+) -> bytes:
     hooks = call(name("collections", "OrderedDict"))
     rebuild = name("torch._utils", "_rebuild_tensor_v2")
-    return call(rebuild, source, integer(offset), integers(shape), integers(strides), FALSE, hooks)
+    more = [] if metadata is None else [dictionary(metadata)]
+    return call(rebuild, source, integer(offset), integers(shape), integers(strides), FALSE, hooks, *more)
 
 
 def program(body: bytes) -> bytes:

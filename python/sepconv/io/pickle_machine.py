@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sepconv.errors import ModelFormatError
+from sepconv.errors import ModelFormatError, UnsupportedError
 from sepconv.io.arrays import MAX_RANK
 
 MAX_STEPS = 1_000_000  # one an opcode; a tensor takes about 40
@@ -75,7 +75,7 @@ class PickleMachine:
         """The value that the pickle builds.
 
         Raises ModelFormatError for a broken pickle, and for one that asks for anything but tensors in plain
-        containers, before acting on it.
+        containers, before acting on it; UnsupportedError for a tensor whose negation is put off.
         """
         while True:
             self._spend(1)
@@ -273,8 +273,12 @@ def _size(extents: Any = ()) -> tuple[int, ...]:
     return _counts(extents, "torch.Size")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRecord:
-    """What follows (requires_grad, hooks, metadata) has no meaning for inference."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, metadata: Any = None
+) -> TensorRecord:
+    """Whether it has a gradient, and hooks, have no meaning for inference."""
+    if type(metadata) is dict and metadata.get("neg"):
+        raise UnsupportedError("a tensor's negation is put off, as by conj().imag: save tensor.resolve_neg()")
     if type(storage) is not Storage or type(offset) is not int or offset < 0:
         _malformed("tensor")
     record = TensorRecord(storage, offset, _counts(shape, "tensor shape"), _counts(strides, "tensor stride"))

@@ -29,12 +29,11 @@ def read_torch_checkpoint(source: str | os.PathLike[str] | bytes) -> dict[str, A
 
     Of a checkpoint that holds more than a state dict, that under "state_dict", "model" or the like is taken, an
     averaged one (EMA) rather than the last; a prefix "module." that all names share is dropped, and so is what is not
-    a tensor. Arrays are read-only views of the file; float16 and bfloat16 become
-    float32.
+    a tensor. Arrays are read-only views of the file; float16 and bfloat16 become float32.
 
     Raises:
         ModelFormatError: not a checkpoint, damaged, or asking for anything but tensors in dicts.
-        UnsupportedError: big-endian or compressed storages.
+        UnsupportedError: big-endian or compressed storages, a tensor whose negation is put off.
     """
     return read_torch_weights(open_source(source))
 
