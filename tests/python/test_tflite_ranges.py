@@ -45,10 +45,26 @@ def quantised(
 def test_a_range_that_begins_at_0_cuts(
     kind: str, shape: tuple[int, ...], more: Any, options: Options, tmp_path: Path
 ) -> None:
-    interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the package ai-edge-litert")
     path = tmp_path / "model.tflite"
     path.write_bytes(quantised(kind, shape, *more, **options))
-    x = np.random.default_rng(0).integers(-128, 128, (1, 2, 4, 4)).astype(np.int8)
+    assert_cut_as_by_litert(path, np.random.default_rng(0).integers(-128, 128, (1, 2, 4, 4)).astype(np.int8))
+
+
+@pytest.mark.parametrize("zero_point", [0, 128])
+def test_a_concatenations_range_cuts(zero_point: int, tmp_path: Path) -> None:
+    """Of UINT8: of INT8 TFLite wants all ranges to be the same."""
+    b = TfliteBuilder()
+    x = b.input((1, 2, 4, 4), "UINT8", scale=0.05, zero_point=zero_point)
+    y = b.operator("RELU6", [x], b.tensor("y", (1, 2, 4, 4), "UINT8", scale=6 / 255, zero_point=0))
+    z = b.tensor("z", (1, 2, 4, 8), "UINT8", scale=6 / 255, zero_point=0)
+    z = b.operator("CONCATENATION", [x, y], z, "ConcatenationOptions", Axis=3)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b.finish(b.operator("DEQUANTIZE", [z], (1, 2, 4, 8), "DequantizeOptions")))
+    assert_cut_as_by_litert(path, np.random.default_rng(0).integers(0, 256, (1, 2, 4, 4)).astype(np.uint8))
+
+
+def assert_cut_as_by_litert(path: Path, x: Any) -> None:
+    interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the package ai-edge-litert")
     plain = interpreters.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = interpreters.Interpreter(str(path), experimental_op_resolver_type=plain)
     interpreter.allocate_tensors()

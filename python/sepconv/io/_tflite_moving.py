@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.graph import ChannelShuffle, ChannelSlice, Concat, Upsample
+from sepconv.graph import ActivationName, ChannelShuffle, ChannelSlice, Concat, Upsample
 from sepconv.io._tflite_network import Matrix, Network, Value
 from sepconv.io._tflite_options import Operator, image_input, named_activation, small_integers
 from sepconv.io._tflite_schema import Options
@@ -34,7 +34,9 @@ def concatenation(network: Network, operator: Operator) -> None:
     channels = sum(value.shape[-1] for value in values)
     _charge_channels(network, channels)
     layer = Concat(name=network.unique_name(operator.output), inputs=tuple(value.layer for value in values))
-    network.add(layer, operator.output, (*first[:-1], channels))
+    implied = {network.tensors.get(index).implied_activation() for index in operator.inputs}
+    known: tuple[ActivationName, ...] = tuple(implied) if len(implied) == 1 else ()
+    network.add_saturated(layer, operator.output, (*first[:-1], channels), known)
 
 
 def slice_(network: Network, operator: Operator) -> None:
