@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +47,7 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     # Asked before opening: to open a pipe would wait for its writer.
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or standard_stream(found) is not None):
         raise ImageError(f"{path} is not a regular file")
-    with path.open("rb") as file, warnings.catch_warnings():
-        # Between Pillow's warning (89 million pixels) and its refusal (twice that) are large but honest photographs.
-        warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)  # oddities of metadata
+    with path.open("rb") as file, _without_warnings(pillow.DecompressionBombWarning):
         try:
             with pillow.open(file) as image:
                 image.load()  # all damage of pixels is told here
@@ -58,8 +58,39 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise ImageError(f"{path} has more pixels than Pillow admits: {error}") from error
         except (MemoryError, KeyboardInterrupt, ImageError):
             raise
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... for damaged files
-            raise ImageError(f"{path} is damaged: {error}") from error
+        except Exception as error:  # OSError, SyntaxError, struct.error, ...: damage, or what Pillow cannot decode here
+            raise ImageError(f"Pillow cannot read {path}: {error}") from error
+
+
+class _Readers:
+    """How many threads read photographs, and what the warnings' filters were before them.
+
+    The filters are the process's. Were each thread to change and restore them for itself, those of a thread that reads
+    past the others' end would stay.
+    """
+
+    lock = threading.Lock()
+    count = 0
+    filters: warnings.catch_warnings[None]
+
+
+@contextmanager
+def _without_warnings(too_large: type[Warning]) -> Iterator[None]:
+    """Between ``too_large``, Pillow's, and its refusal of twice as many pixels are large but honest photographs."""
+    with _Readers.lock:
+        if _Readers.count == 0:
+            _Readers.filters = warnings.catch_warnings()
+            _Readers.filters.__enter__()
+            warnings.simplefilter("ignore", too_large)
+            warnings.simplefilter("ignore", UserWarning)  # oddities of metadata
+        _Readers.count += 1
+    try:
+        yield
+    finally:
+        with _Readers.lock:
+            _Readers.count -= 1
+            if _Readers.count == 0:
+                _Readers.filters.__exit__(None, None, None)
 
 
 def _upright(image: Image) -> Image:
@@ -94,10 +125,12 @@ def _to_rgb(image: Image, file_format: str | None, path: Path) -> Image:
 def resize(image: NDArray[np.uint8], convention: Convention, height: int, width: int) -> NDArray[np.uint8]:
     """``image`` ``[h, w, 3]`` as the convention brings it to ``[height, width, 3]``; uint8 in, uint8 out.
 
-    Raises TypeError or ValueError for what is no image, MissingExtraError without Pillow.
+    Raises TypeError or ValueError for what is no image, convention or size, MissingExtraError without Pillow.
     """
     pillow = extras.require("PIL.Image", package="pillow", extra="demo", purpose="resizing a photograph")
     check_image(image)
+    if not isinstance(convention, Convention):
+        raise TypeError(f"convention was {convention!r}, must be a sepconv.conventions.Convention")
     if not all(is_integer(size) and size >= 1 for size in (height, width)):
         raise ValueError(f"height and width are {height!r} and {width!r}, must be integers of at least 1")
     method = pillow.Resampling[convention.interpolation.upper()]

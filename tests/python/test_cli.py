@@ -225,6 +225,8 @@ def test_bad_models(tmp_path: Path) -> None:
     for name, given, message in (
         ("mobilenet_v1", None, r"mobilenet_v1 needs trained weights: --weights FILE"),
         ("mobilenet_v2", None, r"mobilenet_v2 needs trained weights: --weights FILE"),
+        ("mobilenet_v1", "", r"--weights was '', must be a path"),
+        ("", None, r"--model was '', must be a path"),
         ("resnet", None, r"--model is 'resnet', must be an existing \.tflite or \.onnx file or one of"),
         (str(weights), None, r"holds weights but no network: --model NAME --weights "),
         (str(model_file), "w.pth", r"--weights is 'w\.pth', must be left out"),

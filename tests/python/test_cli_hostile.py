@@ -222,6 +222,7 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["bench", SMALL, "--json", ""], "--json is '', must be a file to write"),
         (["bench", SMALL, "--burst", "60001"], "--burst is 60001, must be at most 60000 milliseconds"),
         (["bench", "--op", "conv", "--shape", "8,8,8", "--stride", "9999999999"], "integers from 1 to 2147483647"),
+        (["classify", ""], "IMAGE was '', must be a path"),
         (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
         (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),
     ],

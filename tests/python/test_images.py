@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import sys
+import threading
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +84,8 @@ def test_resize_refuses_what_is_no_image() -> None:
             images.resize(wrong, conventions.SLIM, 8, 8)
     with pytest.raises(ValueError, match="height and width are 0 and 8, must be integers of at least 1"):
         images.resize(noise(4, 4), conventions.SLIM, 0, 8)
+    with pytest.raises(TypeError, match=r"convention was 'slim', must be a sepconv\.conventions\.Convention"):
+        images.resize(noise(4, 4), "slim", 8, 8)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -174,6 +178,36 @@ def test_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with pytest.raises(images.ImageError, match="more pixels than Pillow admits"):
         images.load_image(tmp_path / "a.png")
+
+
+def test_what_pillow_cannot_decode_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(images.ImageError, match=r"Pillow cannot read .*weights\.h5: cannot find loader"):
+        images.load_image(tmp_path / "weights.h5")
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two read at once, and the one that began first ends first."""
+    Image.fromarray(noise(4, 4)).save(tmp_path / "a.png")
+    begun, ended = threading.Event(), threading.Event()
+
+    second = threading.Thread(target=images.load_image, args=[tmp_path / "a.png"])
+
+    def upright(image: Any) -> Any:
+        if threading.current_thread() is second:
+            begun.set()
+            assert ended.wait(10)
+        else:
+            second.start()
+            assert begun.wait(10)
+        return image
+
+    monkeypatch.setattr(images, "_upright", upright)
+    before = [*warnings.filters]
+    images.load_image(tmp_path / "a.png")
+    ended.set()
+    second.join()
+    assert [*warnings.filters] == before
 
 
 def test_missing_pillow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

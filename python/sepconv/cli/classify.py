@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from sepconv.cli import engine
 from sepconv.cli.parsers import positive
 from sepconv.conventions import Convention
 from sepconv.graph import Layer, Reshape, Softmax
-from sepconv.paths import check_no_input
+from sepconv.paths import check_no_input, checked_path
 from sepconv.table import format_threads, printable
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         from sepconv import plot
 
         plot.check_path(args.save, "save", extra="demo")
-    path = Path(args.image) if args.image is not None else engine.default_photograph()
+    path = engine.default_photograph() if args.image is None else checked_path(args.image, "IMAGE")
     if args.save is not None:
         check_no_input(args.save, "--save", filter(None, (path, args.model, args.weights)))
     photograph = images.load_image(path)

@@ -12,6 +12,7 @@ from sepconv import extras
 from sepconv.conventions import Convention, InputArray
 from sepconv.errors import SepconvError
 from sepconv.graph import Layer
+from sepconv.paths import checked_path
 
 MODEL_NAMES = ("efficientnet_lite0", "mobilenet_v1", "mobilenet_v2")
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -72,7 +73,7 @@ def open_model(model: str, weights: str | None) -> Classifier:
     import sepconv
 
     if model in MODEL_NAMES:
-        path = Path(weights) if weights is not None else _default_weights(model)
+        path = _default_weights(model) if weights is None else checked_path(weights, "--weights")
         builder = getattr(sepconv.models, model)
         with naming_weights(weights):
             named: Classifier = builder(weights=path)
@@ -82,7 +83,7 @@ def open_model(model: str, weights: str | None) -> Classifier:
             raise ValueError(f"--weights is {weights!r}, must be left out: {model} has its own")
         trained: Classifier = sepconv.models.load_pretrained(model)
         return trained
-    path = Path(model)
+    path = checked_path(model, "--model")
     if path.suffix in (".pth", ".pt", ".safetensors"):
         raise ValueError(
             f"--model is {model!r}, which holds weights but no network: --model NAME --weights {model}, "
