@@ -172,6 +172,17 @@ def test_npz(tmp_path: Path, save: Any) -> None:
     assert weights["half"].dtype == np.float32
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_numbers_in_an_npz(tmp_path: Path, save: Any) -> None:
+    path = tmp_path / "w.npz"
+    save(path, a=VALUES)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") - 5] ^= 4  # the last bytes of what the only member holds
+    path.write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"the member 'a\.npy' (is damaged|cannot be decompressed)"):
+        read_weights(path)
+
+
 def npy(header: str, content: bytes = b"", version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(header)) + header.encode() + content
 

@@ -29,18 +29,26 @@ class Member:
     name: str
     method: int
     size: int
+    crc: int
     stored: memoryview
 
     def view(self) -> memoryview:
-        """The content of an uncompressed member, as a view of the file."""
+        """The content of an uncompressed member, as a view of the file. torch may leave out its CRC-32."""
         if self.method != _STORED:
             raise UnsupportedError(f"the member {self.name!r} is compressed; torch stores without compression")
         return self.stored
 
     def content(self, budget: MemoryBudget) -> memoryview:
-        """The content, decompressed where that is needed; the budget bounds what comes out."""
-        if self.method == _STORED:
-            return self.stored
+        """The content, decompressed where that is needed, and with the CRC-32 that the directory states.
+
+        The budget bounds what comes out.
+        """
+        content = self.stored if self.method == _STORED else self._decompressed(budget)
+        if zlib.crc32(content) != self.crc:
+            raise ModelFormatError(f"the member {self.name!r} is damaged: its CRC-32 is not what the directory states")
+        return content
+
+    def _decompressed(self, budget: MemoryBudget) -> memoryview:
         if self.method != _DEFLATED:
             raise UnsupportedError(f"the member {self.name!r} is compressed by method {self.method}; only 8 is known")
         budget.charge(self.size, f"the member {self.name!r}")
@@ -102,7 +110,7 @@ def _find_directory(data: memoryview) -> tuple[int, int, int]:
 def _read_entry(data: memoryview, position: int, start: int, end: int) -> tuple[Member, tuple[int, int], int]:
     """A directory entry: the member, the bytes that it takes (its header included), and where the next entry is."""
     fields = _unpack(_ENTRY, data, position, end, b"PK\x01\x02")
-    flags, method, packed_size, size, local = fields[2], fields[3], fields[7], fields[8], fields[15]
+    flags, method, crc, packed_size, size, local = fields[2], fields[3], *fields[6:9], fields[15]
     name_end = position + _ENTRY.size + fields[9]
     extra_end = name_end + fields[10]
     next_position = extra_end + fields[11]
@@ -119,7 +127,7 @@ def _read_entry(data: memoryview, position: int, start: int, end: int) -> tuple[
         raise ModelFormatError(f"the member {name!r} has another name in its own header")
     if content + packed_size > start or (method == _STORED and size != packed_size):
         raise ModelFormatError(f"the member {name!r} has an impossible size")
-    member = Member(name, method, size, data[content : content + packed_size])
+    member = Member(name, method, size, crc, data[content : content + packed_size])
     return member, (local, content + packed_size), next_position
 
 
