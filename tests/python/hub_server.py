@@ -48,7 +48,8 @@ def serve(hub: Hub) -> Iterator[str]:
             self.answer(body=True)
 
         def answer(self, *, body: bool) -> None:
-            hub.requests.append((self.command, self.path, self.headers.get("Range")))
+            asked = self.requestline.split()[1]  # in self.path one slash stands for several at the beginning
+            hub.requests.append((self.command, asked, self.headers.get("Range")))
             path = self.path.split("?")[0]
             if path.startswith("/cdn/"):
                 self.send(path.removeprefix("/cdn/"), body=body)

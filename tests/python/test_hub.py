@@ -105,6 +105,12 @@ def test_needs_no_network_once_fetched(hub: Hub, tmp_path: Path, monkeypatch: py
     assert load_pretrained(NAME, cache_dir=tmp_path).name == NAME
 
 
+def test_an_endpoint_may_end_in_a_slash(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", os.environ["HF_ENDPOINT"] + "/")
+    load_pretrained(NAME, cache_dir=tmp_path)
+    assert not [path for _, path, _ in hub.requests if path.startswith("//")]
+
+
 def test_says_so_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between its attempts
@@ -212,7 +218,7 @@ def test_refuses_what_nothing_vouches_for(hub: Hub, tmp_path: Path, monkeypatch:
     digest = hub.etag("model.safetensors")
     monkeypatch.setattr(hub, "etag", lambda name: f"d41d8cd98f00b204-{len(name)}")
     with pytest.raises(
-        DownloadError, match=r"config\.json of .* has the ETag 'd41d8cd98f00b204-11', must have a digest"
+        DownloadError, match=r"config\.json of .* is kept as 'd41d8cd98f00b204-11', must be kept under a digest"
     ):
         load_pretrained(NAME, cache_dir=tmp_path)
     config = hashlib.sha256(hub.files["config.json"]).hexdigest()

@@ -161,6 +161,7 @@ class _Hub:
         """The file in the cache, fetched if it is not there. Raises DownloadError."""
         where, errors = f"{file} of {repository} at {revision}", self._errors
         endpoint = os.environ.get("HF_ENDPOINT")  # huggingface_hub reads it once, when it is imported
+        endpoint = endpoint and endpoint.rstrip("/")  # as it does
         try:
             path = self._package.hf_hub_download(
                 repository, file, revision=revision, cache_dir=cache, endpoint=endpoint
@@ -205,7 +206,8 @@ def _checked_digest(path: Path, repository: str, file: str, required: str | None
             f"{file} of {repository} has the digest {wrong[0]}, must have the hub's {stated}: delete {path.resolve()}"
         )
     if required is None and not any(pattern.fullmatch(stated) for pattern in expected):
-        raise DownloadError(f"{file} of {repository} has the ETag {stated!r}, must have a digest, or be pinned: {path}")
+        reason = f"is kept as {stated!r}, must be kept under a digest, the hub's ETag, or be pinned: {path}"
+        raise DownloadError(f"{file} of {repository} {reason}")
     if required is not None and found != required:
         raise DownloadError(f"{file} of {repository} has the SHA-256 {found}, must have the pinned {required}")
     return found
