@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ import pytest
 pytest.importorskip("tflite", reason="writing the files needs the packages of the extra [tflite]")
 pytest.importorskip("flatbuffers", reason="writing the files needs the packages of the extra [tflite]")
 
-from tflite_builder import shared_weights, small_network
+from tflite_builder import CONV, normal, shared_weights, small_network
 
 from sepconv import graph
 from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.export.tflite_builder import TfliteBuilder
 from sepconv.io import _tflite_schema as schema
 from sepconv.io import read_tflite
 from sepconv.io.flatbuffer import Table
@@ -111,6 +113,19 @@ def test_every_truncation_is_refused() -> None:
     data = small_network(families=True)
     for size in range(len(data)):
         assert not read_or_refuse(data[:size]) or not any(data[size:])
+
+
+@pytest.mark.parametrize("offset", [2, 1 << 32, (1 << 32) + 1])
+def test_buffers_outside_the_flatbuffer(offset: int) -> None:
+    class Builder(TfliteBuilder):
+        def _buffer(self, builder: Any, data: bytes) -> int:
+            return self._table(builder, "Buffer", {"Offset": offset, "Size": len(data)} if data else {})
+
+    b = Builder()
+    x = b.input((1, 4, 4, 2))
+    data = b.finish(b.operator("CONV_2D", [x, b.constant("w", normal(3, 1, 1, 2))], (1, 4, 4, 3), **CONV))
+    with pytest.raises(UnsupportedError, match="buffer 1 lies outside the FlatBuffer"):
+        read_tflite(data)
 
 
 _LIMITED = """

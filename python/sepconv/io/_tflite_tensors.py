@@ -177,6 +177,6 @@ class Tensors:
 
     def _data(self, index: int) -> tuple[int, memoryview]:
         buffer = self._buffers.get(index, "buffer")
-        if buffer.integer(schema.Buffer.OFFSET, "I") > 1:
+        if buffer.integer(schema.Buffer.OFFSET, "Q") > 1:
             raise UnsupportedError(f"buffer {index} lies outside the FlatBuffer, as in files over 2 GB")
         return buffer.octets(schema.Buffer.DATA)

@@ -22,7 +22,7 @@ MAX_FIELDS = 32  # that are read of a vtable: a newer schema may have more
 _Unpack = Callable[[memoryview, int], tuple[Any, ...]]
 _UINT16, _INT32, _UINT32 = (struct.Struct("<" + code).unpack_from for code in "HiI")
 _SCALARS: dict[str, tuple[_Unpack, int]] = {
-    code: (struct.Struct("<" + code).unpack_from, struct.calcsize("<" + code)) for code in "bBiIf"
+    code: (struct.Struct("<" + code).unpack_from, struct.calcsize("<" + code)) for code in "bBiIQf"
 }
 _SLOTS: list[_Unpack] = [struct.Struct(f"<{count}H").unpack_from for count in range(MAX_FIELDS + 1)]
 
@@ -91,7 +91,7 @@ class Table:
         return self._position + offset
 
     def integer(self, index: int, code: str, default: int = 0) -> int:
-        """An integer or bool field; ``code`` as in the struct module: b, B, i or I."""
+        """An integer or bool field; ``code`` as in the struct module: b, B, i, I or Q."""
         unpack, size = _SCALARS[code]
         position = self._field(index, size)
         return default if position is None else int(unpack(self._file.data, position)[0])
