@@ -146,7 +146,7 @@ def test_bench_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @needs_matplotlib
 def test_a_plot_that_cannot_be_written_is_known_before_measuring(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "plot is 'times.docx', must end in one of" in error(capsys, "bench", "--plot", "times.docx")
+    assert "--plot is 'times.docx', must end in one of" in error(capsys, "bench", "--plot", "times.docx")
 
 
 def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:

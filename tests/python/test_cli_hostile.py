@@ -103,7 +103,7 @@ def test_a_picture_that_needs_latex(
     path = tmp_path / "x.pgf"
     path.write_bytes(b"old")
     message = error(capsys, "classify", photograph, "--save", path)
-    assert f"save is {str(path)!r}, which matplotlib cannot draw here: 'xelatex' not found" in message
+    assert f"--save is {str(path)!r}, which matplotlib cannot draw here: 'xelatex' not found" in message
     assert path.read_bytes() == b"old"
 
 

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     # Now rather than after minutes of measuring.
     file = None if args.json == "-" else args.json
     if args.plot is not None:
-        check_path(args.plot, "plot", extra="bench")
+        check_path(args.plot, "--plot", extra="bench")
         check_no_input(args.plot, "--plot", args.models)
     if file is not None:
         _check_json(file, args.models)

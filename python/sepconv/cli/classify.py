@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save is not None:
         from sepconv import plot
 
-        plot.check_path(args.save, "save", extra="demo")
+        plot.check_path(args.save, "--save", extra="demo")
     path = engine.default_photograph() if args.image is None else checked_path(args.image, "IMAGE")
     if args.save is not None:
         check_no_input(args.save, "--save", filter(None, (path, args.model, args.weights)))

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from sepconv.plot import check_path
 
     if args.plot is not None:
-        check_path(args.plot, "plot", extra="bench")  # now rather than after all measuring
+        check_path(args.plot, "--plot", extra="bench")  # now rather than after all measuring
         check_no_input(args.plot, "--plot", [args.model])
     network = networks.open_network(args.model)
     with console.progress(args.repeat + 1) as advance:
