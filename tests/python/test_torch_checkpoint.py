@@ -122,7 +122,8 @@ def test_wrapped_state_dicts() -> None:
         "optimizer": dictionary({"state": weights(9), "lr": b"G" + bytes(8)}),
     }
     assert value({**others, "state_dict": weights(3)}) == 3
-    assert value({"model": weights(4, "module."), **others}) == 4
+    for prefix in ("module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."):
+        assert value({"model": weights(4, prefix), **others}) == 4
     assert value({"state_dict": weights(3), "state_dict_ema": weights(5), **others}) == 5
     assert value({"model": dictionary({"state_dict": weights(6)})}) == 6
     ema = dictionary({"n_averaged": accuracy, "module.w": tensor(storage("0", 12), (1,), (1,), offset=7)})

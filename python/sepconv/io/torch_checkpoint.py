@@ -22,14 +22,16 @@ LEGACY_PROTOCOL = 1001
 # Where training scripts put the weights, in order of preference: averaged weights are those that are evaluated.
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net", "module", "params")
 _MAX_WRAPPERS = 4  # one inside another
+# What is before each name: torch.compile's prefix around that of data-parallel training, or within it.
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 
 
 def read_torch_checkpoint(source: str | os.PathLike[str] | bytes) -> dict[str, Array]:
     """The tensors of a checkpoint, given by path or as bytes, by name.
 
     Of a checkpoint that holds more than a state dict, that under "state_dict", "model" or the like is taken, an
-    averaged one (EMA) rather than the last; a prefix "module." that all names share is dropped, and so is what is not
-    a tensor. Arrays are read-only views of the file; float16 and bfloat16 become float32.
+    averaged one (EMA) rather than the last; prefixes "module." and "_orig_mod." that all names share are dropped, and
+    so is what is not a tensor. Arrays are read-only views of the file; float16 and bfloat16 become float32.
 
     Raises:
         ModelFormatError: not a checkpoint, damaged, or asking for anything but tensors in dicts.
@@ -147,7 +149,7 @@ def _state_dict(root: Any) -> dict[str, TensorRecord]:
     records = _find_tensors(root, _MAX_WRAPPERS, set())
     if not records:
         raise ModelFormatError("the checkpoint holds no dict of tensors, neither at its top nor under a usual name")
-    return _without_prefix(records)
+    return _without_prefixes(records)
 
 
 def _find_tensors(candidate: Any, depth: int, seen: set[int]) -> dict[str, TensorRecord]:
@@ -162,10 +164,10 @@ def _find_tensors(candidate: Any, depth: int, seen: set[int]) -> dict[str, Tenso
     return {name: value for name, value in candidate.items() if type(name) is str and type(value) is TensorRecord}
 
 
-def _without_prefix(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
-    """Drops "module.", which data-parallel training puts before each name (an average's counter excepted)."""
-    names = [name for name in records if name != "n_averaged"]
-    prefix = "module."
-    if not names or not all(name.startswith(prefix) for name in names):
-        return records
-    return {name[len(prefix) :]: records[name] for name in names}
+def _without_prefixes(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
+    """Drops what wrappers put before each name (an average's counter excepted)."""
+    for prefix in _PREFIXES:
+        names = [name for name in records if name != "n_averaged"]
+        if names and all(name.startswith(prefix) for name in names):
+            records = {name.removeprefix(prefix): records[name] for name in names}
+    return records
