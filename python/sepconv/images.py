@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # A strip this many times as long as the network sees is cut before it is resized, not after: memory stays bounded.
 _LONGEST = 16
 
+# Tags of TIFF.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
+
 
 class ImageError(SepconvError, ValueError):
     """A file that Pillow cannot read as a photograph."""
@@ -51,7 +55,7 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         try:
             with pillow.open(file) as image:
                 image.load()  # all damage of pixels is told here
-                return np.asarray(_to_rgb(_upright(image), image.format, path))
+                return np.asarray(_to_rgb(_upright(image), image, path))
         except UnidentifiedImageError as error:
             raise ImageError(f"{path} is not an image in any format that Pillow reads") from error
         except pillow.DecompressionBombError as error:
@@ -104,12 +108,17 @@ def _upright(image: Image) -> Image:
         return image
 
 
-def _to_rgb(image: Image, file_format: str | None, path: Path) -> Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):  # which Pillow scales to 16 bits
+def _to_rgb(image: Image, read: Image, path: Path) -> Image:
+    """``image``, made of what was ``read``, which alone knows its file."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and read.format == "PPM"):  # which Pillow scales to 16 bits
         import PIL.Image
 
+        tags = getattr(read, "tag_v2", {})  # TIFF's, whose numbers of 12 or 16 bits Pillow leaves as they are
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         values = np.asarray(image)
-        grey = (values >> 8).astype(np.uint8)
+        grey = (values >> (bits - 8)).astype(np.uint8)
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 255 - grey
         grey[values == image.info.get("transparency", -1)] = 255
         return PIL.Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):

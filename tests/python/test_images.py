@@ -113,6 +113,14 @@ def png(bits: int, row: bytes, kind: bytes, content: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(kind, content) + pixels + chunk(b"IEND", b"")
 
 
+def tiff(bits: int, white_is_zero: bool, row: bytes) -> bytes:
+    """A grey picture of two pixels."""
+    begin = 8 + 2 + 12 * 7 + 4
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: int(not white_is_zero), 273: begin, 279: len(row)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + row
+
+
 @pytest.mark.parametrize(
     "content, grey",
     [
@@ -121,9 +129,15 @@ def png(bits: int, row: bytes, kind: bytes, content: bytes) -> bytes:
         (png(8, b"\0\x50", b"eXIf", b"junkjunkjunk"), [0, 80]),
         (b"P5 2 1 65535\n" + struct.pack(">HH", 65535, 256), [255, 1]),
         (b"P5 2 1 1023\n" + struct.pack(">HH", 1023, 512), [255, 128]),
+        (tiff(12, False, b"\xff\xf8\x00"), [255, 128]),
+        (tiff(16, False, struct.pack("<HH", 65535, 32768)), [255, 128]),
+        (tiff(16, True, struct.pack("<HH", 65535, 32768)), [0, 127]),
     ],
-    ids=["transparent", "16 bits, transparent", "broken EXIF", "PGM of 16 bits", "PGM of 10 bits"],
-)
+    ids=[
+        "transparent", "16 bits, transparent", "broken EXIF", "PGM of 16 bits", "PGM of 10 bits", "TIFF of 12 bits",
+        "TIFF of 16 bits", "TIFF whose 0 is white",
+    ],
+)  # fmt: skip
 def test_grey_pictures(tmp_path: Path, content: bytes, grey: list[int]) -> None:
     (tmp_path / "grey").write_bytes(content)
     assert images.load_image(tmp_path / "grey").tolist() == [[[value] * 3 for value in grey]]
