@@ -183,6 +183,15 @@ def test_damaged_numbers_in_an_npz(tmp_path: Path, save: Any) -> None:
         read_weights(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2])
+def test_messages_are_short_where_names_are_long(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "w.npz", "w", method) as archive:
+        archive.writestr("x" * 60_000 + ".npy", b"junk")
+    with pytest.raises((ModelFormatError, UnsupportedError), match=r"the member 'x{80}' is ") as caught:
+        read_weights(tmp_path / "w.npz")
+    assert len(str(caught.value)) < 100 + len(str(tmp_path)) + 80
+
+
 def npy(header: str, content: bytes = b"", version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(header)) + header.encode() + content
 

@@ -155,7 +155,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 def _read_archive(source: Source) -> dict[str, Array]:
     from sepconv.io.npz import read_npz_arrays
     from sepconv.io.torch_checkpoint import read_zip_checkpoint
-    from sepconv.io.zip_archive import read_members
+    from sepconv.io.zip_archive import called, read_members
 
     with naming(source.name):
         members = read_members(source.data)
@@ -163,5 +163,5 @@ def _read_archive(source: Source) -> dict[str, Array]:
         if members and not others:
             return read_npz_arrays(source.data, members)
         if len(others) < len(members) and not any(name.endswith("data.pkl") for name in others):
-            raise ModelFormatError(f"the archive has the member {others[0][:80]!r}; an .npz has arrays (.npy) alone")
+            raise ModelFormatError(f"the archive has {called(others[0])}; an .npz has arrays (.npy) alone")
         return read_zip_checkpoint(source.data, members)

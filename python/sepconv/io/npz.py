@@ -8,7 +8,7 @@ import numpy as np
 
 from sepconv.errors import ModelFormatError
 from sepconv.io.arrays import Array, MemoryBudget, checked_size, flat_view, widen_half
-from sepconv.io.zip_archive import Member
+from sepconv.io.zip_archive import Member, called
 
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = (b"\x01", b"\x02", b"\x03")
@@ -28,22 +28,23 @@ def read_npz_arrays(data: memoryview, members: dict[str, Member]) -> dict[str, A
 
 
 def _read_array(name: str, content: memoryview, budget: MemoryBudget) -> Array:
+    what = called(name)
     version = bytes(content[6:7])
     start = 10 if version == b"\x01" else 12
     header_size = int.from_bytes(content[8:start], "little")
     if bytes(content[:6]) != _MAGIC or version not in _VERSIONS or header_size > _MAX_HEADER_BYTES:
-        raise ModelFormatError(f"the member {name!r} is not a NumPy array")
+        raise ModelFormatError(f"{what} is not a NumPy array")
     header = _HEADER.fullmatch(bytes(content[start : start + header_size]).decode("latin-1"))
     if header is None:
-        raise ModelFormatError(f"the member {name!r} is not an array of plain little-endian numbers")
+        raise ModelFormatError(f"{what} is not an array of plain little-endian numbers")
     descriptor, fortran_order, extents = header.groups()
     shape = tuple(int(extent) for extent in extents.replace(" ", "").split(",") if extent)
     values = content[start + header_size :]
     try:
         dtype = np.dtype(descriptor)
     except TypeError:
-        raise ModelFormatError(f"the member {name!r} has the unknown type {descriptor!r}") from None
-    if checked_size(shape, f"the member {name!r}") * dtype.itemsize != len(values):
-        raise ModelFormatError(f"the member {name!r} has {len(values)} bytes of data; its shape does not fit them")
+        raise ModelFormatError(f"{what} has the unknown type {descriptor!r}") from None
+    if checked_size(shape, what) * dtype.itemsize != len(values):
+        raise ModelFormatError(f"{what} has {len(values)} bytes of data; its shape does not fit them")
     array = flat_view(values, descriptor).reshape(shape, order="F" if fortran_order == "True" else "C")
-    return widen_half(array, dtype.name, budget, f"the member {name!r}")
+    return widen_half(array, dtype.name, budget, what)

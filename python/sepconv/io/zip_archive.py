@@ -24,6 +24,11 @@ _ENCRYPTED = 1
 _STORED, _DEFLATED = 0, 8
 
 
+def called(name: str) -> str:
+    """A member in messages: its name may have 64 KB."""
+    return f"the member {name[:80]!r}"
+
+
 @dataclass(frozen=True)
 class Member:
     name: str
@@ -35,7 +40,7 @@ class Member:
     def view(self) -> memoryview:
         """The content of an uncompressed member, as a view of the file. torch may leave out its CRC-32."""
         if self.method != _STORED:
-            raise UnsupportedError(f"the member {self.name!r} is compressed; torch stores without compression")
+            raise UnsupportedError(f"{called(self.name)} is compressed; torch stores without compression")
         return self.stored
 
     def content(self, budget: MemoryBudget) -> memoryview:
@@ -45,19 +50,19 @@ class Member:
         """
         content = self.stored if self.method == _STORED else self._decompressed(budget)
         if zlib.crc32(content) != self.crc:
-            raise ModelFormatError(f"the member {self.name!r} is damaged: its CRC-32 is not what the directory states")
+            raise ModelFormatError(f"{called(self.name)} is damaged: its CRC-32 is not what the directory states")
         return content
 
     def _decompressed(self, budget: MemoryBudget) -> memoryview:
         if self.method != _DEFLATED:
-            raise UnsupportedError(f"the member {self.name!r} is compressed by method {self.method}; only 8 is known")
-        budget.charge(self.size, f"the member {self.name!r}")
+            raise UnsupportedError(f"{called(self.name)} is compressed by method {self.method}; only 8 is known")
+        budget.charge(self.size, called(self.name))
         try:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.stored, self.size + 1)
         except zlib.error as error:
-            raise ModelFormatError(f"the member {self.name!r} cannot be decompressed: {error}") from None
+            raise ModelFormatError(f"{called(self.name)} cannot be decompressed: {error}") from None
         if len(content) != self.size:
-            raise ModelFormatError(f"the member {self.name!r} does not decompress to its {self.size} bytes")
+            raise ModelFormatError(f"{called(self.name)} does not decompress to its {self.size} bytes")
         return memoryview(content)
 
 
@@ -72,7 +77,7 @@ def read_members(data: memoryview) -> dict[str, Member]:
     for _ in range(count):
         member, span, position = _read_entry(data, position, start, end)
         if member.name in members:
-            raise ModelFormatError(f"the archive has two members of the name {member.name!r}")
+            raise ModelFormatError(f"the archive has {called(member.name)} twice")
         members[member.name] = member
         spans.append(span)
     spans.sort()
@@ -120,13 +125,13 @@ def _read_entry(data: memoryview, position: int, start: int, end: int) -> tuple[
     name = name_bytes.decode("utf-8", errors="replace")
     size, packed_size, local = _resolve_zip64(bytes(data[name_end:extra_end]), (size, packed_size, local))
     if flags & _ENCRYPTED:
-        raise UnsupportedError(f"the member {name!r} is encrypted")
+        raise UnsupportedError(f"{called(name)} is encrypted")
     header = _unpack(_LOCAL, data, local, start, b"PK\x03\x04")
     content = local + _LOCAL.size + header[8] + header[9]
     if bytes(data[local + _LOCAL.size : local + _LOCAL.size + header[8]]) != name_bytes:
-        raise ModelFormatError(f"the member {name!r} has another name in its own header")
+        raise ModelFormatError(f"{called(name)} has another name in its own header")
     if content + packed_size > start or (method == _STORED and size != packed_size):
-        raise ModelFormatError(f"the member {name!r} has an impossible size")
+        raise ModelFormatError(f"{called(name)} has an impossible size")
     member = Member(name, method, size, crc, data[content : content + packed_size])
     return member, (local, content + packed_size), next_position
 
