@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # A strip this many times as long as the network sees is cut before it is resized, not after: memory stays bounded.
 _LONGEST = 16
+
+# Bytes of what comes through a pipe, which Pillow would read to its end.
+_LARGEST = 1 << 28
 
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
@@ -53,7 +57,9 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise ImageError(f"{path} is not a regular file")
     with path.open("rb") as file, _without_warnings(pillow.DecompressionBombWarning):
         try:
-            with pillow.open(file) as image:
+            with pillow.open(_seekable(file, path)) as image:
+                if image.format == "EPS":
+                    raise ImageError(f"{path} is EPS, a program of its own, for which Pillow calls Ghostscript")
                 image.load()  # all damage of pixels is told here
                 return np.asarray(_to_rgb(_upright(image), image, path))
         except UnidentifiedImageError as error:
@@ -64,6 +70,15 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise
         except Exception as error:  # OSError, SyntaxError, struct.error, ...: damage, or what Pillow cannot decode here
             raise ImageError(f"Pillow cannot read {path}: {error}") from error
+
+
+def _seekable(file: BinaryIO, path: Path) -> BinaryIO:
+    if file.seekable():
+        return file
+    data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ImageError(f"{path} has more than {_LARGEST} bytes")
+    return io.BytesIO(data)
 
 
 class _Readers:

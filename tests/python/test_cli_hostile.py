@@ -381,8 +381,13 @@ def test_a_photograph_whose_name_would_command_the_terminal(
     assert rf"{tmp_path}/\x1b[2J.png is not an image" in error(capsys, "classify", path)
 
 
-def test_a_photograph_through_standard_input(photograph: str) -> None:
+@pytest.mark.parametrize("largest", [None, 50])
+def test_a_photograph_through_standard_input(photograph: str, largest: int | None) -> None:
+    limit = "" if largest is None else f"images._LARGEST = {largest}; "
+    code = f"from sepconv import images; {limit}print(images.load_image('/dev/stdin').shape)"
     data = Path(photograph).read_bytes()
-    code = "import sys; from sepconv import images; print(images.load_image('/dev/stdin').shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, input=data)
-    assert done.stdout == b"(9, 9, 3)\n", done.stderr
+    if largest is None:
+        assert done.stdout == b"(9, 9, 3)\n", done.stderr
+    else:
+        assert b"ImageError: /dev/stdin has more than 50 bytes" in done.stderr

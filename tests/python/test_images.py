@@ -200,6 +200,14 @@ def test_what_pillow_cannot_decode_is_not_called_damaged(tmp_path: Path) -> None
         images.load_image(tmp_path / "weights.h5")
 
 
+def test_no_other_program_is_started_for_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n")
+    monkeypatch.setattr("subprocess.Popen", None)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(images.ImageError, match=r"a\.eps is EPS"):
+        images.load_image(tmp_path / "a.eps")
+
+
 def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two read at once, and the one that began first ends first."""
     Image.fromarray(noise(4, 4)).save(tmp_path / "a.png")
