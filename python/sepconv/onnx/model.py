@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sepconv.errors import ModelFormatError, UnsupportedError
+from sepconv.errors import UnsupportedError
 from sepconv.graph import output_names
 from sepconv.graph.base import is_integer, reject_masked
 from sepconv.model import Port
@@ -319,6 +319,3 @@ def _check_fit(port: Input, sizes: tuple[int, ...]) -> None:
     )
     if not fits:
         raise ValueError(f"input {port.name!r} had shape {sizes}, must have {declared}")
-
-
-__all__ = ["MAX_PROGRAMS", "ModelFormatError", "OnnxModel"]

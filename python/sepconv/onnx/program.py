@@ -14,7 +14,7 @@ from sepconv.compile import compile_graph
 from sepconv.errors import UnsupportedError
 from sepconv.model import FLOAT32
 from sepconv.onnx.fallback import Reference
-from sepconv.onnx.ir import Array, Graph, Node
+from sepconv.onnx.ir import OWN_DOMAIN, Array, Graph, Node
 from sepconv.onnx.lowering import NotInPlanError
 from sepconv.onnx.ops import Call, NotNativeError, find
 from sepconv.onnx.ops.registry import MAX_RANK
@@ -94,9 +94,9 @@ class NodeStep:
         self._constant = frozenset(i for i, name in enumerate(node.inputs) if name in graph.constants)
         self._reference: Reference | None = None
         self.operator = find(node)
-        self.reason = native_problem(node, graph)
-        if self.reason is not None:
-            self._reference = self._fall_back(self.reason)
+        reason = native_problem(node, graph)
+        if reason is not None:
+            self._reference = self._fall_back(reason)
 
     @property
     def kernel(self) -> str:
@@ -125,8 +125,7 @@ class NodeStep:
                         raise NotNativeError(f"an input has more than {MAX_RANK} axes")
                 return self.operator.run(call)
             except NotNativeError as error:
-                self.reason = str(error)
-                self._reference = self._fall_back(self.reason)
+                self._reference = self._fall_back(str(error))
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise ValueError(f"node {self.node.name!r} ({self.node.op}): {error}") from error
         assert self._reference is not None
@@ -142,7 +141,7 @@ class NodeStep:
         return [results.get(name) for name in self.node.outputs]
 
     def _fall_back(self, reason: str) -> Reference:
-        if self.node.activation != "none" or self.node.flatten or self.node.domain == "sepconv":
+        if self.node.activation != "none" or self.node.flatten or self.node.domain == OWN_DOMAIN:
             raise UnsupportedError(f"node {self.node.name!r} ({self.node.op}) was changed by a pass; {reason}")
         self._on_fallback(self.node, reason)
         return Reference(self.node, self._graph)

@@ -111,14 +111,9 @@ class Lowering:
             self._names[value] = name
         return name
 
-    def alias(self, node: Node, source: str | None = None) -> None:
-        """The node's result is another value's."""
-        self._names[node.outputs[0]] = self.layer(source or node.inputs[0])
-
-    def finish(self, node: Node) -> None:
-        shape = self.shape(node.outputs[0])
-        if layer_shape(shape)[2] != shape[1]:
-            raise NotInPlanError("a shape that does not fit")
+    def alias(self, node: Node) -> None:
+        """The node's result is its first input."""
+        self._names[node.outputs[0]] = self.layer(node.inputs[0])
 
 
 Lower = Callable[[Lowering, Node], None]

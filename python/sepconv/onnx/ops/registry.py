@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from sepconv.onnx.ir import Array, Info, Node, NotNativeError
 
 __all__ = [
     "ANY", "BASE", "FLOAT", "NUMBERS", "OPERATORS", "Call", "NotNativeError", "Operator", "axis_last", "dense", "find",
-    "last_back", "native", "normal_axis", "table_of", "zero",
+    "last_back", "native", "normal_axis", "zero",
 ]  # fmt: skip
 
 
@@ -152,8 +152,3 @@ def normal_axis(axis: int, rank: int) -> int:
 
 def zero(dtype: np.dtype[Any]) -> Array:
     return np.zeros(1, dtype)
-
-
-def table_of(operators: Mapping[tuple[str, str], Operator]) -> list[str]:
-    """The names of the standard operators that our kernels run."""
-    return sorted(name for domain, name in operators if not domain)
