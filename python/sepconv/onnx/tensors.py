@@ -16,7 +16,7 @@ from sepconv.onnx.ir import Array
 MAX_RANK = 32
 MAX_ELEMENTS = 2**31 - 1
 
-# Where TensorProto keeps the elements of a type besides raw_data, and how many of them one entry holds.
+# Where TensorProto keeps the elements of a type besides raw_data.
 _FIELDS = {
     "FLOAT": "float_data", "DOUBLE": "double_data", "INT64": "int64_data", "UINT64": "uint64_data",
     "UINT32": "uint64_data", "INT32": "int32_data", "INT16": "int32_data", "INT8": "int32_data",
@@ -51,19 +51,14 @@ class Tensors:
             return self._external(tensor, kind, shape, what)
         count = math.prod(shape)
         if kind in _PLAIN and tensor.HasField("raw_data"):
-            dtype = np.dtype(_PLAIN[kind])
-            if len(tensor.raw_data) != count * dtype.itemsize:
-                raise ModelFormatError(
-                    f"{what} has {len(tensor.raw_data)} bytes; {list(shape)} asks for {count * dtype.itemsize}"
-                )
-            values = np.frombuffer(tensor.raw_data, dtype=np.uint8 if kind == "BOOL" else dtype)
-            if kind == "BOOL":
-                values = values != 0  # a byte of 2 is no bool
-            return values.reshape(shape)
-        if kind in _FIELDS:
-            stored = len(tensor.raw_data) if tensor.HasField("raw_data") else len(getattr(tensor, _FIELDS[kind]))
+            size = count * np.dtype(_PLAIN[kind]).itemsize
+            if len(tensor.raw_data) != size:
+                raise ModelFormatError(f"{what} has {len(tensor.raw_data)} bytes; {list(shape)} asks for {size}")
+            return _plain(tensor.raw_data, kind, shape)
+        if kind in _FIELDS and not tensor.HasField("raw_data"):
+            stored = len(getattr(tensor, _FIELDS[kind]))
             entries = 2 * count if kind.startswith("COMPLEX") else count
-            if not tensor.HasField("raw_data") and stored != entries:
+            if stored != entries:
                 raise ModelFormatError(f"{what} has {stored} elements; its shape {list(shape)} asks for {entries}")
         try:
             values = self._onnx.numpy_helper.to_array(tensor)
@@ -95,17 +90,20 @@ class Tensors:
             raise UnsupportedError(
                 f"{what} lies in another file and is of type {kind}, must be one of {', '.join(_PLAIN)}"
             )
-        dtype = np.dtype(_PLAIN[kind])
-        length = math.prod(shape) * dtype.itemsize
+        length = math.prod(shape) * np.dtype(_PLAIN[kind]).itemsize
         offset = _number(entries.get("offset", "0"), f"{what}: offset")
         declared = _number(entries.get("length", str(length)), f"{what}: length")
         if declared != length:
             raise ModelFormatError(
                 f"{what} has a length of {declared} bytes; its shape {list(shape)} asks for {length}"
             )
-        data = _read_inside(self._folder, entries.get("location", ""), offset, length, what)
-        values = np.frombuffer(data, dtype=np.uint8 if kind == "BOOL" else dtype)
-        return (values != 0 if kind == "BOOL" else values).reshape(shape)
+        return _plain(_read_inside(self._folder, entries.get("location", ""), offset, length, what), kind, shape)
+
+
+def _plain(data: bytes, kind: str, shape: tuple[int, ...]) -> Array:
+    """The elements of a type in _PLAIN."""
+    values = np.frombuffer(data, np.uint8 if kind == "BOOL" else _PLAIN[kind])
+    return (values != 0 if kind == "BOOL" else values).reshape(shape)  # a byte of 2 is no bool
 
 
 def check_shape(shape: tuple[int, ...], what: str) -> None:
