@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sepconv.onnx.ir import Array, Info, Node
 from sepconv.onnx.ops import Call, NotNativeError, Operator, find
+from sepconv.onnx.tensors import Tensors
 
 
 class OnOurKernels:
@@ -53,7 +54,12 @@ def on_our_kernels(package: Any, proto: Any, opset: int) -> Any:
     if package.has_subgraph or proto.domain:
         return package
     linked = {attribute.name: attribute.ref_attr_name for attribute in proto.attribute if attribute.ref_attr_name}
-    attributes = {attribute.name: _value(attribute) for attribute in proto.attribute if not attribute.ref_attr_name}
+    tensors = Tensors(None)
+    attributes = {
+        attribute.name: tensors.value(attribute, f"attribute {attribute.name!r} of {proto.op_type}")
+        for attribute in proto.attribute
+        if not attribute.ref_attr_name
+    }
     if any(value is None for value in attributes.values()):
         return package
     node = Node(
@@ -61,18 +67,3 @@ def on_our_kernels(package: Any, proto: Any, opset: int) -> Any:
     )
     operator = find(node)
     return package if operator is None else OnOurKernels(package, node, operator, linked)
-
-
-def _value(attribute: Any) -> Any:
-    """As the reader gives it; None for what no operator of ours takes."""
-    import onnx
-
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return onnx.numpy_helper.to_array(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, int | float):
-        return value
-    numbers = isinstance(value, Sequence) and all(isinstance(item, int | float) for item in value)
-    return list(value) if numbers else None

@@ -216,32 +216,17 @@ class _Reader:
         )
 
     def _attribute(self, attribute: Any, what: str, captures: dict[str, None]) -> Any:
-        kinds = self.onnx.AttributeProto
         where = f"{what}: attribute {attribute.name!r}"
-        match attribute.type:
-            case kinds.FLOAT:
-                return float(attribute.f)
-            case kinds.INT:
-                return int(attribute.i)
-            case kinds.STRING:
-                return _text(attribute.s, where)
-            case kinds.TENSOR:
-                return self.tensors.array(attribute.t, where)
-            case kinds.FLOATS:
-                return [float(value) for value in attribute.floats]
-            case kinds.INTS:
-                return [int(value) for value in attribute.ints]
-            case kinds.STRINGS:
-                return [_text(value, where) for value in attribute.strings]
-            case kinds.GRAPH | kinds.GRAPHS:
-                graphs = [attribute.g] if attribute.type == kinds.GRAPH else list(attribute.graphs)
-                for graph in graphs:
-                    self._check_nested(graph, 1)
-                    captures.update(dict.fromkeys(_free_names(graph)))
-                return attribute
-            case _:
-                self._refuse_external(attribute, where)
-                return attribute
+        value = self.tensors.value(attribute, where)
+        if value is not None:
+            return value
+        if attribute.type in (self.onnx.AttributeProto.GRAPH, self.onnx.AttributeProto.GRAPHS):
+            for graph in _graphs(attribute):
+                self._check_nested(graph, 1)
+                captures.update(dict.fromkeys(_free_names(graph)))
+        else:
+            self._refuse_external(attribute, where)
+        return attribute
 
     def _check_nested(self, graph: Any, depth: int) -> None:
         """A subgraph or function, which the reference implementation will run: no other file, no bottomless nesting."""
@@ -325,13 +310,6 @@ def _check_name(name: str, what: str) -> None:
         raise ModelFormatError(f"{what} has no name")
     if len(name) > MAX_NAME:
         raise ModelFormatError(f"{what} has a name of {len(name)} characters; at most {MAX_NAME} are possible")
-
-
-def _text(value: bytes, where: str) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ModelFormatError(f"{where} is not UTF-8") from None
 
 
 def _graphs(attribute: Any) -> list[Any]:

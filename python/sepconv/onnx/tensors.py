@@ -1,4 +1,4 @@
-"""Tensors of a model file as arrays, checked against the bytes that are there before anything is allocated."""
+"""Tensors and attributes of a model file, checked against the bytes that are there before anything is allocated."""
 
 from __future__ import annotations
 
@@ -66,6 +66,26 @@ class Tensors:
             raise ModelFormatError(f"{what} cannot be read: {error}") from None
         return np.asarray(values)
 
+    def value(self, attribute: Any, where: str) -> Any:
+        """What an attribute says: numbers, text, or an array; None for a graph and whatever else it may hold."""
+        kinds = self._onnx.AttributeProto
+        match attribute.type:
+            case kinds.FLOAT:
+                return float(attribute.f)
+            case kinds.INT:
+                return int(attribute.i)
+            case kinds.STRING:
+                return _text(attribute.s, where)
+            case kinds.TENSOR:
+                return self.array(attribute.t, where)
+            case kinds.FLOATS:
+                return [float(value) for value in attribute.floats]
+            case kinds.INTS:
+                return [int(value) for value in attribute.ints]
+            case kinds.STRINGS:
+                return [_text(value, where) for value in attribute.strings]
+        return None
+
     def is_external(self, tensor: Any) -> bool:
         return bool(tensor.HasField("data_location") and tensor.data_location == self._onnx.TensorProto.EXTERNAL)
 
@@ -114,6 +134,13 @@ def check_shape(shape: tuple[int, ...], what: str) -> None:
         raise ModelFormatError(f"{what} has the shape {list(shape)}, which is negative")
     if math.prod(shape) > MAX_ELEMENTS:
         raise ModelFormatError(f"{what} has the shape {list(shape)}; at most {MAX_ELEMENTS} elements are possible")
+
+
+def _text(value: bytes, what: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ModelFormatError(f"{what} is not UTF-8") from None
 
 
 def _number(text: str, what: str) -> int:
