@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.passes import dead_code
 from sepconv.onnx.passes.rewrite import Uses, is_near, value_and_number
@@ -27,8 +29,7 @@ def run(graph: Graph) -> str:
 
 def _gelu(uses: Uses, node: Node) -> Node | None:
     """In place of the outermost product."""
-    dtype = uses.graph.info(node.outputs[0]).dtype if node.is_op("Mul") else None
-    if dtype is None or dtype.name != "float32":
+    if not node.is_op("Mul") or uses.graph.info(node.outputs[0]).dtype != np.float32:
         return None
     for gate in _gates(uses, node.outputs[0], _DEPTH):
         for x, approximate in _arguments(uses, gate):
@@ -43,20 +44,13 @@ def _gates(uses: Uses, value: str, depth: int) -> list[str]:
     """Of the factors of a value: those that are a sum with 1."""
     product = uses.producer(value, "Mul")
     if product is None or depth == 0:
-        return [value] if _plus_one(uses, value) else []
+        return [value] if uses.without_term(value, 1.0) else []
     return [gate for factor in product.inputs for gate in _gates(uses, factor, depth - 1)]
-
-
-def _plus_one(uses: Uses, value: str) -> str | None:
-    """y of y + 1."""
-    node = uses.producer(value, "Add")
-    pair = None if node is None else value_and_number(uses.graph, node)
-    return pair[0] if pair is not None and is_near(pair[1], 1.0) else None
 
 
 def _arguments(uses: Uses, gate: str) -> list[tuple[str, bool]]:
     """What x may be, for 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³)), and whether it is the latter."""
-    inner = _plus_one(uses, gate) or ""
+    inner = uses.without_term(gate, 1.0) or ""
     erf, tanh = uses.producer(inner, "Erf"), uses.producer(inner, "Tanh")
     if erf is not None:
         number, values = _factors(uses, erf.inputs[0], set(), depth=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sepconv.onnx.ir import OWN_DOMAIN, Graph, Node
 from sepconv.onnx.passes import dead_code
 from sepconv.onnx.passes.rewrite import Uses, is_near, value_and_number
@@ -36,17 +38,12 @@ def _bounds(uses: Uses, node: Node) -> tuple[float, float] | None:
     return bounds[0], bounds[1]
 
 
-def _is_float(uses: Uses, value: str) -> bool:
-    dtype = uses.graph.info(value).dtype
-    return dtype is not None and dtype.name == "float32"
-
-
 def _relu6(uses: Uses, node: Node) -> Node | None:
-    if not node.is_op("Clip") or not _is_float(uses, node.inputs[0]):
+    if not node.is_op("Clip") or uses.graph.info(node.inputs[0]).dtype != np.float32:
         return None
     match _bounds(uses, node):
         case (0.0, 6.0):
-            if _shifted(uses, node.inputs[0]) is not None:
+            if uses.without_term(node.inputs[0], 3.0) is not None:
                 return None  # part of a hard-sigmoid
             return Node("Activation", node.inputs[:1], [], {"kind": "relu6"}, domain=OWN_DOMAIN)
         case (0.0, math.inf):
@@ -54,19 +51,12 @@ def _relu6(uses: Uses, node: Node) -> Node | None:
     return None
 
 
-def _shifted(uses: Uses, value: str) -> str | None:
-    """x of x + 3."""
-    node = uses.producer(value, "Add")
-    pair = None if node is None else value_and_number(uses.graph, node)
-    return pair[0] if pair is not None and is_near(pair[1], 3.0) else None
-
-
 def _clipped(uses: Uses, value: str) -> str | None:
     """x of clip(x + 3, 0, 6)."""
     node = uses.producer(value, "Clip")
-    if node is None or _bounds(uses, node) != (0.0, 6.0) or not _is_float(uses, value):
+    if node is None or _bounds(uses, node) != (0.0, 6.0) or uses.graph.info(value).dtype != np.float32:
         return None
-    return _shifted(uses, node.inputs[0])
+    return uses.without_term(node.inputs[0], 3.0)
 
 
 def _sixth(uses: Uses, node: Node) -> str | None:
@@ -97,7 +87,7 @@ def _divided_hard_swish(uses: Uses, node: Node) -> Node | None:
 
 def _gated(uses: Uses, node: Node) -> Node | None:
     """x times a function of x."""
-    if not node.is_op("Mul") or not _is_float(uses, node.outputs[0]):
+    if not node.is_op("Mul") or uses.graph.info(node.outputs[0]).dtype != np.float32:
         return None
     for x, gate in (node.inputs, node.inputs[::-1]):
         before = uses.producers.get(gate)

@@ -30,6 +30,12 @@ class Uses:
         """Whether one node alone reads a value, and it is no output."""
         return self.counts.get(value, 0) == 1 and value not in self.graph.outputs
 
+    def without_term(self, value: str, term: float) -> str | None:
+        """y where a value is y + term; None where it is no such sum."""
+        node = self.producer(value, "Add")
+        pair = None if node is None else value_and_number(self.graph, node)
+        return pair[0] if pair is not None and is_near(pair[1], term) else None
+
     def merge(self, first: Node, second: Node) -> None:
         """``first`` takes over the result of ``second``, which reads it and goes."""
         first.outputs = [second.outputs[0]]

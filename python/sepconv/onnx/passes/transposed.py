@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sepconv.onnx.ir import OWN_DOMAIN, Graph
 from sepconv.onnx.passes.rewrite import Uses
 
@@ -13,7 +15,7 @@ def run(graph: Graph) -> str:
         if not node.is_op("MatMul") or any(name in graph.constants for name in node.inputs):
             continue
         infos = [graph.info(name) for name in node.inputs]
-        if any(info.dtype is None or info.dtype.name != "float32" or len(info.shape or ()) < 2 for info in infos):
+        if any(info.dtype != np.float32 or len(info.shape or ()) < 2 for info in infos):
             continue
         orders = [list(range(len(info.shape or ()))) for info in infos]
         found = []
