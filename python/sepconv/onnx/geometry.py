@@ -39,13 +39,9 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
     declared = node.attribute("kernel_shape")
     if declared is not None and list(declared) != list(kernel):
         raise ValueError(f"kernel_shape is {list(declared)}, must be the weight's {list(kernel)}")
-    for name, numbers, count in (
-        ("strides", stride, rank),
-        ("dilations", dilation, rank),
-        ("kernel_shape", kernel, rank),
-    ):
-        if len(numbers) != count or min(numbers) < 1 or max(numbers) > MAX_SIZE:
-            raise ValueError(f"{name} is {list(numbers)}, must be {count} numbers of at least 1")
+    for name, numbers in (("strides", stride), ("dilations", dilation), ("kernel_shape", kernel)):
+        if len(numbers) != rank or min(numbers) < 1 or max(numbers) > MAX_SIZE:
+            raise ValueError(f"{name} is {list(numbers)}, must be {rank} numbers of at least 1")
     if len(pads) != 2 * rank or min(pads) < 0 or max(pads) > MAX_SIZE:
         raise ValueError(f"pads is {pads}, must be {2 * rank} numbers of at least 0")
     ceil = bool(node.attribute("ceil_mode", 0))

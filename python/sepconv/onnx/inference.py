@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -226,10 +227,8 @@ def _replace(graph: Graph, node: Node, inputs: list[Array | None]) -> int | None
     names = node.outputs
     try:
         if operator is not None and operator.problem(node, infos) is None:
-            try:
+            with suppress(NotNativeError):
                 results = operator.run(Call(node, inputs))
-            except NotNativeError:
-                results = None
         if results is None:
             if node.flatten or node.activation != "none" or node.domain == OWN_DOMAIN:
                 return None  # the reference implementation knows nothing of passes

@@ -174,23 +174,13 @@ class Program:
     ) -> None:
         self.graph = graph
         self.last_use = 0  # a number that grows with time
-        with np.errstate(all="ignore"):  # weights that are not finite are nothing to warn of
-            self._compile(graph, caches, on_fallback, plans=plans)
-
-    def _compile(
-        self,
-        graph: Graph,
-        caches: Mapping[str, dict[str, Any]],
-        on_fallback: Callable[[Node, str], None],
-        *,
-        plans: bool,
-    ) -> None:
-        items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
         self.steps: list[PlanStep | NodeStep] = []
         # Not a method: steps that know their program would keep it until the cycle collector comes.
         alone = partial(_node_step, graph, caches, on_fallback)
-        for item in items:
-            self.steps += self._region_steps(item, alone) if isinstance(item, Region) else [alone(item)]
+        with np.errstate(all="ignore"):  # weights that are not finite are nothing to warn of
+            items, self.reasons = partition(graph) if plans else (list(graph.nodes), {})
+            for item in items:
+                self.steps += self._region_steps(item, alone) if isinstance(item, Region) else [alone(item)]
         self._lend()
         self._releases = self._last_uses()
         self.whole = self._whole(graph)

@@ -9,7 +9,7 @@ from sepconv.errors import UnsupportedError
 from sepconv.graph import Layer
 from sepconv.onnx.files import read_source
 from sepconv.onnx.inference import infer
-from sepconv.onnx.ir import Graph, Info, Input
+from sepconv.onnx.ir import Info, Input
 from sepconv.onnx.partition import Region, lower, partition
 from sepconv.onnx.passes import PASSES, run_passes
 from sepconv.onnx.passes.dead_code import remove_dead_code
@@ -41,7 +41,8 @@ def read_onnx_layers(
         alone = [item.name for item in items if not isinstance(item, Region)][:3]
         why = "; ".join(f"{node!r}: {reasons.get(node, 'apart')}" for node in alone) or "it falls into parts"
         raise UnsupportedError(f"{name} is not a network of layers alone: {why}")
-    return _as_layers(graph, items[0])
+    lowering = lower(graph, items[0])
+    return lowering.layers, tuple(lowering.layer(name) for name in graph.outputs)
 
 
 def _closed(info: Info) -> Info:
@@ -51,8 +52,3 @@ def _closed(info: Info) -> Info:
     return Info(
         info.dtype, tuple(dim if isinstance(dim, int) else d for dim, d in zip(info.shape, default, strict=True))
     )
-
-
-def _as_layers(graph: Graph, region: Region) -> tuple[list[Layer], tuple[str, ...]]:
-    lowering = lower(graph, region)
-    return lowering.layers, tuple(lowering.layer(name) for name in graph.outputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -202,30 +201,27 @@ def mod(call: Call) -> list[Array]:
     return [binary_of("fmod" if call.attribute("fmod", 0) else "mod", call[0], call[1], call.threads)]
 
 
-def _folded(name: str) -> Callable[[Call], Array]:
-    def run(call: Call) -> Array:
-        result = call.dense(0)
-        for index in range(1, len(call.inputs)):
-            result = binary_of(name, result, call[index], call.threads)
-        return result
-
-    return run
+def _folded(name: str, call: Call) -> Array:
+    result = call.dense(0)
+    for index in range(1, len(call.inputs)):
+        result = binary_of(name, result, call[index], call.threads)
+    return result
 
 
 @native("Max", "Min", types=NUMBERS, typed=64)
 def extremes(call: Call) -> list[Array]:
-    return [_folded(call.node.op.lower())(call)]
+    return [_folded(call.node.op.lower(), call)]
 
 
 @native("Sum", typed=64)
 def sum_(call: Call) -> list[Array]:
-    return [_folded("add")(call)]
+    return [_folded("add", call)]
 
 
 @native("Mean", typed=64)
 def mean(call: Call) -> list[Array]:
     count = np.full((), len(call.inputs), np.float32)
-    return [nd.binary("div", _folded("add")(call), count, call.threads)]
+    return [nd.binary("div", _folded("add", call), count, call.threads)]
 
 
 @native("Where", types=ANY, typed=3)

@@ -236,7 +236,8 @@ def expand(call: Call) -> list[Array]:
 def tile(call: Call) -> list[Array]:
     x = call[0]
     repeats = [int(count) for count in call[1].reshape(-1)]
-    _check_sizes([size * count for size, count in zip(x.shape, repeats, strict=True)])
+    sizes = [size * count for size, count in zip(x.shape, repeats, strict=True)]
+    _check_sizes(sizes)
     spread: list[int] = []
     ones: list[int] = []
     for size, count in zip(x.shape, repeats, strict=True):
@@ -244,9 +245,7 @@ def tile(call: Call) -> list[Array]:
         ones += [size] if count == 1 else [1, size]
     if len(spread) > MAX_RANK:
         raise NotNativeError(f"it repeats along {len(spread) - x.ndim} of {x.ndim} axes")
-    inner = x.reshape(ones)
-    copied = dense(np.broadcast_to(inner, spread), call.threads)
-    return [copied.reshape([size * count for size, count in zip(x.shape, repeats, strict=True)])]
+    return [dense(np.broadcast_to(x.reshape(ones), spread), call.threads).reshape(sizes)]
 
 
 @native("DepthToSpace", types=ANY, kernel="nd copy")

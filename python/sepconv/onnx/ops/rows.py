@@ -76,10 +76,10 @@ def softmax(call: Call) -> list[Array]:
         return [np.empty(x.shape, np.float32)]
     if call.opset < 13:
         # Everything from the axis on is one row.
-        axis = normal_axis(int(call.attribute("axis", 1)), x.ndim)
+        axis = call.axis(x.ndim, 1)
         rows = call.dense(0).reshape(math.prod(x.shape[:axis]), -1)
         return [nd.softmax(rows, logarithm, call.threads).reshape(x.shape)]
-    axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
+    axis = call.axis(x.ndim, -1)
     last = dense(axis_last(x, axis), call.threads)
     rows = nd.softmax(last.reshape(-1, x.shape[axis]), logarithm, call.threads)
     return [dense(last_back(rows.reshape(last.shape), axis), call.threads)]
@@ -88,7 +88,7 @@ def softmax(call: Call) -> list[Array]:
 @native("LayerNormalization", "RMSNormalization", typed=3)
 def layer_normalization(call: Call) -> list[Array]:
     x = call.dense(0)
-    axis = normal_axis(int(call.attribute("axis", -1)), x.ndim)
+    axis = call.axis(x.ndim, -1)
     center = call.node.op == "LayerNormalization"
     rows = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
     scale, bias = call[1], call.get(2) if center else None
@@ -164,7 +164,7 @@ def _spread(factors: Array, count: int) -> Array:
 @native("ArgMax", "ArgMin")
 def arg_extreme(call: Call) -> list[Array]:
     x = call[0]
-    axis = normal_axis(int(call.attribute("axis", 0)), x.ndim)
+    axis = call.axis(x.ndim, 0)
     if x.ndim == 0:
         return [np.zeros((), np.int64)]
     size = x.shape[axis]
