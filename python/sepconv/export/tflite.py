@@ -44,6 +44,7 @@ from sepconv.layer_lists import LayersLike
 from sepconv.lowering import folded, vectors
 from sepconv.paths import checked_path, write_files
 
+_Windowed = Convolution | AveragePool2d | MaxPool2d
 _SAME, _VALID = 0, 1
 _FUSED = {"none": 0, "relu": 1, "relu6": 3}
 _UNARY = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH", "sigmoid": "LOGISTIC"}
@@ -152,9 +153,10 @@ class _Network:
     def _convolution(self, layer: Convolution) -> None:
         weight, bias = folded(layer)
         kh, kw = weight.shape[:2]
-        x, padding = self._window_input(layer, (kh, kw), layer.stride, layer.padding, layer.dilation)
+        padding = self._same_or_valid(layer, (kh, kw), layer.dilation)
+        x = self._with_zeros(layer) if padding is None else self._image(layer.inputs[0])
         options: dict[str, Any] = {
-            "Padding": padding,
+            "Padding": _VALID if padding is None else padding,
             "StrideH": layer.stride[0],
             "StrideW": layer.stride[1],
             "DilationHFactor": layer.dilation[0],
@@ -170,20 +172,16 @@ class _Network:
         self._fused(layer, kind, inputs, layer.activation, table, **options)
 
     def _pool(self, layer: AveragePool2d | MaxPool2d) -> None:
-        average = isinstance(layer, AveragePool2d)
-        zeros_count = isinstance(layer, AveragePool2d) and layer.include_padding
-        padding = self._same_or_valid(layer, layer.kernel, layer.stride, layer.padding, (1, 1))
-        x = self._image(layer.inputs[0])
-        if zeros_count and layer.padding != NO_PADDING:
-            h, w, c = self.shapes[layer.inputs[0]]
-            (top, bottom), (left, right) = layer.padding
-            x = self._padded(x, (h + top + bottom, w + left + right, c), layer.padding, f"{layer.name}/padded")
-            padding = _VALID
+        padding = self._same_or_valid(layer, layer.kernel, (1, 1))
+        if isinstance(layer, AveragePool2d) and layer.include_padding and layer.padding != NO_PADDING:
+            x, padding = self._with_zeros(layer), _VALID
+        else:
+            x = self._image(layer.inputs[0])
         if padding is None:
             self._reject(layer, f"padding {layer.padding}, which is neither TensorFlow's SAME nor none,")
         options = {"FilterHeight": layer.kernel[0], "FilterWidth": layer.kernel[1], "Padding": padding}
         options |= {"StrideH": layer.stride[0], "StrideW": layer.stride[1]}
-        kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
+        kind = "AVERAGE_POOL_2D" if isinstance(layer, AveragePool2d) else "MAX_POOL_2D"
         self._fused(layer, kind, [x], layer.activation, "Pool2DOptions", **options)
 
     def _mean(self, layer: GlobalAveragePool) -> None:
@@ -208,22 +206,18 @@ class _Network:
             x = self._reshaped(x, f"{name}/shuffled", image)
         self.values[name] = self._reshaped(x, name, shape)
 
-    def _window_input(
-        self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
-    ) -> tuple[int, int]:
-        """What a window with this padding reads, and how TFLite names the padding that is left to it."""
-        x = self._image(layer.inputs[0])
-        kind = self._same_or_valid(layer, kernel, stride, padding, dilation)
-        if kind is not None:
-            return x, kind
+    def _with_zeros(self, layer: _Windowed) -> int:
+        """What the layer reads, with its padding around."""
         h, w, c = self.shapes[layer.inputs[0]]
-        (top, bottom), (left, right) = padding
-        return self._padded(x, (h + top + bottom, w + left + right, c), padding, f"{layer.name}/padded"), _VALID
+        (top, bottom), (left, right) = layer.padding
+        shape = (h + top + bottom, w + left + right, c)
+        return self._padded(self._image(layer.inputs[0]), shape, layer.padding, f"{layer.name}/padded")
 
-    def _same_or_valid(self, layer: Layer, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> int | None:
-        size = self.shapes[layer.inputs[0]]
+    def _same_or_valid(self, layer: _Windowed, kernel: Pair, dilation: Pair) -> int | None:
+        """How TFLite names the layer's padding; None where it cannot."""
+        size, stride = self.shapes[layer.inputs[0]], layer.stride
         same = tuple(same_padding(size[axis], kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
-        given = tuple(tuple(int(n) for n in side) for side in padding)
+        given = tuple(tuple(int(n) for n in side) for side in layer.padding)
         return _SAME if given == same else _VALID if given == NO_PADDING else None
 
     def _fused(self, layer: Layer, kind: str, inputs: list[int], activation: str, options: str, **fields: Any) -> None:
