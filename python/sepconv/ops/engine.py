@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepconv import _core
-from sepconv.graph import Pair, Shape
+from sepconv.graph import Shape
 from sepconv.threads import thread_count
 
 from .arguments import MAX_SIZE, Layout, Window, check_activation, window
@@ -118,7 +118,7 @@ class Call:
         if weights.channels not in (None, c) or weights.outputs % c:
             have = f"{weights.outputs} output channels" if weights.channels is None else f"{weights.channels} channels"
             raise ValueError(f"{argument} had {have}, must fit the {c} channels that it is applied to")
-        self._windowed(argument, weights, raw, window((h, w), weights.kernel, stride, padding, dilation), activation)
+        self._add(argument, weights, raw, window((h, w), weights.kernel, stride, padding, dilation), activation)
 
     def dense(
         self, argument: str, weights: Prepared, raw: Any, stride: Any, padding: Any, dilation: Any, activation: str
@@ -126,13 +126,12 @@ class Call:
         """Add a convolution over all channels, or groups of them."""
         self._check_channels(argument, weights)
         h, w, _ = self.shape
-        self._windowed(argument, weights, raw, window((h, w), weights.kernel, stride, padding, dilation), activation)
+        self._add(argument, weights, raw, window((h, w), weights.kernel, stride, padding, dilation), activation)
 
     def pointwise(self, argument: str, weights: Prepared, raw: Any, activation: str) -> None:
         """Add a 1×1 convolution."""
         self._check_channels(argument, weights)
-        h, w, _ = self.shape
-        self._add(argument, weights, raw, None, activation, (h, w))
+        self._add(argument, weights, raw, None, activation)
 
     def _check_channels(self, argument: str, weights: Prepared) -> None:
         if weights.channels != self.shape[2]:
@@ -140,12 +139,9 @@ class Call:
                 f"{argument} had {weights.channels} input channels, must have the {self.shape[2]} that it is applied to"
             )
 
-    def _windowed(self, argument: str, weights: Prepared, raw: Any, at: Window, activation: str) -> None:
-        self._add(argument, weights, raw, at, activation, at.out)
-
-    def _add(self, argument: str, weights: Prepared, raw: Any, at: Window | None, activation: str, size: Pair) -> None:
-        packed = raw is not weights
-        self.stages.append(Stage(argument, weights, packed, at, activation, (*size, weights.outputs)))
+    def _add(self, argument: str, weights: Prepared, raw: Any, at: Window | None, activation: str) -> None:
+        h, w = self.shape[:2] if at is None else at.out
+        self.stages.append(Stage(argument, weights, raw is not weights, at, activation, (h, w, weights.outputs)))
 
     def run(self, residual: Any, out: Any, threads: SupportsIndex | None, recall: Key | None = None) -> Any:
         """The result, as the caller's kind of array or in ``out``; ``recall`` keeps the block for calls like it."""
