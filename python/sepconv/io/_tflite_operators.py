@@ -163,14 +163,6 @@ def _pool(network: Network, operator: Operator, kind: type[AveragePool2d] | type
     network.add(layer, operator.output, (source.shape[0], *window.extent, source.shape[3]))
 
 
-def _average_pool_2d(network: Network, operator: Operator) -> None:
-    _pool(network, operator, AveragePool2d)
-
-
-def _max_pool_2d(network: Network, operator: Operator) -> None:
-    _pool(network, operator, MaxPool2d)
-
-
 def _mean(network: Network, operator: Operator) -> None:
     options = operator.optional_options(Options.REDUCER)
     source = image_input(network, operator)
@@ -292,7 +284,7 @@ def _dequantize(network: Network, operator: Operator) -> None:
 
 _TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
     "ADD": add,
-    "AVERAGE_POOL_2D": _average_pool_2d,
+    "AVERAGE_POOL_2D": lambda network, operator: _pool(network, operator, AveragePool2d),
     "CONCATENATION": concatenation,
     "CONV_2D": _conv_2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
@@ -302,7 +294,7 @@ _TRANSLATORS: dict[str, Callable[[Network, Operator], None]] = {
     "HARD_SWISH": lambda network, operator: _activation(network, operator, "hard_swish"),
     "LEAKY_RELU": leaky_relu,
     "LOGISTIC": lambda network, operator: _activation(network, operator, "sigmoid"),
-    "MAX_POOL_2D": _max_pool_2d,
+    "MAX_POOL_2D": lambda network, operator: _pool(network, operator, MaxPool2d),
     "MEAN": _mean,
     "MUL": mul,
     "PAD": _pad,
