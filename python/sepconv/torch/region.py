@@ -18,7 +18,7 @@ from sepconv.compile import compile_graph
 from sepconv.torch.operators import PLAIN, Builder, Operator, Separable, Unsupported, Value
 from sepconv.torch.parse import parse
 from sepconv.torch.rewrite import rewrite
-from sepconv.torch.statistics import Statistics, gathered
+from sepconv.torch.statistics import Statistics, gathered, remember
 from sepconv.torch.steps import fused_steps
 
 Tensor = Any  # torch.Tensor, which has no types here
@@ -131,6 +131,7 @@ class Region(torch.nn.Module):
         self._own = _Slots(eager, operators, names)
         (result,) = next(node for node in eager.graph.nodes if node.op == "output").args
         self._single = isinstance(result, Node)
+        self._results: tuple[Node, ...] = (result,) if self._single else tuple(result)
         self._forget()
 
     def forward(self, *arguments: Any) -> Any:
@@ -171,14 +172,14 @@ class Region(torch.nn.Module):
             if (rejected := self._rejected.get(key)) is not None:
                 raise Unsupported(rejected)
             if len(self._plans) >= MAX_PLANS and key not in self._sighted:
-                _remember(self._sighted, key, True, MAX_SIGHTINGS)
+                remember(self._sighted, key, True, MAX_SIGHTINGS)
                 raise Unsupported(f"sizes that came once, after {MAX_PLANS} others")
             try:
                 compiled = self._compile(arguments)
             except Unsupported as reason:
-                _remember(self._rejected, key, str(reason), MAX_SIGHTINGS)
+                remember(self._rejected, key, str(reason), MAX_SIGHTINGS)
                 raise
-            _remember(self._plans, key, compiled, MAX_PLANS)
+            remember(self._plans, key, compiled, MAX_PLANS)
         elif len(self._plans) > 1:
             with suppress(KeyError):  # another thread has just forgotten it
                 self._plans.move_to_end(key)
@@ -253,11 +254,9 @@ class Region(torch.nn.Module):
                 raise Unsupported(f"{missing[0].name} is None")
             values = [builder.values[x] for x in made.inputs if x in builder.values]
             builder.values[node] = made.lower(node, builder, *values)
-        (result,) = next(node for node in self.eager.graph.nodes if node.op == "output").args
-        results = [builder.values[node] for node in ((result,) if isinstance(result, Node) else result)]
         names: list[str] = []
         images: list[tuple[int, tuple[int, ...]]] = []
-        outputs = tuple(self._output(value, names, images) for value in results)
+        outputs = tuple(self._output(builder.values[node], names, images) for node in self._results)
         try:
             plan = _core.Plan(compile_graph(builder.layers, names))
         except ValueError as error:
@@ -315,13 +314,6 @@ def example(node: Node) -> Any:
 def _attribute(modules: dict[str, Any], target: str) -> Tensor:
     path, _, name = target.rpartition(".")
     return getattr(modules[path], name)
-
-
-def _remember(seen: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any, most: int) -> None:
-    seen[key] = value
-    while len(seen) > most:
-        with suppress(KeyError):  # another thread has just done so
-            seen.popitem(last=False)
 
 
 def _result(output: _Output, results: list[Any], arguments: tuple[Any, ...]) -> Tensor:

@@ -31,6 +31,14 @@ def gathered(operators: dict[Node, Operator]) -> tuple[set[Node], set[tuple[str,
     return {node for node in nodes if node.op == "placeholder"}, names
 
 
+def remember(seen: OrderedDict[Any, Any], key: Hashable, value: Any, most: int) -> None:
+    """Keep a value, and of all no more than so many, the last."""
+    seen[key] = value
+    while len(seen) > most:
+        with suppress(KeyError):  # another thread has just done so
+            seen.popitem(last=False)
+
+
 class Statistics:
     """Tells by their values whether tensors have changed."""
 
@@ -46,10 +54,8 @@ class Statistics:
         values = _Values(tensors) if known is None else known[0]
         now = values.read()
         if known is None or known[1] != now:
-            self._known[key] = known = values, now, next(self._changes)
-            while len(self._known) > MAX_KNOWN:
-                with suppress(KeyError):  # another thread has just done so
-                    self._known.popitem(last=False)
+            known = values, now, next(self._changes)
+            remember(self._known, key, known, MAX_KNOWN)
         return known[2]
 
 
