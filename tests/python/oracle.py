@@ -29,6 +29,10 @@ ISAS = [os.environ["SEPCONV_ISA"]] if os.environ.get("SEPCONV_ISA") else _core.s
 every_isa = pytest.mark.parametrize("isa", ISAS)
 
 
+def normal(*shape: int, seed: int = 0) -> Float32:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
 def run(
     layers: Sequence[graph.Layer],
     inputs: Sequence[Float32],

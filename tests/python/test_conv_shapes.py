@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Float32, assert_layer, every_isa, run
+from oracle import Float32, assert_layer, every_isa, normal, run
 
 import sepconv
 from sepconv import graph
 from sepconv.graph import Input
-
-
-def normal(*shape: int) -> Float32:
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 def check(layer: graph.Conv2d | graph.DepthwiseConv2d, x: Float32, isa: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import every_isa, run
+from oracle import every_isa, normal, run
 
 import sepconv
 from sepconv import graph
@@ -28,10 +28,6 @@ BUILDERS: dict[str, Callable[..., Model]] = {
     "mobilenet_v2": mobilenet_v2,
     "efficientnet_lite0": efficientnet_lite0,
 }
-
-
-def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def small_layers(**first: Any) -> list[Layer]:
@@ -103,8 +99,7 @@ def test_rejects_threads_of_other_types(small: Model, threads: Any) -> None:
 
 
 def unaligned(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    octets = np.empty(x.nbytes + 1, np.uint8)
-    view = octets[1:].view(np.float32).reshape(x.shape)
+    view = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
     view[...] = x
     return view
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_model import small_layers
+from test_model import small_layers, unaligned
 
 from sepconv.model import Model
 
@@ -43,12 +43,6 @@ class Two(enum.IntEnum):
 def odd_strides(x: Array) -> Array:
     """The first image, whose batch of one has a stride that no number of floats makes."""
     return np.lib.stride_tricks.as_strided(x, (1, *x.shape[1:]), (7, *x.strides[1:]))
-
-
-def unaligned(x: Array) -> Array:
-    view = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
-    view[...] = x
-    return view
 
 
 CHANGES: list[Callable[[Array], Any]] = [

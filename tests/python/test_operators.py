@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import FUSIONS, ISAS, Float32, assert_layer, describe, every_isa, run
+from oracle import FUSIONS, ISAS, Float32, assert_layer, describe, every_isa, normal, run
 
 from sepconv import graph
 from sepconv.graph import Input, Layer, Padding, Shape
@@ -256,10 +256,6 @@ def test_shrinkable(operator: str, source: random.Random, integers: bool) -> Non
 
 def single(layer: Layer, x: Float32, isa: str, threads: int = 1) -> Float32:
     return run([Input(name="x", shape=x.shape[1:]), layer], [x], isa, threads=threads)["y"]
-
-
-def normal(*shape: int) -> Float32:
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 @every_isa

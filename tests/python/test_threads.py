@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import every_isa
+from oracle import every_isa, normal
 
 import sepconv
 from sepconv import _core
@@ -37,10 +37,6 @@ from sepconv.models import (
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 # Seconds from Ctrl-C to KeyboardInterrupt. Code that a sanitizer watches takes several times as long.
 INTERRUPT_LIMIT = 2.0 if "libasan" in os.environ.get("LD_PRELOAD", "") else 0.2
-
-
-def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from oracle import Float32, normal
 
 from sepconv import _core, graph, verify
 from sepconv.graph import ActivationName, Input, Layer
 from sepconv.lowering import folded_layers
 from sepconv.model import Model
 from sepconv.models import mobilenet_v1, mobilenet_v2
-
-Float32 = NDArray[np.float32]
-
-
-def normal(*shape: int, seed: int = 0) -> Float32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def every_layer_type(activation: Any = "none") -> list[Layer]:
