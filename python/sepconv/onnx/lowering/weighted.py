@@ -13,7 +13,7 @@ from sepconv.onnx.geometry import windows
 from sepconv.onnx.ir import Array, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
 from sepconv.onnx.lowering.pools import pads_of, pair_of
-from sepconv.onnx.ops.elementwise import aligns_by_axis, trains
+from sepconv.onnx.ops.elementwise import aligns_by_axis, batch_norm_factors, trains
 from sepconv.onnx.ops.windows import bias_vector
 
 MAX_GROUPS = 64  # of a convolution that becomes one for each group; beyond, a single operator does it
@@ -92,9 +92,8 @@ def _gemm(lowering: Lowering, node: Node) -> None:
 def _batch_norm(lowering: Lowering, node: Node) -> None:
     if trains(node) or not node.attribute("spatial", 1):
         raise NotInPlanError("it trains, or its spatial is 0")
-    gamma, beta, mean, variance = (lowering.constant(name).astype(np.float64) for name in node.inputs[1:5])
-    scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-    _affine(lowering, node, node.inputs[0], scale, beta - mean * scale)
+    arrays = (lowering.constant(name).astype(np.float64) for name in node.inputs[1:5])
+    _affine(lowering, node, node.inputs[0], *batch_norm_factors(node, *arrays))
 
 
 def _affine(lowering: Lowering, node: Node, value: str, scale: Array, shift: Array | None) -> None:

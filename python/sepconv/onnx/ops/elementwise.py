@@ -279,8 +279,8 @@ def batch_normalization(call: Call) -> list[Array]:
 
     def affine(mean: Array, variance: Array) -> tuple[Array, Array]:
         with np.errstate(all="ignore"):
-            scale = call[1].astype(np.float64) / np.sqrt(variance + float(call.attribute("epsilon", 1e-5)))
-            return scale.astype(np.float32), (call[2] - mean * scale).astype(np.float32)
+            scale, shift = batch_norm_factors(call.node, call[1].astype(np.float64), call[2], mean, variance)
+            return scale.astype(np.float32), shift.astype(np.float32)
 
     def normalized(scale: Array, shift: Array) -> Array:
         product = nd.binary("mul", x, scale.reshape(shape), call.threads)
@@ -300,6 +300,12 @@ def batch_normalization(call: Call) -> list[Array]:
         for before, now in ((call[3], mean), (call[4], variance))
     ]
     return [normalized(*affine(mean, variance)), *running][: len(call.node.outputs)]
+
+
+def batch_norm_factors(node: Node, gamma: Array, beta: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
+    """The factor and the term of each channel that a BatchNormalization with these statistics means."""
+    scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
+    return scale, beta - mean * scale
 
 
 def trains(node: Node) -> bool:

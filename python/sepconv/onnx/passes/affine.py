@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.onnx.ir import Graph, Node
 from sepconv.onnx.lowering import per_channel
-from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.elementwise import batch_norm_factors, trains
 from sepconv.onnx.passes.rewrite import Float64, Uses, are_plain, constant_operand, factors_and_terms, float32_weight
 
 Affine = tuple[str, Float64, Float64]  # x, factors and terms of its channels
@@ -68,11 +68,9 @@ def _affine(graph: Graph, node: Node) -> Affine | None:
         arrays = [graph.constant(name) for name in node.inputs[1:5]]
         if trains(node) or not node.attribute("spatial", 1):
             return None
-        gamma, beta, mean, variance = (np.zeros(0) if a is None else a.astype(np.float64) for a in arrays)
         if any(a is None or a.dtype != np.float32 or a.shape != (channels,) for a in arrays):
             return None
-        scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-        return node.inputs[0], scale, beta - mean * scale
+        return node.inputs[0], *batch_norm_factors(node, *(np.asarray(a, np.float64) for a in arrays))
     operands = constant_operand(graph, node)
     if operands is None:
         return None

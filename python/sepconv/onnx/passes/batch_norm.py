@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sepconv.onnx.ir import Graph, Node
-from sepconv.onnx.ops.elementwise import trains
+from sepconv.onnx.ops.elementwise import batch_norm_factors, trains
 from sepconv.onnx.passes.rewrite import Float64, Uses, add_term, are_plain, output_channels, scale_weights
 
 
@@ -19,15 +19,13 @@ def run(graph: Graph) -> str:
         arrays = [graph.constant(name) for name in node.inputs[1:5]]
         if before is None or not uses.only_for(node.inputs[0]) or any(array is None for array in arrays):
             continue
-        gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+        statistics = [np.asarray(array, np.float64) for array in arrays]
         product = _product_of_rows(graph, uses, before)
-        channels = (output_channels(graph, before if product is None else product),)
-        if any(array.shape != channels for array in (gamma, beta, mean, variance)):
+        target, scales = (before, scale_weights) if product is None else (product, _scale_columns)
+        channels = (output_channels(graph, target),)
+        if any(array.shape != channels for array in statistics):
             continue
-        scale = gamma / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-        shift = beta - mean * scale
-        scales = scale_weights if product is None else _scale_columns
-        if not scales(graph, before if product is None else product, scale, shift):
+        if not scales(graph, target, *batch_norm_factors(node, *statistics)):
             continue
         uses.merge(before, node)
         dead.add(id(node))
