@@ -74,13 +74,10 @@ class Options(IntEnum):
     ADD = 11
     RESHAPE = 17
     MUL = 21
-    PAD = 22
     REDUCER = 27
     SQUEEZE = 30
-    DEQUANTIZE = 38
     RESIZE_NEAREST_NEIGHBOR = 74
     LEAKY_RELU = 75
-    QUANTIZE = 89
     GELU = 116
 
 
