@@ -343,6 +343,8 @@ def test_load_of_wrong_paths(tmp_path: Path) -> None:
         sepconv.io.load(tmp_path)
     with pytest.raises(TypeError, match="must be a str"):
         sepconv.io.load(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="source was a bytearray, must be a path or bytes"):
+        sepconv.io.read_tflite(bytearray(b"TFL3"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"path was 'a\\x00b', must be a path: .* no null character"):
         sepconv.io.load("a\0b")
     outputs: Any

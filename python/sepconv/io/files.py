@@ -49,8 +49,12 @@ def naming(what: str) -> Iterator[None]:
 
 
 def open_source(source: str | os.PathLike[str] | bytes) -> Source:
-    """A file by its path, as :func:`open_file`, or bytes."""
-    return Source(memoryview(source), "<bytes>") if isinstance(source, bytes) else open_file(source)
+    """A file by its path, as :func:`open_file`, or bytes. TypeError for neither."""
+    if isinstance(source, bytes):
+        return Source(memoryview(source), "<bytes>")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"source was a {type(source).__name__}, must be a path or bytes")
+    return open_file(source)
 
 
 def open_file(source: str | os.PathLike[str]) -> Source:
