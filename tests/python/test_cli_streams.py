@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,16 +38,19 @@ def test_standard_output_that_takes_nothing(argument: str) -> None:
     assert (done.returncode, done.stderr) == (cli.EXIT_BROKEN_PIPE, "")
 
 
-def test_termination_leaves_nothing_behind(tmp_path: Path) -> None:
-    """As ``timeout 60 sepconv bench`` does."""
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, cli.EXIT_TERMINATED), (signal.SIGHUP, cli.EXIT_HUNG_UP)]
+)
+def test_what_is_ended_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    """As by ``timeout 60 sepconv bench``, and by a terminal that is closed."""
     command = [sys.executable, "-m", "sepconv", "bench", "mobilenet_v1_0.25_128", "--contenders", "sepconv"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([*command, "--rounds", "100000"], stderr=subprocess.PIPE, env=environment) as bench:
         while not list(tmp_path.glob("*/*.log")):  # which a worker writes
             assert bench.poll() is None
             time.sleep(0.01)
-        bench.terminate()
+        bench.send_signal(number)
         assert bench.stderr is not None
         errors = bench.stderr.read()
-    assert (bench.returncode, errors.decode().count("Traceback")) == (cli.EXIT_TERMINATED, 0)
+    assert (bench.returncode, errors.decode().count("Traceback")) == (status, 0)
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,8 @@ from sepconv.table import printable
 _SUBCOMMANDS = (classify, cost, info, bench, profile, peaks, export)
 
 EXIT_ERROR = 2  # what argparse exits with, too
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_HUNG_UP = 129  # 128 + SIGHUP, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parser.parse_args(argv)
         finally:
             sys.stdout.flush()  # what --help wrote
-        with _ends_on_sigterm():
+        with _ends_on_signals():
             status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -65,16 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Whatever ``timeout`` or a scheduler ends leaves neither temporary files nor workers behind."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+def _ends_on_signals() -> Iterator[None]:
+    """Whatever ``timeout``, a scheduler or a closed terminal ends leaves neither temporary files nor workers behind."""
+    main = threading.current_thread() is threading.main_thread()
+    status = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGHUP: EXIT_HUNG_UP}
+    ours = [number for number in status if main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, lambda got, _: sys.exit(status[signal.Signals(got)]))
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _nowhere() -> TextIO:
