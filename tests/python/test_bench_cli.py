@@ -65,6 +65,18 @@ def test_bench_an_operator_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"machine", "versions", "isa", "load_average", "date", "command"} <= found.keys()
 
 
+@pytest.mark.parametrize("words", [("--json", "{}"), ("--json={}",)])
+def test_the_command_names_files_without_their_folders(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "a=b.json"
+    command = ["bench", "--op", "pointwise", "--shape", "4,4,8", *QUICK, *(word.format(document) for word in words)]
+    monkeypatch.setattr(sys, "argv", ["sepconv", *command])
+    run(capsys, *command)
+    found = json.loads(document.read_text(encoding="utf-8"))["command"]
+    assert found.endswith(f"--contenders numpy {' '.join(words).format('a=b.json')}")
+
+
 def test_bench_the_operators_of_mobilenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from sepconv.bench import operators
 

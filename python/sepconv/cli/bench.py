@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
+import re
 import shlex
 import sys
 import tempfile
@@ -227,4 +227,4 @@ def _caption(found: dict[str, Any]) -> str:
 
 def _command(arguments: Sequence[str]) -> list[str]:
     """The command line as one would type it, files by their names alone."""
-    return [shlex.quote(Path(word).name if os.sep in word else word) for word in arguments]
+    return [shlex.quote(re.sub(r"(?s)^(--\w+=)?.*/", r"\1", word)) for word in arguments]
