@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
 from sepconv import cli
+from sepconv.cli import console
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
@@ -36,6 +37,17 @@ def test_standard_output_that_takes_nothing(argument: str) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=env)
     os.close(writer)
     assert (done.returncode, done.stderr) == (cli.EXIT_BROKEN_PIPE, "")
+
+
+def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """They come from files: no colours, no pictures for words between colons, nothing that commands the terminal."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    with console.progress(1) as advance:
+        advance("[red]:smile:\x1b[2J")
+    assert r"[red]:smile:\x1b[2J" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

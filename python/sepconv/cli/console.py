@@ -73,11 +73,11 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda doing: bar.update(task, advance=1, description=doing)
+        yield lambda doing: bar.update(task, advance=1, description=printable(doing))
 
 
 def replace_characters(stream: TextIO) -> None:
