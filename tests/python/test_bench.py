@@ -180,6 +180,16 @@ def test_who_is_wrong_or_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
     assert report.rows(result)[1][1] == "–"
 
 
+def test_a_peer_whose_sepconv_was_not_timed_is_listed() -> None:
+    whose = (Contender("sepconv"), Contender("sepconv", "scalar"), Contender("torch", "scalar"))
+    own, held, peer = (method.Measured(contender, "scalar") for contender in whose)
+    own.bursts = peer.bursts = [[1e-3]]
+    held.excluded = "its outputs are others"
+    compared = method.Comparison(SMALL, QUICK, [own, held, peer], {"scalar": [1e9]})
+    (result,) = report.document([compared], [], "scalar", None)["results"]
+    assert report.notes(result)[1] == "torch scalar: sepconv scalar, which it is compared with, was not timed"
+
+
 def test_what_a_peer_cannot_take_is_listed() -> None:
     pytest.importorskip("tflite")
     pytest.importorskip("ai_edge_litert")

@@ -66,8 +66,10 @@ def _row(entry: Measured, reference: Measured, flops: int, peak: float) -> Resul
         row["memory_mb"] = entry.memory / 1e6
     if entry.error is not None and math.isfinite(entry.error):  # JSON has no infinity; ``excluded`` tells of it
         row["max_relative_error"] = entry.error
-    if entry.excluded is not None or not entry.bursts:
-        return {**row, "excluded": entry.excluded or "not measured"}
+    if entry.excluded is not None:
+        return {**row, "excluded": entry.excluded}
+    if not reference.bursts:
+        return {**row, "excluded": f"{reference.contender.name}, which it is compared with, was not timed"}
     times = summarise(entry.bursts)
     rate = flops / (1e-3 * times.p25)
     return {
