@@ -224,6 +224,9 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
         (["bench", "--op", "conv", "--shape", "8,8,8", "--stride", "9999999999"], "integers from 1 to 2147483647"),
         (["classify", ""], "IMAGE was '', must be a path"),
         (["bench", "nothing.onnx"], "MODEL is 'nothing.onnx', must be an existing .tflite or .onnx file"),
+        (["peaks", "--threads", "1,1025"], "threads was 1025, must be between 1 and 1024"),
+        (["export", "", "x.tflite"], "MODEL is '', must be an existing .tflite or .onnx file"),
+        (["export", SMALL, ""], "FILE was '', must be a path"),
         (["export", __file__, "x.tflite"], "is not a TFLite file: it is a text file"),
     ],
 )

@@ -88,7 +88,7 @@ def open_network(model: str, seed: int = 0, weights: str | None = None) -> Netwo
         name, layers = named
         return Network(name, tuple(layers))
     path = Path(model)
-    if not path.exists():
+    if not model or not path.exists():
         raise ValueError(
             f"MODEL is {model!r}, must be an existing .tflite or .onnx file or a name such as "
             f"{', '.join(similar_names(model) or DEFAULT_MODELS)}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepconv.cli import engine
 from sepconv.cli.parsers import positive
-from sepconv.paths import check_no_input
+from sepconv.paths import check_no_input, checked_path
 
 if TYPE_CHECKING:
     from sepconv.cli.parsers import Subparsers
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from sepconv.bench.networks import open_network
     from sepconv.models.catalog import is_name
 
-    path = Path(args.path)
+    path = checked_path(args.path, "FILE")
     export.check_path(path)
     for written in export.written_files(path):
         check_no_input(written, "FILE", filter(None, (args.model, args.weights)))

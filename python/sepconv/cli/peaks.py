@@ -29,8 +29,9 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     engine.isa()
     from sepconv.bench import machine, peaks
+    from sepconv.threads import thread_count
 
-    threads = args.threads or sorted({1, engine.num_threads()})
+    threads = [thread_count(count) for count in args.threads or sorted({1, engine.num_threads()})]
     measured = []
     with console.progress(len(threads)) as advance:
         for count in threads:
