@@ -336,7 +336,7 @@ def test_statistics() -> None:
 def sweep_result(name: str, macs: float, milliseconds: float, threads: int = 1) -> dict[str, Any]:
     share = 2e-6 * macs / milliseconds / 100
     row = {"name": "sepconv", "kind": "sepconv", "milliseconds": {"p25": milliseconds}, "share_of_peak": share}
-    known = {"network": name, "macs": macs, "batch": 1, "threads": threads}
+    known = {"network": name, "macs": macs, "batch": 1, "cold": False, "threads": threads}
     return {**known, "peak_gflops": {"scalar": 100.0}, "contenders": [row]}
 
 

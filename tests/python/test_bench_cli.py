@@ -88,7 +88,8 @@ def test_bench_the_operators_of_mobilenet(monkeypatch: pytest.MonkeyPatch, capsy
     for result in found["results"]:
         assert [row["kind"] for row in result["contenders"]] == ["sepconv", "numpy"]
         assert all(row["milliseconds"]["p25"] > 0 and row["max_relative_error"] < 1e-5 for row in result["contenders"])
-    text = run(capsys, "bench", "--op-table", *QUICK[:-1], "sepconv_packing,numpy")
+    text = run(capsys, "bench", "--op-table", *QUICK[:-1], "sepconv_packing,numpy", "--batch", "2")
+    assert "25th percentile (minimum), batch 2\n" in text
     assert "numpy: in --json alone" in text
     # With lines between the columns where rich is installed.
     assert re.search(r"^ *depthwise 3x3 7x7x960[ │]+1[ │]+\d+\.\d \(\d+\.\d\)[ │]+\d", text, re.MULTILINE)

@@ -30,7 +30,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def result(network: str, threads: int, names: Sequence[str] = ("sepconv avx2", "torch_contiguous avx2")) -> Any:
     times = {"milliseconds": {"p25": 1.0}, "ratio": {"value": 1.0}}
     contenders = [{"name": name, "kind": name.split()[0], **times} for name in names]
-    return {"network": network, "threads": threads, "batch": 1, "contenders": contenders}
+    return {"network": network, "threads": threads, "batch": 1, "cold": False, "contenders": contenders}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -50,6 +50,11 @@ def test_titles_fit_their_panels_and_a_panel_without_a_result_is_empty(
             assert box.x1 <= axes.bbox.x1 + 1
             assert box.y1 <= figure.bbox.y1
     assert len(figure.axes) == count + count % 2 * (count > 1)
+
+
+def test_titles_tell_the_conditions(tmp_path: Path, figures: list[Any]) -> None:
+    plot.save_bars(tmp_path / "bars.png", [{**result("x", 1), "batch": 8, "cold": True}], "caption")
+    assert figures[0].axes[0].get_title(loc="left") == "x, 1 thread, batch 8, caches cold"
 
 
 def test_the_roofline_draws_each_kind_of_step_and_calls_it_by_its_name(tmp_path: Path, figures: list[Any]) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sepconv import extras
-from sepconv.bench import sweep
+from sepconv.bench import report, sweep
 from sepconv.bench.profile import Profile, StepProfile
 from sepconv.plot import save_figure
-from sepconv.table import format_run, printable
+from sepconv.table import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,11 +89,10 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> Text:
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
-    title = f"{result['network']}, {format_run(result['threads'], result['batch'])}"
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return axes.set_title(printable(title), fontsize=10, loc="left", color=_INK, parse_math=False)
+    return axes.set_title(printable(report.headline(result)), fontsize=10, loc="left", color=_INK, parse_math=False)
 
 
 def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
@@ -107,6 +106,7 @@ def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
     sweeps = sweep.by_threads(results)
     colors = itertools.cycle(_PALETTE)
     curves = [(next(colors), name, threads) for threads in sweeps for name in names]
+    times = f"milliseconds (first quartile){report.conditions(results[0])}"
     for panel, (axes, label) in enumerate(zip(panels, ("α²", "ρ²"), strict=True)):
         series = {threads: sweep.series(own)[panel] for threads, own in sweeps.items()}
         for color, name, threads in curves:
@@ -124,7 +124,7 @@ def save_sweep(path: Path, results: Sequence[Result], caption: str) -> None:
             called = sweep.label("the measured peak", threads, sweeps)
             axes.plot(*np.array(at_peak).T, color=_GREY, linestyle=dashes, label=called)
         axes.set_xlim(0, None)
-        _label(axes, label, "milliseconds (first quartile)" if axes is panels[0] else "")
+        _label(axes, label, times if axes is panels[0] else "")
     panels[0].set_ylim(0, None)
     panels[0].legend(frameon=False, fontsize=8)
     _save(figure, path, caption)

@@ -11,7 +11,7 @@ from sepconv.bench import machine
 from sepconv.bench.contenders import Contender
 from sepconv.bench.method import Comparison, Measured
 from sepconv.bench.statistics import ratio, summarise, typical_rate
-from sepconv.table import format_run
+from sepconv.table import format_threads
 
 Document = dict[str, Any]
 Result = dict[str, Any]
@@ -131,13 +131,23 @@ def interval(ratio: dict[str, Any]) -> str:
     return "" if ratio["low"] is None else f" ({ratio['low']:.2f}–{ratio['high']:.2f})"
 
 
+def headline(result: Result) -> str:
+    """What was run, and how: "mobilenet_v2_1.0_224, 2 threads, batch 8, caches cold"."""
+    return f"{result['network']}, {format_threads(result['threads'])}{conditions(result)}"
+
+
+def conditions(result: Result) -> str:
+    """Those that all results of a document share: ", batch 8, caches cold", or nothing."""
+    batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
+    return batch + (", caches cold" if result["cold"] else "")
+
+
 def title(result: Result) -> str:
     each = "" if result["batch"] == 1 else " an image"
-    cold = ", caches cold" if result["cold"] else ""
     peaks = ", ".join(f"{rate:.0f} GFLOP/s {isa}" for isa, rate in result["peak_gflops"].items())
     millions = result["macs"] / 1e6
     macs = f"{millions:{'.2g' if millions < 0.05 else '.1f'}} M multiply-adds{each}"
-    return f"{result['network']}, {format_run(result['threads'], result['batch'])}{cold} · {macs} · peak {peaks}"
+    return f"{headline(result)} · {macs} · peak {peaks}"
 
 
 def notes(result: Result) -> list[str]:

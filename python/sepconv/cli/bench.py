@@ -207,7 +207,8 @@ def _print(found: dict[str, Any]) -> None:
 def _print_operators(found: dict[str, Any]) -> None:
     from sepconv.bench import operators, report
 
-    console.print_table("µs, 25th percentile (minimum)", operators.HEADERS, operators.rows(found["results"]))
+    title = f"µs, 25th percentile (minimum){report.conditions(found['results'][0])}"
+    console.print_table(title, operators.HEADERS, operators.rows(found["results"]))
     notes = dict.fromkeys(note for result in found["results"] for note in report.notes(result))
     for line in (*operators.sentences(found["results"]), *notes):
         print(line)
