@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_paths import Limit
 
 pytest.importorskip("sepconv.threads", reason="needs the built engine")
 
@@ -48,6 +50,15 @@ def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch, capsy
     with console.progress(1) as advance:
         advance("[red]:smile:\x1b[2J")
     assert r"[red]:smile:\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("room", "file"), [(1 << 10, "input.npy"), (1 << 14, "layers.pickle")])
+def test_a_folder_for_temporary_files_that_is_full(
+    room: int, file: str, capsys: pytest.CaptureFixture[str], small_files: Limit
+) -> None:
+    with small_files(room):
+        assert cli.main(["bench", "mobilenet_v1_0.25_32"]) == 2
+    assert re.fullmatch(rf"sepconv: .*sepconv-bench-.*{file}: File too large\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

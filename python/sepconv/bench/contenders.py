@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sepconv.graph import Layer, array_shape
 from sepconv.io.files import open_file
 from sepconv.io.tflite import read_tflite_network
 from sepconv.lowering import folded_layers
+from sepconv.paths import write_files
 
 ONNX, TFLITE, NCNN = "network.onnx", "network.tflite", "network.param"
 
@@ -122,8 +124,9 @@ def prepare(network: Network, batch: int, folder: Path, kinds: set[str]) -> dict
     Returns the files that could not be written, with the reason.
     """
     layers = folded_layers(network.layers)
-    np.save(folder / INPUT, network.random_input(batch))
-    (folder / LAYERS).write_bytes(pickle.dumps(layers, protocol=5))
+    images = io.BytesIO()
+    np.save(images, network.random_input(batch))
+    write_files({folder / INPUT: images.getvalue(), folder / LAYERS: pickle.dumps(layers, protocol=5)})
     reasons: dict[str, str] = {}
     wanted = {KINDS[kind].file for kind in kinds} | {TFLITE}  # sepconv reads the TFLite file, where it is the same
     for file in sorted(wanted - {LAYERS}):
