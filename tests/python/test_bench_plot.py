@@ -52,9 +52,11 @@ def test_titles_fit_their_panels_and_a_panel_without_a_result_is_empty(
     assert len(figure.axes) == count + count % 2 * (count > 1)
 
 
-def test_titles_tell_the_conditions(tmp_path: Path, figures: list[Any]) -> None:
+def test_bars_tell_the_conditions_and_are_called_as_in_tables(tmp_path: Path, figures: list[Any]) -> None:
     plot.save_bars(tmp_path / "bars.png", [{**result("x", 1), "batch": 8, "cold": True}], "caption")
-    assert figures[0].axes[0].get_title(loc="left") == "x, 1 thread, batch 8, caches cold"
+    (axes,) = figures[0].axes
+    assert axes.get_title(loc="left") == "x, 1 thread, batch 8, caches cold"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sepconv avx2", "torch, contiguous avx2"]
 
 
 def test_the_roofline_draws_each_kind_of_step_and_calls_it_by_its_name(tmp_path: Path, figures: list[Any]) -> None:

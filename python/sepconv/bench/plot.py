@@ -86,7 +86,7 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> Text:
             min(time, limit), place, f"{text} " if inside else text, va="center", fontsize=8,
             color="white" if inside and row["kind"] == "sepconv" else _INK, ha="right" if inside else "left",
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [report.label(row) for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, min(limit, rows[-1]["milliseconds"]["p25"]) * 1.02 if rows else 1)
     axes.xaxis.set_visible(False)
