@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ends_on_signals() -> Iterator[None]:
     """Whatever ``timeout``, a scheduler or a closed terminal ends leaves neither temporary files nor workers behind."""
     main = threading.current_thread() is threading.main_thread()
-    status = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGHUP: EXIT_HUNG_UP}
+    status = {signal.SIGTERM: EXIT_TERMINATED}
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        status[signal.SIGHUP] = EXIT_HUNG_UP
     ours = [number for number in status if main and signal.getsignal(number) == signal.SIG_DFL]
     for number in ours:
         signal.signal(number, lambda got, _: sys.exit(status[signal.Signals(got)]))
