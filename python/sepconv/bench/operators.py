@@ -79,7 +79,7 @@ def sentences(results: Sequence[dict[str, Any]]) -> list[str]:
             faster = sum(r > 1 for r in ratios)
             lines.append(
                 f"{words}: faster than {torch} on {faster} of {len(ratios)}, "
-                f"by {min(ratios):.2f} to {max(ratios):.2f} times"
+                f"{min(ratios):.2f} to {max(ratios):.2f} times as fast"
             )
     return lines
 
