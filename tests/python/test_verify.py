@@ -197,16 +197,21 @@ def test_other_bits_of_the_fused_plan_are_caught(monkeypatch: pytest.MonkeyPatch
     assert str(verification).endswith("FAIL: other bits than the layers one by one.")
 
 
-def test_nan_out_of_nowhere_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = every_layer_type()
+@pytest.mark.parametrize("right, wrong", [(1, np.nan), (1, np.inf), (np.nan, 1), (np.inf, 1), (np.inf, -np.inf)])
+def test_nan_and_infinity_must_be_where_the_oracle_has_them(
+    right: float, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers: list[Layer] = [Input(name="x", shape=(2, 2, 3)), graph.Pad(name="y", inputs=("x",), padding=((1, 0),) * 2)]
 
     class Spoiled(Faulty):
         def run(self, inputs: Sequence[Float32], threads: int) -> list[Float32]:
             results = self._plan.run(inputs, threads)
-            results[self._index].reshape(-1)[0] = np.nan
+            assert np.array_equal(results[self._index].reshape(-1)[-1], np.float32(right), equal_nan=True)
+            results[self._index].reshape(-1)[-1] = wrong
             return results
 
-    model = Model(layers, name="all")
-    monkeypatch.setattr(verify, "Plan", Spoiled("shares", layers))
-    verification = model.verify(normal(1, 6, 5, 20), normal(1, 6, 5, 20))
-    assert [row.name for row in verification.layers if not row.ok] == ["shares"]
+    model, x = Model(layers, name="padded"), normal(1, 2, 2, 3)
+    x[0, 1, 1, 2] = right
+    assert model.verify(x).ok
+    monkeypatch.setattr(verify, "Plan", Spoiled("y", layers))
+    assert [row.ok for row in model.verify(x).layers] == [False]
