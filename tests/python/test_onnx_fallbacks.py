@@ -367,4 +367,6 @@ def test_means_and_norms_of_other_types(dtype: str) -> None:
 @pytest.mark.parametrize(("opset", "dtype"), [(7, np.float32), (9, np.float32), (10, np.bool_), (13, np.bool_)])
 def test_the_mask_of_dropout(opset: int, dtype: Any) -> None:
     model, feeds = proto("Dropout", [normal(3)], opset=opset, count=2)
-    assert loaded(model).run(feeds)[1].dtype == dtype
+    mask = loaded(model).run(feeds)[1]
+    assert mask.dtype == dtype
+    assert mask.tolist() == [1, 1, 1]

@@ -199,10 +199,6 @@ def test_calls_from_many_threads() -> None:
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_sepconv_knows_its_torch() -> None:
-    assert sepconv.torch.optimize is optimize
-
-
 class Forward(nn.Module):
     """A convolution, a batch norm and a dropout, and what ``function`` makes of them."""
 
