@@ -128,6 +128,7 @@ def hammer(name: str, corpus: Path, executions: int, seconds: float) -> tuple[in
     target, random = TARGETS[name], Random()
     files = [path.read_bytes() for path in sorted(corpus.iterdir())]
     seeds = target.seeds()
+    require(not any(refuses(target.read, seed) for seed in seeds), f"{name}: a file that is right is refused")
     files += seeds * (1 + len(files) // len(seeds))  # half of all mutations are of files that are right
     start = time.monotonic()
     done = read = 0

@@ -74,10 +74,15 @@ def _tflite_seeds() -> list[bytes]:
     from sepconv.export.tflite_builder import TfliteBuilder
 
     def network(
-        kind: str, output: Sequence[int], options: str = "", constants: Sequence[Any] = (), **fields: Any
+        kind: str,
+        output: Sequence[int],
+        options: str = "",
+        constants: Sequence[Any] = (),
+        image: Sequence[int] = (1, 4, 3, 2),
+        **fields: Any,
     ) -> bytes:
         b = TfliteBuilder()
-        x = b.input((1, 4, 3, 2))
+        x = b.input(image)
         inputs = [x] + [b.constant(f"c{i}", np.asarray(c)) for i, c in enumerate(constants)]
         return b.finish(b.operator(kind, inputs + [x] * (kind == "ADD"), output, options, **fields))
 
@@ -88,19 +93,23 @@ def _tflite_seeds() -> list[bytes]:
         ),
         network("DEPTHWISE_CONV_2D", (1, 4, 3, 2), constants=[ones((1, 3, 3, 2), np.float32)], **tflite.DEPTHWISE),
         network("FULLY_CONNECTED", (1, 2), "FullyConnectedOptions", [ones((2, 24), np.float32)]),
-        network("AVERAGE_POOL_2D", (1, 1, 1, 2), **tflite.POOL, Padding=1),
-        network("MAX_POOL_2D", (1, 2, 1, 2), **tflite.POOL),
+        network("AVERAGE_POOL_2D", (1, 2, 1, 2), **tflite.POOL, Padding=1),
+        network("MAX_POOL_2D", (1, 2, 2, 2), **tflite.POOL),
         network("ADD", (1, 4, 3, 2), "AddOptions", FusedActivationFunction=1),
         network("MEAN", (1, 2), "ReducerOptions", [np.array([1, 2], np.int32)], KeepDims=False),
         network("PAD", (1, 5, 3, 2), "PadOptions", [np.array([[0, 0], [1, 0], [0, 0], [0, 0]], np.int32)]),
         network("RESHAPE", (1, 24), "ReshapeOptions", [np.array([-1, 24], np.int32)]),
-        network("SQUEEZE", (4, 3, 2), "SqueezeOptions", SqueezeDims=[0]),
+        network("SQUEEZE", (1, 3, 2), "SqueezeOptions", image=(1, 1, 3, 2), SqueezeDims=[1]),
         network("SOFTMAX", (1, 4, 3, 2), "SoftmaxOptions", Beta=1.0),
         network("GELU", (1, 4, 3, 2), "GeluOptions", Approximate=True),
         network("LEAKY_RELU", (1, 4, 3, 2), "LeakyReluOptions", Alpha=0.1),
         network("PRELU", (1, 4, 3, 2), "", [ones((1, 1, 2), np.float32)]),
-        *(network(kind, (1, 4, 3, 2)) for kind in ("RELU", "RELU6", "LOGISTIC", "QUANTIZE", "DEQUANTIZE")),
+        *(network(kind, (1, 4, 3, 2)) for kind in ("RELU", "RELU6", "LOGISTIC")),
     ]
+    for kind in ("QUANTIZE", "DEQUANTIZE"):
+        b = TfliteBuilder()
+        x = b.operator(kind, [b.input((1, 4, 3, 2))], (1, 4, 3, 2))
+        seeds.append(b.finish(b.operator("RELU", [x], (1, 4, 3, 2))))
     b = TfliteBuilder()
     x = b.input((1, 4, 3, 2), "UINT8", scale=0.5, zero_point=3)
     weight = b.constant("w", ones((3, 1, 1, 2), np.uint8), scale=0.1, zero_point=7)
