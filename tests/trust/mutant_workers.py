@@ -38,6 +38,7 @@ def totals(script: str, count: int) -> Totals:
         jobs = [pool.submit(run_worker, HERE / script, str(seed), share) for seed in range(PROCESSES)]
         results = np.array([[float(number) for number in job.result().split()[-6:]] for job in jobs])
     mutants, right, large, refused = (int(n) for n in results[:, :4].sum(axis=0))
+    require(right > 0 and refused > 0, f"of {mutants} mutants {right} ran and {refused} were refused: neither may be 0")
     seconds, memory = results[:, 4:].max(axis=0)
     return Totals(mutants, right, large, refused, seconds, memory)
 

@@ -64,7 +64,7 @@ def thread(settings: Settings) -> str:
 
 
 def passed_cpp(log: str) -> int:
-    passed = re.search(r"\[  PASSED  \] (\d+) tests", log)
+    passed = re.search(r"\[  PASSED  \] ([1-9]\d*) tests?\b", log)
     require(passed is not None, f"no test passed:\n{log[-3000:]}")
     return int(passed[1]) if passed else 0
 
