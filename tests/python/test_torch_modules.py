@@ -122,11 +122,6 @@ def test_inverted_residual_is_torchvision_s(channels: int, outputs: int, stride:
     assert all_replaced(optimized), optimized.report
 
 
-def test_inverted_residual_with_an_even_window() -> None:
-    with pytest.raises(ValueError, match="kernel_size was 4, must be odd"):
-        st.InvertedResidual(8, 8, kernel_size=4)
-
-
 def test_modules_in_float64() -> None:
     ours, other = st.SeparableConv2d(3, 4, multiplier=2).double(), pair_of_convolutions(3, 4).double()
     other.load_state_dict(ours.state_dict())
