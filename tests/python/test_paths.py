@@ -9,9 +9,10 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -59,20 +60,43 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         assert first.read_bytes() == b"old"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    path.chmod(0o444)
-    with pytest.raises(PermissionError, match=r"'.*/a'"):
+@contextmanager
+def folder_of_no_root() -> Iterator[Path]:
+    """A folder, in the hands of a user who may not write everywhere."""
+    with TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        nobody = 65534
+        os.chown(folder, nobody, -1)
+        try:
+            os.setresuid(nobody, nobody, 0)
+        except (AttributeError, OSError) as error:
+            pytest.skip(f"root may write everywhere, and cannot be another here: {error}")
+        try:
+            if not os.access(folder, os.W_OK):
+                pytest.skip("root may write everywhere, and others do not get to temporary files")
+            yield Path(folder)
+        finally:
+            os.setresuid(0, 0, 0)
+
+
+def test_a_file_that_may_not_be_written() -> None:
+    with folder_of_no_root() as folder:
+        path = folder / "a"
+        path.write_bytes(b"old")
+        path.chmod(0o444)
+        for refuses in (check_writable, lambda path: write_files({path: b"new"})):
+            with pytest.raises(PermissionError, match=r"'.*/a'"):
+                refuses(path)
+        assert path.read_bytes() == b"old"
+        path.chmod(0o644)
+        folder.chmod(0o555)  # no new file beside it, so that it is written as it stands
         write_files({path: b"new"})
-    path.chmod(0o644)
-    tmp_path.chmod(0o555)  # no new file beside it, so that it is written as it stands
-    write_files({path: b"new"})
-    with pytest.raises(PermissionError, match=r"'.*/b'"):
-        check_writable(tmp_path / "b")
-    tmp_path.chmod(0o755)
-    assert path.read_bytes() == b"new"
+        with pytest.raises(PermissionError, match=r"'.*/b'"):
+            check_writable(folder / "b")
+        folder.chmod(0o755)
+        assert path.read_bytes() == b"new"
 
 
 def test_permissions_are_those_of_a_plain_open(tmp_path: Path) -> None:
