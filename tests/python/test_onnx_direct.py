@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
-from onnx_models import Builder, loaded, normal
+from onnx_models import Builder, assert_agrees, loaded, normal
 
 from sepconv.export.onnx import to_onnx
 from sepconv.models import mobilenet_v1
@@ -61,12 +61,21 @@ def test_one_plan_is_called_directly_to_the_same_results() -> None:
             model.run(feeds)
 
 
-def test_outputs_of_one_value_do_not_share_memory() -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_outputs_come_in_the_order_of_the_file(order: int) -> None:
+    b = Builder()
+    first = b.node("Relu", b.conv("x", 4, 4))
+    assert_agrees(b.model({"x": [1, 4, 8, 8]}, [first, b.conv(first, 4, 4)][::order]), normal(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("size", [8, 1])  # one pixel lies in the plan as the caller wants it
+def test_outputs_of_one_value_do_not_share_memory(size: int, order: int) -> None:
     b = Builder()
     y = b.node("Relu", b.conv("x", 4, 4))
-    model = loaded(b.model({"x": [1, 4, 8, 8]}, [y, b.node("Identity", y)]))
+    model = loaded(b.model({"x": [1, 4, size, size]}, [y, b.node("Identity", y)][::order]))
     for _ in range(2):
-        first, second = model(normal(1, 4, 8, 8))
+        first, second = model(normal(1, 4, size, size))
         np.testing.assert_array_equal(first, second)
         assert not np.shares_memory(first, second)
 
