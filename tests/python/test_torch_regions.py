@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
-from torch_networks import MobileNetV2, all_replaced, assert_same, image, runs, small  # noqa: E402
+from torch_networks import Calls2, MobileNetV2, all_replaced, assert_same, image, runs, small  # noqa: E402
 
 import sepconv  # noqa: E402
 from sepconv.torch import optimize  # noqa: E402
@@ -49,6 +49,14 @@ def test_inputs_that_torch_runs(x: Any, reason: str) -> None:
         else:
             torch.testing.assert_close(optimized(x), module(x))
     assert any(reason in why for why in runs(optimized)), runs(optimized)
+
+
+def test_inputs_of_different_batches_are_run_by_torch() -> None:
+    module = Calls2(lambda m, a, b: m.one(a) + m.one(b), one=nn.Conv2d(3, 8, 1)).eval()
+    optimized = optimize(module)
+    for batches in ((2, 1), (1, 2)):
+        assert_same(module, optimized, *(image(n, 3, 4, 4, seed=n) for n in batches))
+    assert runs(optimized) == {"inputs are empty, or of different batches": 2}
 
 
 def test_other_types_and_autocast_are_run_by_torch() -> None:
