@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from oracle import every_isa, normal
 
 import sepconv
-from sepconv import _core
+from sepconv import _core, mapping
 from sepconv.compile import compile_graph
 from sepconv.graph import outputs
 from sepconv.mapping import map_file, release_pages
@@ -381,7 +381,7 @@ def test_files_are_mapped_and_let_go_while_pages_are_given_back() -> None:
         while time.monotonic() < end:
             release_pages()
 
-    interval, end = sys.getswitchinterval(), time.monotonic() + 1
+    before, interval, end = mapping._mapped.copy(), sys.getswitchinterval(), time.monotonic() + 1
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as pool:
@@ -389,3 +389,4 @@ def test_files_are_mapped_and_let_go_while_pages_are_given_back() -> None:
                 task.result()
     finally:
         sys.setswitchinterval(interval)
+    assert mapping._mapped <= before  # nothing is noted of what is gone
