@@ -105,7 +105,7 @@ TEST_P(DepthwisePixelsTest, IsCloseToTheOracleAtEveryWidthAndPadding) {
       for (int right = 0; right <= size / 2; ++right)
         for (const Flush flush : kBothEnds)
           for (const Values values : {Values::real, Values::integer}) {
-            const int top = turn % (size / 2 + 1), bottom = turn / 2 % (size / 2 + 1), out_h = 1 + turn % 3;
+            const int top = random.below(size / 2 + 1), bottom = random.below(size / 2 + 1), out_h = 1 + random.below(3);
             const Window window{size, size, stride, stride, 1, 1, {top, bottom, left, right}};
             const int channels = any ? 1 + turn % (2 * lanes + 1) : lanes * (1 + turn % 3);
             DepthwiseProblem p((out_h - 1) * stride + size - top - bottom, (out_w - 1) * stride + size - left - right, channels,

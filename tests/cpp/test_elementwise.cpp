@@ -304,14 +304,6 @@ TEST_P(Softmax, IsCloseToTheOracleForEveryLength) {
       }
 }
 
-TEST_P(Softmax, SumsToOne) {
-  std::vector<float> x = draw(random, 1000, Values::real);
-  for (float& value : x) value *= 8.0f;
-  double sum = 0.0;
-  for (const float p : run(x, 1.0f, Flush::tail)) sum += double{p};
-  EXPECT_NEAR(sum, 1.0, 1e-6);
-}
-
 TEST_P(Softmax, HandlesLargeValuesAndInfinities) {
   const std::size_t n = 2 * table.vector + 3;
   for (const float special : {kNaN, kInf, -kInf, 1e30f, -1e30f, 88.0f, 104.0f, -104.0f, -0.0f, kDenormal})

@@ -55,14 +55,6 @@ TEST(Features, AnIsaThatIsNotThereIsAnError) {
   }
 }
 
-TEST(Features, ManyThreadsGetOneTable) {
-  std::vector<const KernelTable*> seen(8);
-  std::vector<std::thread> threads;
-  for (const KernelTable*& table : seen) threads.emplace_back([&table] { table = &kernels(); });
-  for (std::thread& thread : threads) thread.join();
-  for (const KernelTable* table : seen) EXPECT_EQ(table, seen.front());
-}
-
 TEST(Topology, PlausibleAnswers) {
   EXPECT_GE(l2_bytes(), std::size_t{64} << 10);
   EXPECT_LE(l2_bytes(), std::size_t{1} << 30);

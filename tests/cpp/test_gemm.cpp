@@ -99,7 +99,7 @@ class Gemm : public ::testing::TestWithParam<TileId> {
         for (const Flush flush : kBothEnds) {
           // Integers are for the arithmetic: one end an operand does.
           if (values == Values::integer && (flush == Flush::head) != (depth % 2 == 0)) continue;
-          GemmProblem problem(tile.rows, columns, layout, turn % 2, random, values);
+          GemmProblem problem(tile.rows, columns, layout, random.below(2) == 1, random, values);
           if (turn % 3 == 1) problem.clamp = {0.0f, 6.0f};
           if (turn % 3 == 2) problem.clamp = {-0.75f, 0.5f};
           ASSERT_NO_FATAL_FAILURE(problem.check(tile.kernel(), lanes, flush, turn % 5 ? 0 : 7, values));

@@ -153,7 +153,6 @@ TEST_P(PackOnIsa, DepthwiseBlocks) {
   }
 }
 
-// What a weight becomes, and a shift, whose zeros have no sign.
 // One weight, again and again, which takes longer than it may take until someone asks.
 TEST_P(PackOnIsa, IsInterrupted) {
   const float one = 1.0f;
@@ -167,6 +166,7 @@ TEST_P(PackOnIsa, IsInterrupted) {
   EXPECT_THROW(PackedGemm(view, dense, table, store, [] { return true; }), Interrupted);
 }
 
+// What a weight becomes, and a shift, whose zeros have no sign.
 TEST_P(PackOnIsa, DenormalsBecomeZerosOfTheirSign) {
   const KernelTable& table = kernels(GetParam());
   WeightStore store;
