@@ -91,12 +91,15 @@ def test_records_commit_and_digests_and_keeps_to_them(hub: Hub, tmp_path: Path) 
     first, hub.requests[:] = hub.commit, []
     # What is pushed later is another commit, which the name does not mean here.
     hub.commit = "f" * 40
+    hub.files["model.safetensors"] = safetensors({**ARRAYS, "classifier.bias": 2 * ARRAYS["classifier.bias"]})
     load_pretrained(NAME, cache_dir=tmp_path)
     assert not fetched(hub)
     assert json.loads((tmp_path / PINS).read_text())[REPOSITORY]["revision"] == first
-    # Unless it is asked for, and then the pin stays.
+    # Unless it is asked for, and then the pin stays, or there is none.
     load_pretrained(NAME, revision="main", cache_dir=tmp_path)
     assert json.loads((tmp_path / PINS).read_text()) == pins
+    load_pretrained(NAME, revision="main", cache_dir=tmp_path / "new")
+    assert not (tmp_path / "new" / PINS).exists()
 
 
 def test_needs_no_network_once_fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +146,9 @@ def test_refuses_other_bytes_than_the_hub_states(hub: Hub, tmp_path: Path) -> No
         load_pretrained(NAME, cache_dir=tmp_path)
     Path(str(error.value).rpartition(": delete ")[2]).unlink()
     assert load_pretrained(NAME, cache_dir=tmp_path).name == NAME
+    hub.served["config.json"] = hub.files["config.json"].replace(b"bicubic", b"nearest")
+    with pytest.raises(DownloadError, match=r"config.json of .* has the digest [0-9a-f]{40}, must have the hub's"):
+        load_pretrained(NAME, cache_dir=tmp_path / "new")
 
 
 def test_a_cache_that_cannot_be_written_pins_nothing(hub: Hub, tmp_path: Path) -> None:
@@ -200,18 +206,21 @@ def test_pins_only_what_loads(hub: Hub, tmp_path: Path) -> None:
     load_pretrained(NAME, cache_dir=tmp_path)
 
 
-def test_keeps_the_pins_that_others_made_meanwhile(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repository", ["timm/other", REPOSITORY])
+def test_keeps_the_pins_that_others_made_meanwhile(
+    repository: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build, other = models.hub._build, {"revision": "1" * 40, "files": {"model.safetensors": "2" * 64}}
 
     def slow_build(*arguments: Any) -> Any:
-        (tmp_path / PINS).write_text(json.dumps({"timm/other": other}))
+        (tmp_path / PINS).write_text(json.dumps({repository: other}))
         return build(*arguments)
 
     monkeypatch.setattr(models.hub, "_build", slow_build)
     load_pretrained(NAME, cache_dir=tmp_path)
     pins = json.loads((tmp_path / PINS).read_text())
-    assert pins["timm/other"] == other
-    assert pins[REPOSITORY]["revision"] == hub.commit
+    assert pins[repository] == other
+    assert {name: pin["revision"] for name, pin in pins.items()} == {REPOSITORY: hub.commit, repository: "1" * 40}
 
 
 def test_refuses_what_nothing_vouches_for(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
