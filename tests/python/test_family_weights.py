@@ -291,19 +291,24 @@ def test_understands_the_names_of(case: str) -> None:
     layers = build(classes=CLASSES, weights=arrays)
     assert infer_shapes(layers) == infer_shapes(build(classes=CLASSES))
     # Both lists go through the network in order, so the arrays are those of the same layers.
-    theirs = iter([array for array in arrays.values() if array.ndim in (2, 4)])
-    norms = iter([array for name, array in arrays.items() if name.endswith(".running_var")])
+    theirs = iter([name.removesuffix(".weight") for name, array in arrays.items() if array.ndim in (2, 4)])
+    norms = iter([name.removesuffix(".running_var") for name in arrays if name.endswith(".running_var")])
     for layer in layers:
         if isinstance(layer, WeightedLayer):
-            array = next(theirs)
+            name = next(theirs)
+            array, bias = arrays[f"{name}.weight"], arrays.get(f"{name}.bias")
             if array.ndim == 4 and not isinstance(layer, Convolution):
                 array = array[:, :, 0, 0]
             order = {DepthwiseConv2d: (2, 3, 0, 1), Conv2d: (2, 3, 1, 0)}.get(type(layer), (1, 0))  # type: ignore[arg-type]
             np.testing.assert_array_equal(np.asarray(layer.weight), array.transpose(order), err_msg=layer.name)
             assert np.shares_memory(np.asarray(layer.weight), array)
+            np.testing.assert_array_equal(layer.bias, bias, err_msg=layer.name)
         norm: Any = getattr(layer, "batch_norm", None)
         if isinstance(norm, BatchNorm):
-            np.testing.assert_array_equal(np.asarray(norm.variance), next(norms), err_msg=layer.name)
+            name = next(norms)
+            parts = {"weight": norm.gamma, "bias": norm.beta, "running_mean": norm.mean, "running_var": norm.variance}
+            for part, ours in parts.items():
+                np.testing.assert_array_equal(ours, arrays[f"{name}.{part}"], err_msg=layer.name)
             assert norm.epsilon == epsilon
     assert next(theirs, None) is None
     assert next(norms, None) is None
