@@ -74,8 +74,12 @@ def test_no_change_at_the_networks_own_size() -> None:
 
 
 def test_long_strips_are_cut_first() -> None:
-    # Scaled whole it would be 256 × 12,800,000 pixels.
-    assert images.resize(noise(2, 100_000), conventions.SLIM, 224, 224).shape == (224, 224, 3)
+    # Scaled whole it would be 256 × 12,800,000 pixels. What is left is the middle.
+    strip = np.zeros((2, 100_000, 3), np.uint8)
+    strip[:, 49_990:50_010] = 255
+    for image in (strip, strip.transpose(1, 0, 2)):
+        resized = images.resize(image, conventions.SLIM, 224, 224)
+        assert (resized.shape, resized.min()) == ((224, 224, 3), 255)
 
 
 def test_resize_refuses_what_is_no_image() -> None:
@@ -144,11 +148,10 @@ def test_grey_pictures(tmp_path: Path, content: bytes, grey: list[int]) -> None:
 
 
 def test_exif_orientation(tmp_path: Path) -> None:
-    picture = Image.fromarray(noise(4, 8))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90°
-    picture.save(tmp_path / "turned.png", exif=exif)
-    assert images.load_image(tmp_path / "turned.png").shape == (8, 4, 3)
+    exif[0x0112] = 6  # turn by 90°, clockwise
+    Image.fromarray(noise(4, 8)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(images.load_image(tmp_path / "turned.png"), np.rot90(noise(4, 8), -1))
 
 
 def test_numbers_are_no_photograph(tmp_path: Path) -> None:
