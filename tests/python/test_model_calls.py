@@ -89,6 +89,13 @@ def test_both_ways_give_the_same(
     assert quick == slow
 
 
+def test_a_plain_call_is_one_into_the_core() -> None:
+    """Else both ways are the long one."""
+    model = copy.copy(MODELS[0])
+    model._plan = SimpleNamespace(call=model._plan.call)  # type: ignore[assignment]
+    assert model(np.ones(SHAPE, np.float32)).shape == (2, 4)
+
+
 @pytest.mark.parametrize("threads", [1, 0])
 def test_calls_keep_nothing(threads: int) -> None:
     x = np.ones(SHAPE, np.float32)
