@@ -211,7 +211,6 @@ def test_the_second_file_of_ncnn_is_not_written_over_what_is_read(
     [
         (["bench", SMALL, "--stride", "2"], "--stride needs --op"),
         (["bench", "--op-table", "--kernel", "5"], "--kernel needs --op"),
-        (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "5"], "must be left out for a pointwise"),
         (["bench", SMALL, "--threads", "100000"], "threads was 100000, must be between 1 and 1024"),
         (["export", "mobilenet_v1_100_224", "x.tflite"], "alpha was 100.0, must be a positive number of at most 10"),
         (["bench", "--op", "pointwise", "--shape", "8,8,8", "--kernel", "3"], "must be left out for a pointwise"),
