@@ -138,6 +138,14 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method, "flush_size", lambda: 1 << 20)
     chosen = contenders.choose(["numpy", "oracle", *(["onnxruntime"] if HAVE_ONNX else [])], [], ["scalar"])
     doing: list[str] = []
+    flushed: list[int] = []
+
+    def ask(self: Worker, question: dict[str, Any]) -> dict[str, Any]:
+        flushed.extend(question[key] for key in question if key == "flush_bytes")
+        return kept(self, question)
+
+    kept = Worker.ask
+    monkeypatch.setattr(Worker, "ask", ask)
     settings = method.Settings(threads=1, batch=2, rounds=2, burst=0.001, startup=True, memory=True, cold=True)
     compared = method.compare(SMALL, chosen, settings, doing.append)
     assert len(doing) == method.steps_of(chosen, settings)
@@ -148,6 +156,7 @@ def test_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(entry.bursts) >= 1
         assert min(map(min, entry.bursts)) > 0
         assert len(entry.startup) == 2
+    assert set(flushed) == {1 << 20}
     assert compared.contenders[0].isa is not None
     assert min(compared.rates["scalar"]) > 0
 
@@ -178,16 +187,6 @@ def test_who_is_wrong_or_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
     compared.contenders[2].error = float("inf")
     json.dumps(report.document([compared], [], "scalar", None), allow_nan=False)
     assert report.rows(result)[1][1] == "–"
-
-
-def test_a_peer_whose_sepconv_was_not_timed_is_listed() -> None:
-    whose = (Contender("sepconv"), Contender("sepconv", "scalar"), Contender("torch", "scalar"))
-    own, held, peer = (method.Measured(contender, "scalar") for contender in whose)
-    own.bursts = peer.bursts = [[1e-3]]
-    held.excluded = "its outputs are others"
-    compared = method.Comparison(SMALL, QUICK, [own, held, peer], {"scalar": [1e9]})
-    (result,) = report.document([compared], [], "scalar", None)["results"]
-    assert report.notes(result)[1] == "torch scalar: sepconv scalar, which it is compared with, was not timed"
 
 
 def test_what_a_peer_cannot_take_is_listed() -> None:
