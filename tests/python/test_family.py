@@ -7,6 +7,7 @@ than the multiply-adds of convolutions and fully connected layers.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,29 @@ def test_mobilenet_v3_minimalistic_has_no_advanced_blocks() -> None:
     convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
     assert {layer.activation for layer in convolutions} == {"relu", "none"}
     assert {np.shape(layer.weight)[0] for layer in convolutions} == {1, 3}
+
+
+# Of a layer whose name has the pattern, the first that fits.
+LINEAR = {r"(\.project|\.add|\.scale|classifier)$": "none"}
+V3 = {r"squeeze\.reduce$": "relu", r"squeeze\.expand$": "hard_sigmoid", **LINEAR}
+ACTIVATIONS: dict[str, tuple[list[Layer], dict[str, str]]] = {
+    "V3 Large": (mobilenet_v3_layers("large"), {**V3, r"block[1-6]\.": "relu", "": "hard_swish"}),
+    "V3 Small": (mobilenet_v3_layers("small"), {**V3, r"block[1-3]\.": "relu", "": "hard_swish"}),
+    "V4 Conv-S": (mobilenet_v4_conv_layers("small"), {r"\.before$": "none", **LINEAR, "": "relu"}),
+    "V4 Conv-M": (mobilenet_v4_conv_layers("medium"), {r"\.before$": "none", **LINEAR, "": "relu"}),
+    "Lite": (efficientnet_lite_layers(1), {**LINEAR, "": "relu6"}),
+    "MnasNet-A1": (mnasnet_layers(variant="a1"), {r"squeeze\.expand$": "sigmoid", **LINEAR, "": "relu"}),
+    "MnasNet-B1": (mnasnet_layers(variant="b1"), {**LINEAR, "": "relu"}),
+    "ShuffleNet V2": (shufflenet_v2_layers(), {r"(\.depthwise|\.pool|classifier)$": "none", "": "relu"}),
+    "SSDLite": (ssdlite_layers(), {**LINEAR, r"^(boxes|classes)\d$": "none", "": "relu6"}),
+    "pyramid": (feature_pyramid_layers(), {r"^(lateral|sum)\d$": "none", "": "relu6"}),
+}
+
+
+@pytest.mark.parametrize("layers, expected", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_activations_are_the_papers(layers: list[Layer], expected: dict[str, str]) -> None:
+    found = {layer.name: layer.activation for layer in layers if hasattr(layer, "activation")}
+    assert found == {name: next(expected[p] for p in expected if re.search(p, name)) for name in found}
 
 
 def test_shufflenet_joins_its_branches() -> None:
