@@ -174,17 +174,18 @@ def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_more_threads_than_cpus_have_the_peaks_of_the_cpus(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[int] = []
-
     def rate(what: object, *rest: Any) -> list[float]:
-        asked.append(rest[-2])
-        return [1e9]
+        return [1e9 * rest[-2]]  # of each thread
 
     monkeypatch.setattr(_core, "measure_fma", rate)
     monkeypatch.setattr(_core, "measure_read", rate)
     monkeypatch.setattr(machine, "cpus", lambda: 2)
-    run(capsys, "peaks", "--threads", "1,2,64", "--json")
-    assert set(asked) == {1, 2}
+    found = json.loads(run(capsys, "peaks", "--threads", "1,2,64", "--json"))["peaks"]
+    rates = [(peak["threads"], {*peak["gflops"].values(), *peak["gigabytes_a_second"].values()}) for peak in found]
+    assert rates == [(1, {1.0}), (2, {2.0}), (64, {2.0})]
+    text = run(capsys, "peaks", "--threads", "1,64")
+    assert re.search(r"FMA scalar.* 1\.0 GFLOP/s.* 2\.0 GFLOP/s", text)
+    assert re.search(r"read DRAM.* 1\.0 GB/s.* 2\.0 GB/s", text)
     questions: list[dict[str, Any]] = []
 
     def ask(self: processes.Worker, question: dict[str, Any]) -> dict[str, Any]:
