@@ -31,7 +31,7 @@ BUDGET = {
     "python": 24520,
     "tests/cpp": 5840,
     "tests/trust": 3000,
-    "tests/python": 19360,
+    "tests/python": 19440,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,
