@@ -40,7 +40,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "models", nargs="*", metavar="MODEL",
         help="a family's name, alone or with width and resolution (mobilenet_v1_1.0_224): mobilenet_v1, mobilenet_v2, "
         "mobilenet_v3_large, mobilenet_v4_conv_small, efficientnet_lite0, mnasnet_a1, shufflenet_v2, "
-        "ssdlite_mobilenet_v2 and their like; or a .tflite or .onnx file (default: the four networks of BENCHMARKS.md)",
+        "ssdlite_mobilenet_v2 and their like; or a .tflite or .onnx file, at 224x224 where its size "
+        "is open (default: the four networks of BENCHMARKS.md)",
     )  # fmt: skip
     add(
         "--contenders", type=names, metavar="NAME,...",
