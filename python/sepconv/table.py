@@ -46,6 +46,11 @@ def format_threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
+def format_batch(size: int) -> str:
+    """8 as ", batch 8", 1 as nothing."""
+    return "" if size == 1 else f", batch {size}"
+
+
 def format_run(threads: int, batch: int) -> str:
     """How a network runs: "2 threads", or "2 threads, batch 8"."""
-    return format_threads(threads) if batch == 1 else f"{format_threads(threads)}, batch {batch}"
+    return format_threads(threads) + format_batch(batch)

@@ -72,22 +72,6 @@ def memory_limit() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
-@pytest.fixture
-def memory_taken() -> Callable[[], int]:
-    """How many bytes more the process has had in memory, at most, than as the test began."""
-    status = Path("/proc/self/status")
-
-    def peak() -> int:
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
-
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of the tests before it is forgotten
-    except OSError:
-        pytest.skip("the peak of memory is told by Linux's /proc")
-    before = peak()
-    return lambda: peak() - before
-
-
 @pytest.fixture(scope="module")
 def torch() -> Iterator[Any]:
     """torch on one thread, or the reason to skip."""

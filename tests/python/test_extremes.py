@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from memory import Memory
 from oracle import FUSIONS, Float32, every_isa, run
 
 import sepconv
@@ -47,26 +47,6 @@ def expected(x: Float32, weight: Float32, stride: Any, padding: Any, dilation: A
                 to = slice(group * each, (group + 1) * each)
                 result[y, column, to] += x[at][group * inputs : (group + 1) * inputs] @ weight[r, s, :, to]
     return result
-
-
-class Memory:
-    """The most bytes that the process had while in here, beyond what it had before. 0 where there is no /proc."""
-
-    def __enter__(self) -> Memory:
-        if sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")
-        self._before = self._status("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.most = self._status("VmHWM") - self._before
-
-    @staticmethod
-    def _status(name: str) -> int:
-        if sys.platform != "linux":
-            return 0
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 
 def layers(layer: graph.Layer, behind: bool) -> list[graph.Layer]:

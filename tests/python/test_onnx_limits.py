@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import sepconv
 
 onnx = pytest.importorskip("onnx", reason="needs the package onnx (extra onnx)")
 
+from memory import Memory  # noqa: E402
 from onnx import helper  # noqa: E402
 from onnx_files import constant, make_node, model, normal, port, session  # noqa: E402
 
@@ -125,11 +125,12 @@ HUNGRY: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("case", HUNGRY)
-def test_loads_without_computing_it(case: str, memory_taken: Callable[[], int]) -> None:
+def test_loads_without_computing_it(case: str) -> None:
     nodes, constants, functions = HUNGRY[case]
     data = model(nodes, [port("x", [3])], ["y"], constants, functions)
-    sepconv.InferenceSession(data)
-    assert memory_taken() < 64 << 20
+    with Memory() as memory:
+        sepconv.InferenceSession(data)
+    assert memory.most < 64 << 20
 
 
 def test_plans_note_where_few_channels_come_from() -> None:
@@ -149,7 +150,7 @@ def test_plans_note_where_few_channels_come_from() -> None:
     assert 0 < moved < count
 
 
-def test_a_vector_whose_length_comes_from_an_open_image_is_not_written_out(memory_taken: Callable[[], int]) -> None:
+def test_a_vector_whose_length_comes_from_an_open_image_is_not_written_out() -> None:
     nodes = [
         make_node("Shape", ["x"], ["sizes"]),
         make_node("Gather", ["sizes", "one"], ["size"]),
@@ -157,8 +158,9 @@ def test_a_vector_whose_length_comes_from_an_open_image_is_not_written_out(memor
         make_node("Slice", ["b", "zero", "one"], ["y"]),
     ]
     numbers = [constant("zero", [0], np.int64), constant("one", [1], np.int64)]
-    session(nodes, [port("x", ["n", 64 << 20])], ["y"], numbers)
-    assert memory_taken() < 64 << 20
+    with Memory() as memory:
+        session(nodes, [port("x", ["n", 64 << 20])], ["y"], numbers)
+    assert memory.most < 64 << 20
 
 
 # --- Forks, files outside, and what a session is given

@@ -11,7 +11,7 @@ from sepconv.bench import machine
 from sepconv.bench.contenders import Contender
 from sepconv.bench.method import Comparison, Measured
 from sepconv.bench.statistics import ratio, summarise, typical_rate
-from sepconv.table import format_threads
+from sepconv.table import format_batch, format_threads
 
 Document = dict[str, Any]
 Result = dict[str, Any]
@@ -138,8 +138,7 @@ def headline(result: Result) -> str:
 
 def conditions(result: Result) -> str:
     """Those that all results of a document share: ", batch 8, caches cold", or nothing."""
-    batch = "" if result["batch"] == 1 else f", batch {result['batch']}"
-    return batch + (", caches cold" if result["cold"] else "")
+    return format_batch(result["batch"]) + (", caches cold" if result["cold"] else "")
 
 
 def title(result: Result) -> str:

@@ -217,8 +217,7 @@ class _Network:
         """How TFLite names the layer's padding; None where it cannot."""
         size, stride = self.shapes[layer.inputs[0]], layer.stride
         same = tuple(same_padding(size[axis], kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
-        given = tuple(tuple(int(n) for n in side) for side in layer.padding)
-        return _SAME if given == same else _VALID if given == NO_PADDING else None
+        return _SAME if layer.padding == same else _VALID if layer.padding == NO_PADDING else None
 
     def _fused(self, layer: Layer, kind: str, inputs: list[int], activation: str, options: str, **fields: Any) -> None:
         """An operator that applies a clamp itself; any other activation is an operator more."""
