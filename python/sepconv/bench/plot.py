@@ -80,7 +80,7 @@ def _bars(axes: Axes, result: Result, rows: Sequence[Result]) -> Text:
         axes.barh(place, min(time, limit), height=0.7, color=_ACCENT if row["kind"] == "sepconv" else _OTHER)
         times = "" if row["kind"] == "sepconv" else f"  {row['ratio']['value']:.2f}×"
         cut = " →" if time > limit else ""
-        text = f" {time:.3g} ms{times}{cut}"
+        text = f" {report.digits(time)} ms{times}{cut}"
         inside = min(time, limit) > 0.6 * min(limit, rows[-1]["milliseconds"]["p25"])
         axes.text(
             min(time, limit), place, f"{text} " if inside else text, va="center", fontsize=8,

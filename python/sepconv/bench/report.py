@@ -107,7 +107,7 @@ def rows(result: Result) -> list[list[str]]:
             times = row["milliseconds"]
             cells = [
                 label(row),
-                *(_digits(times[key]) for key in ("minimum", "p25", "median")),
+                *(digits(times[key]) for key in ("minimum", "p25", "median")),
                 f"{row['gflops']:.1f}",
                 f"{row['share_of_peak']:.1%}",
                 f"{row['ratio']['value']:.2f}{interval(row['ratio'])}",
@@ -177,5 +177,6 @@ def _has(result: Result, key: str) -> bool:
     return any(key in row for row in result["contenders"])
 
 
-def _digits(milliseconds: float) -> str:
+def digits(milliseconds: float) -> str:
+    """Milliseconds as tables and plots show them."""
     return f"{milliseconds:.4f}" if milliseconds < 1 else f"{milliseconds:.3f}"
