@@ -160,6 +160,22 @@ def test_v3_small_in_tensorflows_list_has_a_wider_head(alpha: float, features: i
     assert round((found.macs + more - 256) / 1e6) == {1.0: 57, 0.75: 44}[alpha]
 
 
+@pytest.mark.parametrize(
+    ("layers", "stem", "params"),
+    [
+        (mobilenet_v3_layers("small", 0.5, fixed_stem=True), 16, 1_593_224),
+        (mobilenet_v4_conv_layers("small", 0.5, fixed_stem=True), 32, 2_238_952),
+    ],
+    ids=["V3", "V4"],
+)
+def test_a_fixed_stem_is_counted_as_timm_does(layers: list[Layer], stem: int, params: int) -> None:
+    # timm's mobilenetv3_small_050 and mobilenetv4_conv_small_050.
+    (first,) = (layer for layer in layers if layer.name == "stem")
+    assert isinstance(first, Convolution)
+    assert np.shape(first.weight)[-1] == stem
+    assert cost(layers).params == params
+
+
 def test_mobilenet_v3_minimalistic_has_no_advanced_blocks() -> None:
     layers = mobilenet_v3_layers("small", minimalistic=True)
     assert not any(isinstance(layer, Mul | Activation) for layer in layers)
@@ -263,6 +279,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "backbone": (5, np.array("mobilenet_v1"), [1]),
     "variant": (5, np.ones(2), [1]),
     "minimalistic": ("no", np.ones(2), None),
+    "fixed_stem": ("no", np.ones(2), None, 1),
 }
 
 

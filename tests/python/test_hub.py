@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hub_server import Hub, serve
-from test_family_weights import CLASSES, V3_SMALL, Arrays, timm_v3
+from test_family_weights import CLASSES, V3_SMALL, V3_SMALL_050, Arrays, timm_v3
 
 from sepconv import models
 from sepconv.errors import ModelFormatError
@@ -81,6 +81,22 @@ def test_loads_what_the_repository_holds(hub: Hub, tmp_path: Path) -> None:
     assert (convention.crop_fraction, convention.interpolation) == (0.95, "bicubic")
     assert convention.mean == pytest.approx((123.675, 116.28, 103.53))
     assert convention.std == pytest.approx((58.395, 57.12, 57.375))
+
+
+def test_a_narrow_network_of_timm_keeps_its_first_convolution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "mobilenetv3_small_050.lamb_in1k"
+    arrays = timm_v3(V3_SMALL_050, 288, 1024)
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": safetensors(arrays)}
+    with serve(Hub(f"timm/{name}", files)) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.delenv("SEPCONV_PINS", raising=False)
+        model = load_pretrained(name, cache_dir=tmp_path)
+    options: dict[str, Any] = {"alpha": 0.5, "resolution": 64, "classes": CLASSES, "weights": arrays}
+    expected = models.mobilenet_v3_small(**options, fixed_stem=True)
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3), dtype=np.float32)
+    assert model(x).tobytes() == expected(x).tobytes()
+    with pytest.raises(ValueError, match=r"conv_stem\.weight"):
+        models.mobilenet_v3_small(**options)
 
 
 def test_records_commit_and_digests_and_keeps_to_them(hub: Hub, tmp_path: Path) -> None:

@@ -221,6 +221,13 @@ def round_to_eight(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+def stem_channels(channels: int, alpha: float, fixed: bool) -> int:
+    """Of the first convolution: ``channels`` at every width where they are fixed, else as any other layer's."""
+    if not isinstance(fixed, bool):
+        raise TypeError(f"fixed_stem was {fixed!r}, must be True or False")
+    return channels if fixed else round_to_eight(channels * alpha)
+
+
 def compile_model(layers: list[Layer], source: WeightSource, *, name: str, convention: Convention | None) -> Model:
     """The model of these layers, with the convention given or else that of the weights."""
     from sepconv.model import Model  # here, since it loads the compiled core, which layer lists do without

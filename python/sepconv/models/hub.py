@@ -51,19 +51,24 @@ class Pretrained:
     family: str
     alpha: float = 1.0
     from_tensorflow: bool = False  # then padding and epsilon are TensorFlow's
+    fixed_stem: bool = False  # the first convolution is as wide as at a width of 1
 
 
-def _timm(family: str, name: str, alpha: float = 1.0) -> tuple[str, Pretrained]:
-    return name, Pretrained(f"timm/{name}", family, alpha, name.startswith("tf_"))
+def _timm(family: str, name: str, alpha: float = 1.0, *, fixed_stem: bool = False) -> tuple[str, Pretrained]:
+    return name, Pretrained(f"timm/{name}", family, alpha, name.startswith("tf_"), fixed_stem)
 
 
 PRETRAINED: dict[str, Pretrained] = dict(
     [
         _timm("mobilenet_v1", "mobilenetv1_100.ra4_e3600_r224_in1k"),
+        _timm("mobilenet_v1", "mobilenetv1_125.ra4_e3600_r224_in1k", 1.25),
         _timm("mobilenet_v2", "mobilenetv2_050.lamb_in1k", 0.5),
         _timm("mobilenet_v2", "mobilenetv2_100.ra_in1k"),
         _timm("mobilenet_v2", "mobilenetv2_140.ra_in1k", 1.4),
         _timm("mobilenet_v3_large", "mobilenetv3_large_100.ra_in1k"),
+        _timm("mobilenet_v3_large", "mobilenetv3_large_100.ra4_e3600_r224_in1k"),
+        _timm("mobilenet_v3_large", "mobilenetv3_large_100.miil_in21k_ft_in1k"),
+        _timm("mobilenet_v3_small", "mobilenetv3_small_050.lamb_in1k", 0.5, fixed_stem=True),
         _timm("mobilenet_v3_small", "mobilenetv3_small_075.lamb_in1k", 0.75),
         _timm("mobilenet_v3_small", "mobilenetv3_small_100.lamb_in1k"),
         _timm("mobilenet_v3_large", "tf_mobilenetv3_large_075.in1k", 0.75),
@@ -72,11 +77,19 @@ PRETRAINED: dict[str, Pretrained] = dict(
         _timm("mobilenet_v3_small", "tf_mobilenetv3_small_075.in1k", 0.75),
         _timm("mobilenet_v3_small", "tf_mobilenetv3_small_100.in1k"),
         _timm("mobilenet_v3_small_minimalistic", "tf_mobilenetv3_small_minimal_100.in1k"),
-        _timm("mobilenet_v4_conv_small", "mobilenetv4_conv_small.e2400_r224_in1k"),
-        _timm("mobilenet_v4_conv_medium", "mobilenetv4_conv_medium.e500_r256_in1k"),
+        _timm("mobilenet_v4_conv_small", "mobilenetv4_conv_small_050.e3000_r224_in1k", 0.5, fixed_stem=True),
+        *(
+            _timm("mobilenet_v4_conv_small", f"mobilenetv4_conv_small.{recipe}_in1k")
+            for recipe in ("e1200_r224", "e2400_r224", "e3600_r256")
+        ),
+        *(
+            _timm("mobilenet_v4_conv_medium", f"mobilenetv4_conv_medium.{recipe}_in1k")
+            for recipe in ("e500_r224", "e500_r256", "e250_r384_in12k_ft")
+        ),
         _timm("efficientnet_lite0", "efficientnet_lite0.ra_in1k"),
         *(_timm(f"efficientnet_lite{n}", f"tf_efficientnet_lite{n}.in1k") for n in range(5)),
         _timm("mnasnet_b1", "mnasnet_100.rmsp_in1k"),
+        _timm("mnasnet_a1", "semnasnet_075.rmsp_in1k", 0.75),
         _timm("mnasnet_a1", "semnasnet_100.rmsp_in1k"),
     ]
 )
@@ -273,6 +286,8 @@ def _build(name: str, entry: Pretrained, weights: Path, config: Mapping[str, Any
     if not (isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2]):
         raise ModelFormatError(f"{entry.repository}: input_size is {size}, must be [3, n, n]")
     options: dict[str, Any] = {"padding": "same", "batch_norm_epsilon": 1e-3} if entry.from_tensorflow else {}
+    if entry.fixed_stem:
+        options["fixed_stem"] = True
     arrays = _read_arrays(weights)
     try:
         layers = family.layers(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import ActivationName, Layer
 from sepconv.graph.base import is_choice
-from sepconv.models.builder import check_alpha, check_classes, round_to_eight
+from sepconv.models.builder import check_alpha, check_classes, round_to_eight, stem_channels
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes, Stage, add_block, blocks, parts_of, timm_prefixes
 from sepconv.models.weights import NamingScheme, WeightsArgument, open_weights
@@ -56,14 +56,16 @@ def mobilenet_v3_large(
     seed: int = 0,
     *,
     minimalistic: bool = False,
+    fixed_stem: bool = False,
     **options: Unpack[ModelOptions],
 ) -> Model:
     """MobileNet V3 Large: float32 ``[n, resolution, resolution, 3]`` to logits ``[n, classes]``.
 
     minimalistic: without squeeze-and-excitation, hard-swish and windows of 5x5, as TensorFlow publishes it too.
+    fixed_stem: the first convolution has its 16 channels at every width, as timm's networks below 0.75 do.
     weights: names are torchvision's, timm's or our own. The other arguments: see :mod:`sepconv.models.family`.
     """
-    return _model("large", alpha, resolution, classes, weights, seed, minimalistic, options)
+    return _model("large", alpha, resolution, classes, weights, seed, minimalistic, fixed_stem, options)
 
 
 def mobilenet_v3_small(
@@ -74,10 +76,11 @@ def mobilenet_v3_small(
     seed: int = 0,
     *,
     minimalistic: bool = False,
+    fixed_stem: bool = False,
     **options: Unpack[ModelOptions],
 ) -> Model:
     """MobileNet V3 Small; see :func:`mobilenet_v3_large`."""
-    return _model("small", alpha, resolution, classes, weights, seed, minimalistic, options)
+    return _model("small", alpha, resolution, classes, weights, seed, minimalistic, fixed_stem, options)
 
 
 def mobilenet_v3_layers(
@@ -89,6 +92,7 @@ def mobilenet_v3_layers(
     seed: int = 0,
     *,
     minimalistic: bool = False,
+    fixed_stem: bool = False,
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`mobilenet_v3_large` or :func:`mobilenet_v3_small`."""
@@ -99,7 +103,7 @@ def mobilenet_v3_layers(
     source = open_weights(weights, seed, naming_schemes(size, minimalistic))
     net = open_builder(resolution, source, options, epsilon=1e-3)
     swish: ActivationName = "relu" if minimalistic else "hard_swish"
-    net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2, activation=swish)
+    net.conv("stem", 3, stem_channels(STEM_CHANNELS, alpha, fixed_stem), stride=2, activation=swish)
     for block in blocks(stages(size, minimalistic)):
         add_block(net, block, round_to_eight(block.channels * alpha))
     net.conv("head", 1, round_to_eight(HEAD_CHANNELS[size] * alpha), activation=swish)
@@ -183,6 +187,7 @@ def _model(
     weights: WeightsArgument,
     seed: int,
     minimalistic: bool,
+    fixed_stem: bool,
     options: ModelOptions,
 ) -> Model:
     schemes = naming_schemes(size, minimalistic)
@@ -199,4 +204,5 @@ def _model(
         resolution=resolution,
         classes=classes,
         minimalistic=minimalistic,
+        fixed_stem=fixed_stem,
     )

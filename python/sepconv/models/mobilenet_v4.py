@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sepconv.conventions import TORCHVISION
 from sepconv.graph import Layer
 from sepconv.graph.base import is_choice
-from sepconv.models.builder import NetworkBuilder, check_alpha, check_classes, round_to_eight
+from sepconv.models.builder import NetworkBuilder, check_alpha, check_classes, round_to_eight, stem_channels
 from sepconv.models.family import LayerOptions, ModelOptions, compile_family, open_builder
 from sepconv.models.inverted_residual import Prefixes
 from sepconv.models.weights import NamingScheme, WeightsArgument, open_weights
@@ -95,13 +95,16 @@ def mobilenet_v4_conv_small(
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
+    *,
+    fixed_stem: bool = False,
     **options: Unpack[ModelOptions],
 ) -> Model:
     """MobileNetV4-Conv-S: float32 ``[n, resolution, resolution, 3]`` to logits ``[n, classes]``.
 
+    fixed_stem: the first convolution has its 32 channels at every width, as timm's networks below 1 do.
     weights: names are timm's or our own. The other arguments: see :mod:`sepconv.models.family`.
     """
-    return _model("small", alpha, resolution, classes, weights, seed, options)
+    return _model("small", alpha, resolution, classes, weights, seed, fixed_stem, options)
 
 
 def mobilenet_v4_conv_medium(
@@ -110,10 +113,12 @@ def mobilenet_v4_conv_medium(
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
+    *,
+    fixed_stem: bool = False,
     **options: Unpack[ModelOptions],
 ) -> Model:
     """MobileNetV4-Conv-M; see :func:`mobilenet_v4_conv_small`."""
-    return _model("medium", alpha, resolution, classes, weights, seed, options)
+    return _model("medium", alpha, resolution, classes, weights, seed, fixed_stem, options)
 
 
 def mobilenet_v4_conv_layers(
@@ -123,6 +128,8 @@ def mobilenet_v4_conv_layers(
     classes: int = 1000,
     weights: WeightsArgument = None,
     seed: int = 0,
+    *,
+    fixed_stem: bool = False,
     **options: Unpack[LayerOptions],
 ) -> list[Layer]:
     """The layers of :func:`mobilenet_v4_conv_small` or :func:`mobilenet_v4_conv_medium`; None: its resolution."""
@@ -130,7 +137,7 @@ def mobilenet_v4_conv_layers(
     classes = check_classes(classes)
     source = open_weights(weights, seed, naming_schemes(size))
     net = open_builder(RESOLUTIONS[size] if resolution is None else resolution, source, options, epsilon=1e-3)
-    net.conv("stem", 3, round_to_eight(STEM_CHANNELS * alpha), stride=2, activation="relu")
+    net.conv("stem", 3, stem_channels(STEM_CHANNELS, alpha, fixed_stem), stride=2, activation="relu")
     for number, _, _, row in _blocks(size):
         _add_block(net, f"block{number}", row, round_to_eight(row.channels * alpha))
     net.conv("head", 1, round_to_eight(HEAD_CHANNELS * alpha), activation="relu")
@@ -201,6 +208,7 @@ def _model(
     classes: int,
     weights: WeightsArgument,
     seed: int,
+    fixed_stem: bool,
     options: ModelOptions,
 ) -> Model:
     return compile_family(
@@ -214,4 +222,5 @@ def _model(
         alpha=alpha,
         resolution=resolution,
         classes=classes,
+        fixed_stem=fixed_stem,
     )
