@@ -331,6 +331,21 @@ def test_a_name_too_few_or_too_many_is_told(case: str) -> None:
         build(classes=CLASSES, weights={**arrays, middle: np.ones(1, np.float32)})
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_torchs_wrappers_are_dropped(prefix: str, tmp_path: Path) -> None:
+    _, arrays, _ = CASES["v3 small timm"]
+    wrapped = {prefix + name: array for name, array in arrays.items()}
+    np.savez(tmp_path / "wrapped.npz", **wrapped)  # type: ignore[arg-type]
+    expected = mobilenet_v3_layers("small", classes=CLASSES, weights=arrays)
+    for given in (wrapped, tmp_path / "wrapped.npz"):
+        layers = mobilenet_v3_layers("small", classes=CLASSES, weights=given)
+        for ours, theirs in zip(layers, expected, strict=True):
+            if isinstance(ours, WeightedLayer) and isinstance(theirs, WeightedLayer):
+                np.testing.assert_array_equal(np.asarray(ours.weight), np.asarray(theirs.weight))
+    with pytest.raises(ValueError, match="must hold the stem"):  # what not all names have is part of them
+        mobilenet_v3_layers("small", classes=CLASSES, weights={**wrapped, "x": np.ones(1, np.float32)})
+
+
 def test_conventions_travel_with_the_names() -> None:
     cases = {"v3 large torchvision": TORCHVISION, "v3 large timm": TORCHVISION}
     for case, convention in cases.items():

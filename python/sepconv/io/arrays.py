@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -11,9 +12,21 @@ from numpy.typing import DTypeLike, NDArray
 from sepconv.errors import ModelFormatError
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 MAX_RANK = 32  # of NumPy before version 2
 _MEBIBYTE = 1 << 20
+# What is before each name: torch.compile's prefix around that of data-parallel training, or within it.
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+
+
+def without_prefixes(named: Mapping[str, T]) -> Mapping[str, T]:
+    """Drops what torch's wrappers put before each name (an average's counter excepted)."""
+    for prefix in _PREFIXES:
+        names = [name for name in named if name != "n_averaged"]
+        if names and all(name.startswith(prefix) for name in names):
+            named = {name.removeprefix(prefix): named[name] for name in names}
+    return named
 
 
 class MemoryBudget:

@@ -6,12 +6,13 @@ The files need not be trusted: what they ask for besides tensors in dicts is ref
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sepconv.errors import ModelFormatError, UnsupportedError
-from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, checked_size, flat_view, widen_half
+from sepconv.io.arrays import STORED_DTYPES, Array, MemoryBudget, checked_size, flat_view, widen_half, without_prefixes
 from sepconv.io.files import Source, describe, identify, naming, open_source
 from sepconv.io.pickle_machine import PickleMachine, TensorRecord
 from sepconv.io.zip_archive import Member, read_members
@@ -22,8 +23,6 @@ LEGACY_PROTOCOL = 1001
 # Where training scripts put the weights, in order of preference: averaged weights are those that are evaluated.
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net", "module", "params")
 _MAX_WRAPPERS = 4  # one inside another
-# What is before each name: torch.compile's prefix around that of data-parallel training, or within it.
-_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 
 
 def read_torch_checkpoint(source: str | os.PathLike[str] | bytes) -> dict[str, Array]:
@@ -144,12 +143,12 @@ def _array(name: str, record: TensorRecord, storages: dict[str, Array], budget: 
     return widen_half(view, record.storage.dtype_name, budget, what)
 
 
-def _state_dict(root: Any) -> dict[str, TensorRecord]:
+def _state_dict(root: Any) -> Mapping[str, TensorRecord]:
     """The dict of tensors inside what a checkpoint holds."""
     records = _find_tensors(root, _MAX_WRAPPERS, set())
     if not records:
         raise ModelFormatError("the checkpoint holds no dict of tensors, neither at its top nor under a usual name")
-    return _without_prefixes(records)
+    return without_prefixes(records)
 
 
 def _find_tensors(candidate: Any, depth: int, seen: set[int]) -> dict[str, TensorRecord]:
@@ -162,12 +161,3 @@ def _find_tensors(candidate: Any, depth: int, seen: set[int]) -> dict[str, Tenso
         if records:
             return records
     return {name: value for name, value in candidate.items() if type(name) is str and type(value) is TensorRecord}
-
-
-def _without_prefixes(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
-    """Drops what wrappers put before each name (an average's counter excepted)."""
-    for prefix in _PREFIXES:
-        names = [name for name in records if name != "n_averaged"]
-        if names and all(name.startswith(prefix) for name in names):
-            records = {name.removeprefix(prefix): records[name] for name in names}
-    return records

@@ -17,7 +17,6 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,9 @@ from sepconv.conventions import TIMM, Convention
 from sepconv.graph import ActivationName, BatchNorm, Convolution, WeightedLayer
 from sepconv.graph.base import is_integer, is_name, reject_masked
 from sepconv.graph.weighted import BATCH_NORM_ARRAYS
+from sepconv.io.arrays import without_prefixes
 from sepconv.layer_lists import LayersLike, layer_list
+from sepconv.paths import checked_path
 from sepconv.table import printable
 
 PaddingRule = Literal["same", "torch"]
@@ -185,8 +186,9 @@ WeightsArgument = str | os.PathLike[str] | Mapping[str, ArrayLike] | WeightSourc
 def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingScheme]) -> WeightSource:
     """A source for a model builder's ``weights`` argument.
 
-    None is a seed's random weights; a path is read; a mapping's names must be our own or of one of the schemes. Raises
-    TypeError or ValueError for another argument, and what :func:`sepconv.io.read_weights` raises for a bad file.
+    None is a seed's random weights; a path is read; a mapping's names must be our own or of one of the schemes, behind
+    prefixes "module." and "_orig_mod." that all of them share or none. Raises TypeError or ValueError for another
+    argument, and what :func:`sepconv.io.read_weights` raises for a bad file.
     """
     if isinstance(weights, (SeededWeights, NamedWeights)):
         return weights
@@ -198,8 +200,8 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
     if isinstance(weights, (str, os.PathLike)):
         from sepconv.io import read_weights  # here, so that a seeded model needs no reader
 
-        path_name = Path(weights).name
-        weights = read_weights(weights)
+        path = checked_path(weights, "weights")
+        path_name, weights = path.name, read_weights(path)
     if not isinstance(weights, Mapping):
         raise TypeError(f"weights was {type(weights).__name__}, must be None, a path or a mapping of names to arrays")
     name: Any
@@ -207,6 +209,7 @@ def open_weights(weights: WeightsArgument, seed: int, schemes: Iterable[NamingSc
         if not is_name(name):
             error = ValueError if isinstance(name, str) else TypeError
             raise error(f"weights held the name {name!r}, must have non-empty strings that UTF-8 can say")
+    weights = without_prefixes(weights)
     if "stem.weight" in weights:
         return NamedWeights(weights)
     known = {f"{scheme.prefixes['stem'][0]}.weight": scheme for scheme in schemes}
