@@ -42,7 +42,7 @@ def proto(
     return onnx.shape_inference.infer_shapes(model), feeds
 
 
-def agrees(model: Any, feeds: dict[str, Array]) -> None:
+def agrees(model: Any, feeds: dict[str, Array], rtol: float = 1e-4) -> None:
     data = model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -50,7 +50,7 @@ def agrees(model: Any, feeds: dict[str, Array]) -> None:
     for got, want in zip(sepconv.InferenceSession(data).run(None, feeds), expected, strict=True):
         assert got.shape == want.shape
         assert got.dtype == want.dtype
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-4)
 
 
 def check(op: str, *inputs: Array | None, **options: Any) -> None:
@@ -370,3 +370,26 @@ def test_the_mask_of_dropout(opset: int, dtype: Any) -> None:
     mask = loaded(model).run(feeds)[1]
     assert mask.dtype == dtype
     assert mask.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("op", "sizes", "attributes"),
+    [
+        ("LayerNormalization", (30, 30), {"count": 3}),
+        ("InstanceNormalization", (6, 6), {}),
+        ("GroupNormalization", (2, 2), {"num_groups": 2}),
+        ("RMSNormalization", (30,), {"opset": 23}),
+        ("LpNormalization", (), {"axis": -1}),
+        ("ReduceL2", (), {"axes": [-1], "opset": 13}),
+        ("AveragePool", (), {"kernel_shape": [20, 20], "opset": 22}),
+        ("LpPool", (), {"kernel_shape": [3, 3], "opset": 22}),
+    ],
+)
+def test_squares_and_sums_beyond_float16(op: str, sizes: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    x = normal(2, 6, 20, 30) * 40 + 300
+    inputs: list[Array | None] = [array.astype(np.float16) for array in (x, *map(normal, sizes))]
+    agrees(*proto(op, inputs, **attributes), rtol=2e-3)
+
+
+def test_layer_normalization_of_float64_gives_float32_statistics() -> None:
+    check("LayerNormalization", normal(3, 5).astype(np.float64), normal(5).astype(np.float64), count=3)

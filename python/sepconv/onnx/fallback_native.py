@@ -12,6 +12,10 @@ from sepconv.onnx.ir import Array, Info, Node
 from sepconv.onnx.ops import Call, NotNativeError, Operator, find
 from sepconv.onnx.tensors import Tensors
 
+# Their squares, or what they sum, pass float16's largest number long before their results do.
+_SUMS = ("AveragePool", "GroupNormalization", "InstanceNormalization", "LpPool", "RMSNormalization", "ReduceL2")
+_WIDE = {*_SUMS, "LayerNormalization"}
+
 
 class OnOurKernels:
     """In the place of an operator of the package onnx, which runs what our kernels do not."""
@@ -27,12 +31,15 @@ class OnOurKernels:
 
     def run(self, *inputs: Any, **options: Any) -> tuple[Any, ...]:
         arrays = [np.asarray(x) if isinstance(x, np.generic) else x for x in inputs]
-        if all(x is None or isinstance(x, np.ndarray) for x in arrays):
-            results = self._results(arrays, options.get("linked_attributes") or {})
-            if results is not None:
-                return tuple(results)
-        given: tuple[Any, ...] = self._package.run(*inputs, **options)
-        return given
+        if not all(x is None or isinstance(x, np.ndarray) for x in arrays):
+            return tuple(self._package.run(*inputs, **options))
+        is_wide, dtype = self._node.op in _WIDE, getattr(arrays[0], "dtype", None) if arrays else None
+        if is_wide and dtype == np.float16:
+            arrays = [x.astype(np.float32) if x is not None and x.dtype == dtype else x for x in arrays]
+        results = self._results(arrays, options.get("linked_attributes") or {}) or self._package.run(*arrays, **options)
+        if is_wide:  # LayerNormalization's statistics are float32 whatever its input is
+            results = [np.asarray(results[0], dtype), *(x.astype(np.float32) for x in results[1:])]
+        return tuple(results)
 
     def _results(self, inputs: list[Array | None], given: Mapping[str, Any]) -> list[Array] | None:
         node = self._node

@@ -76,8 +76,9 @@ class LogSoftmax(_Rows):
 
 class LpNormalization(_Operator):
     def _run(self, x: Array, axis: int, p: int) -> tuple[Array]:
-        norm = (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
-        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0).astype(x.dtype),)
+        wide = x.astype(np.result_type(x, np.float32))  # squares of float16 overflow
+        norm = (np.abs(wide) ** p).sum(axis, keepdims=True) ** (1 / p)
+        return (np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0).astype(x.dtype),)
 
 
 class BatchNormalization(ops.BatchNormalization_14):  # type: ignore[name-defined,misc]
