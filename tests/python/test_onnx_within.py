@@ -118,3 +118,24 @@ def test_an_operator_that_nothing_runs() -> None:
     model, _ = proto("MaxRoiPool", [normal(1, 2, 6, 6), normal(2, 5)], pooled_shape=[2, 2])
     with pytest.raises(UnsupportedError, match=r"node 'N': nothing here runs MaxRoiPool: [^\n]{1,100}$"):
         loaded(model)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_last_inputs_of_a_function_may_be_left_out(is_nested: bool) -> None:
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    nodes = [helper.make_node("Clip", ["x", "low", "high"], ["y"])]
+    functions = [helper.make_function("own", "F", ["x", "low", "high"], ["y"], nodes, opsets)]
+    calls = [helper.make_node("F", ["x", "low"], ["y"], domain="own")]
+    if is_nested:
+        functions.append(helper.make_function("own", "G", ["x", "low", "high"], ["y"], calls, opsets))
+        calls = [helper.make_node("G", ["x", "low"], ["y"], domain="own")]
+    ports = [port("x", FLOAT, [3, 4]), port("low", FLOAT, [])]
+    graph = helper.make_graph(calls, "g", ports, [port("y", FLOAT, [3, 4])])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions)
+    agrees(model, {"x": normal(3, 4), "low": np.array(-0.2, np.float32)})
+
+
+def test_the_element_of_an_optional_has_its_shape() -> None:
+    nodes = [helper.make_node("Optional", ["x"], ["o"]), helper.make_node("OptionalGetElement", ["o"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [port("x", FLOAT, [3, 4])], [onnx.ValueInfoProto(name="y")])
+    agrees(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), {"x": normal(3, 4)})

@@ -180,6 +180,11 @@ class DequantizeLinear(_Operator):
         return ((shifted * scale.reshape(shape)).astype(np.float32),)
 
 
+class Optional(op_run.OpRun):  # type: ignore[name-defined,misc]
+    def _run(self, x: Any = None, **_: Any) -> tuple[Any]:
+        return (x,)  # of the package a list of it, which its other operators take for a sequence
+
+
 class CumSum(ops.CumSum):  # type: ignore[name-defined,misc]
     def _run(self, x: Array, axis: Array, **attributes: Any) -> Any:
         return super()._run(x, axis.reshape(()), **attributes)  # exporters also write [axis]
@@ -230,8 +235,8 @@ class Unique(_Operator):
 OPERATORS = [
     AveragePool, BatchNormalization, ConvTranspose, CumSum, DequantizeLinear, GRU, GatherElements, GlobalAveragePool,
     GlobalLpPool, GridSample, Hardmax, LRN, LSTM, LogSoftmax, Loop, LpNormalization, LpPool, MaxPool, Mean,
-    NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, RNN, Resize, RoiAlign, Scan, Scatter, Softmax, Softsign,
-    Unique,
+    NegativeLogLikelihoodLoss, NonMaxSuppression, OneHot, Optional, RNN, Resize, RoiAlign, Scan, Scatter, Softmax,
+    Softsign, Unique,
 ]  # fmt: skip
 
 
@@ -252,4 +257,11 @@ class Evaluator(reference.ReferenceEvaluator):  # type: ignore[name-defined,misc
                 raise
             # In a function types are known when it runs.
             make = partial(op_run.OpFunctionContextDependant, parent=self)
-        return lambda proto, params: on_our_kernels(make(proto, params), proto, self.opsets.get("", 1))
+
+        def made(proto: Any, params: Any) -> Any:
+            function = self.functions_.get((proto.domain, proto.op_type))
+            if function is not None:  # its last inputs may be left out
+                proto.input.extend([""] * (len(function.input_names) - len(proto.input)))
+            return on_our_kernels(make(proto, params), proto, self.opsets.get("", 1))
+
+        return made
