@@ -58,13 +58,14 @@ class DepthwiseGradRun {
         out_h_(window_.out_h(task.in.h)), out_w_(window_.out_w(task.in.w)), blocks_((outputs_ + v_ - 1) / v_),
         taps_(y_.taps * x_.taps),
         groups_(static_cast<int>(std::min<std::int64_t>(task.images, kMaxGroups))),
+        pieces_(groups_ * (alone() ? blocks_ : 1)), workers_(std::clamp(threads, 1, std::max(1, pieces_))),
         dy_floats_(std::size_t{1} * y_.size * x_.size * v_),
         x_floats_(t_.dweights ? std::size_t{1} * y_.x_size * x_.x_size * v_ : 0),
         thread_floats_(dy_floats_ + x_floats_ + (t_.dx ? std::size_t{1} * kStripRows * x_.in * v_ : 0)),
         sums_floats_(t_.dweights ? groups_ * blocks_ * sum_floats() : 0),
         turned_floats_(t_.dx ? blocks_ * sum_floats() : 0),
-        scratch_(threads * thread_floats_ + sums_floats_ + turned_floats_),
-        sums_(scratch_.floats() + threads * thread_floats_), turned_(sums_ + sums_floats_) {
+        scratch_(workers_ * thread_floats_ + sums_floats_ + turned_floats_),
+        sums_(scratch_.floats() + workers_ * thread_floats_), turned_(sums_ + sums_floats_) {
     window_.kh = y_.taps;
     window_.kw = x_.taps;
     const bool square = window_.kh == window_.kw && window_.dilation_h == 1 && window_.dilation_w == 1;
@@ -75,17 +76,15 @@ class DepthwiseGradRun {
     dw_kernel_ = square && window_.kh == 3   ? table.depthwise_grad_3x3_f32
                  : square && window_.kh == 5 ? table.depthwise_grad_5x5_f32
                                              : table.depthwise_grad_any_f32;
-    for (int i = 0; i < threads; ++i) pointers_.emplace_back(kStripRows * window_.kh);
+    for (int i = 0; i < workers_; ++i) pointers_.emplace_back(kStripRows * window_.kh);
     if (t_.dx) turn_weights();
   }
 
   void run(int threads) {
-    // Channels that share an input channel add to the same dx, one after the other.
-    const bool alone = t_.multiplier == 1;
-    clear(scratch_.floats(), threads * thread_floats_ + sums_floats_, threads);  // zeros between and around stay
+    const bool alone = this->alone();
+    clear(scratch_.floats(), workers_ * thread_floats_ + sums_floats_, threads);  // zeros between and around stay
     if (!alone && t_.dx) clear(t_.dx, t_.images * t_.in.elements(), threads);
-    const std::int64_t pieces = std::int64_t{1} * groups_ * (alone ? blocks_ : 1);
-    for_each_piece(pieces, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
+    for_each_piece(pieces_, workers_, [&](std::int64_t piece, int thread, const Stop& stop) {
       const std::int64_t group = alone ? piece / blocks_ : piece;
       const Range images(t_.images, groups_, group);
       for (std::int64_t image = images.begin; image < images.end; ++image) {
@@ -100,6 +99,8 @@ class DepthwiseGradRun {
   }
 
  private:
+  // Channels that share an input channel add to the same dx, one after the other.
+  bool alone() const { return t_.multiplier == 1; }
   std::size_t sum_floats() const { return std::size_t{1} * (1 + taps_) * v_; }
   int lanes(int b) const { return std::min(v_, outputs_ - b * v_); }
   const float* gradient(std::int64_t image, int y, int x) const {
@@ -250,7 +251,7 @@ class DepthwiseGradRun {
   int v_, outputs_;
   Window window_;         // of the taps that meet the image
   Axis y_, x_;
-  int out_h_, out_w_, blocks_, taps_, groups_;
+  int out_h_, out_w_, blocks_, taps_, groups_, pieces_, workers_;
   std::size_t dy_floats_, x_floats_, thread_floats_, sums_floats_, turned_floats_;
   Scratch scratch_;       // a thread's spread gradient, padded input, strip of dx; sums of the groups; turned weights
   float *sums_, *turned_;

@@ -162,3 +162,13 @@ def test_concatenation_of_many_inputs(inputs: int) -> None:
     assert memory.most < MEMORY
     image = integers(1, 1, 2, 3)
     np.testing.assert_array_equal(plan.run([image], 1)[0], image[..., np.arange(inputs) % 3])
+
+
+def test_gradients_take_memory_for_threads_that_have_work() -> None:
+    x, weight, dy = integers(1, 256, 256, 8), integers(8, 1, 3, 3), integers(1, 256, 256, 8)
+    arguments = (x, weight, dy, (1, 1), ((1, 1), (1, 1)), (1, 1), (True, True))
+    want = _core.depthwise_grad(*arguments, 1)
+    with Memory() as memory:
+        result = _core.depthwise_grad(*arguments, 64)
+    assert all(np.array_equal(a, b) for a, b in zip(result, want, strict=True))
+    assert memory.most <= MEMORY
