@@ -58,11 +58,12 @@ class DepthwiseGradRun {
         out_h_(window_.out_h(task.in.h)), out_w_(window_.out_w(task.in.w)), blocks_((outputs_ + v_ - 1) / v_),
         taps_(y_.taps * x_.taps),
         groups_(static_cast<int>(std::min<std::int64_t>(task.images, kMaxGroups))),
-        pieces_(groups_ * (alone() ? blocks_ : 1)), workers_(std::clamp(threads, 1, std::max(1, pieces_))),
+        pieces_(std::int64_t{1} * groups_ * (alone() ? blocks_ : 1)),
+        workers_(static_cast<int>(std::clamp<std::int64_t>(pieces_, 1, threads))),
         dy_floats_(std::size_t{1} * y_.size * x_.size * v_),
         x_floats_(t_.dweights ? std::size_t{1} * y_.x_size * x_.x_size * v_ : 0),
         thread_floats_(dy_floats_ + x_floats_ + (t_.dx ? std::size_t{1} * kStripRows * x_.in * v_ : 0)),
-        sums_floats_(t_.dweights ? groups_ * blocks_ * sum_floats() : 0),
+        sums_floats_(t_.dweights ? std::size_t{1} * groups_ * blocks_ * sum_floats() : 0),
         turned_floats_(t_.dx ? blocks_ * sum_floats() : 0),
         scratch_(workers_ * thread_floats_ + sums_floats_ + turned_floats_),
         sums_(scratch_.floats() + workers_ * thread_floats_), turned_(sums_ + sums_floats_) {
@@ -251,7 +252,9 @@ class DepthwiseGradRun {
   int v_, outputs_;
   Window window_;         // of the taps that meet the image
   Axis y_, x_;
-  int out_h_, out_w_, blocks_, taps_, groups_, pieces_, workers_;
+  int out_h_, out_w_, blocks_, taps_, groups_;
+  std::int64_t pieces_;
+  int workers_;
   std::size_t dy_floats_, x_floats_, thread_floats_, sums_floats_, turned_floats_;
   Scratch scratch_;       // a thread's spread gradient, padded input, strip of dx; sums of the groups; turned weights
   float *sums_, *turned_;
