@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from sepconv.errors import ModelFormatError
 
 Array = NDArray[Any]
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MAX_RANK = 32  # of NumPy before version 2
 _MEBIBYTE = 1 << 20
@@ -20,7 +20,7 @@ _MEBIBYTE = 1 << 20
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 
 
-def without_prefixes(named: Mapping[str, T]) -> Mapping[str, T]:
+def without_prefixes(named: Mapping[str, _T]) -> Mapping[str, _T]:
     """Drops what torch's wrappers put before each name (an average's counter excepted)."""
     for prefix in _PREFIXES:
         names = [name for name in named if name != "n_averaged"]

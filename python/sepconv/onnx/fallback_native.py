@@ -13,8 +13,10 @@ from sepconv.onnx.ops import Call, NotNativeError, Operator, find
 from sepconv.onnx.tensors import Tensors
 
 # Their squares, or what they sum, pass float16's largest number long before their results do.
-_SUMS = ("AveragePool", "GroupNormalization", "InstanceNormalization", "LpPool", "RMSNormalization", "ReduceL2")
-_WIDE = {*_SUMS, "LayerNormalization"}
+_WIDE = {
+    "AveragePool", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpPool", "RMSNormalization",
+    "ReduceL2",
+}  # fmt: skip
 
 
 class OnOurKernels:
