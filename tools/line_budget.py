@@ -31,7 +31,7 @@ BUDGET = {
     "python": 24620,
     "tests/cpp": 5840,
     "tests/trust": 3000,
-    "tests/python": 19520,
+    "tests/python": 19560,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,

@@ -87,3 +87,11 @@ def test_integers_of_numpy() -> None:
 def test_all_types_are_checked_alike(call: Any, message: str, dtype: Any) -> None:
     with pytest.raises(ValueError, match=message):
         call(*(tensor.to(dtype) for tensor in (X, DEPTHWISE, POINTWISE)))
+
+
+def test_more_threads_than_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.randn(1, 5, 7, 7, requires_grad=True), torch.randn(5, 1, 3, 3, requires_grad=True)
+    expected = torch.autograd.grad(st.depthwise_conv2d(x, weight).sum(), (x, weight))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5000)  # torch sets no limit
+    results = torch.autograd.grad(st.depthwise_conv2d(x, weight).sum(), (x, weight))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))

@@ -36,7 +36,7 @@ def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _threads() -> int:
-    return int(torch.get_num_threads())
+    return min(int(torch.get_num_threads()), _core.MAX_THREADS)
 
 
 def _computed(*tensors: Tensor | None) -> Any:
