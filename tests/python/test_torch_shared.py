@@ -171,6 +171,17 @@ def test_a_forward_of_its_own() -> None:
         assert_same(module, optimize(module), image(1, 3, 6, 6))
 
 
+@pytest.mark.parametrize("name", ["forward", "_call_impl", "_conv_forward"])
+def test_layers_whose_methods_were_replaced(name: str) -> None:
+    module, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)).eval(), image(1, 3, 6, 6)
+    method = getattr(module[0], name)
+    setattr(module[0], name, lambda *given: 2 * method(*given))
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    assert [left.reason for left in optimized.report.left] == [f"it has {name} of its own"]
+    assert_same(module[0], optimize(module[0]), x)
+
+
 # --- Transforms
 
 

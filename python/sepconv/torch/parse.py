@@ -110,6 +110,8 @@ def _of_module(node: Node, module: Any) -> tuple[Arguments, Maker]:
         raise Unsupported("sepconv has no such module")
     if hooked(module):
         raise Unsupported("it has hooks")
+    if name := patched(module):
+        raise Unsupported(f"it has {name} of its own")
     names, make = MODULES[kind]
     if len(node.args) != 1 or node.kwargs:
         raise Unsupported("it has arguments that sepconv does not know")
@@ -119,6 +121,12 @@ def _of_module(node: Node, module: Any) -> tuple[Arguments, Maker]:
 def hooked(module: Any) -> bool:
     """Whether calling a module does more than its forward."""
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def patched(module: Any) -> str | None:
+    """A method set on the instance, which calls run in place of the class's."""
+    methods = ("forward", "_call_impl", "_conv_forward", "_check_input_dim")
+    return next((name for name in methods if name in vars(module)), None)
 
 
 # --- What the arguments mean

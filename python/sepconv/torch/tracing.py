@@ -16,7 +16,7 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from sepconv.torch.parse import MODULES, hooked
+from sepconv.torch.parse import MODULES, hooked, patched
 from sepconv.torch.partition import has_effects
 
 MAX_TRACES = 64
@@ -98,7 +98,7 @@ class _Tracer(torch.fx.Tracer):
             return self.trace(self._module, concrete_args=choice or None)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        watched = hooked(m) or "forward" in vars(m) or isinstance(m, self._kept)
+        watched = hooked(m) or patched(m) is not None or isinstance(m, self._kept)
         return watched or bool(super().is_leaf_module(m, module_qualified_name))
 
     def call_module(self, m: Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
