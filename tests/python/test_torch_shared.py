@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from torch import nn  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
 from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
@@ -51,6 +52,19 @@ def test_hooks_that_come_later() -> None:
     module[0].register_forward_hook(lambda _, __, result: result * 10)
     assert_same(module, optimized, x)
     assert "a module has hooks" in runs(optimized)
+
+
+def test_hooks_of_all_modules() -> None:
+    module, x = small(), image(1, 3, 6, 6)
+    optimized = optimize(module)
+    assert_same(module, optimized, x)
+    for register in (register_module_forward_hook, register_module_forward_pre_hook):
+        seen: list[type] = []
+        with register(lambda part, *_, seen=seen: seen.append(type(part))):
+            assert_same(module, optimized, x)
+        assert [seen.count(type(part)) for part in module] == [2, 2, 2]
+    assert_same(module, optimized, x)
+    assert runs(optimized) == {"a module has hooks": 2}
 
 
 # --- The module afterwards

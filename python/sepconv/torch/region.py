@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node
+from torch.nn.modules import module as torch_module
 
 from sepconv import _core
 from sepconv.compile import compile_graph
@@ -71,6 +72,8 @@ class _Slots:
         self._statistics = {(id(modules[path]), name) for path, name in statistics}
         self._known: tuple[list[Tensor | None], _Found] = [], _Found([], [], ())
         self._hooks = [hooks for part in called for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        if called:  # those of all modules
+            self._hooks += [torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks]
 
     def tensors(self) -> _Found:
         """What is there now; the same object as long as nothing is replaced."""
