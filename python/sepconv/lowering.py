@@ -29,6 +29,7 @@ from sepconv.graph import (
 )
 from sepconv.graph.base import reject_masked
 
+MAX_GROUPS = 64  # of a convolution that becomes one for each group
 _FOLLOWERS = (Softmax, LayerNorm, PRelu, Activation, Add, Mul, Concat, ChannelSlice, ChannelShuffle)
 
 

@@ -63,6 +63,17 @@ def test_inverted_residuals(dynamic: bool | None) -> None:
     assert recorder.eager_runs() == {}
 
 
+def test_convolutions_in_groups() -> None:
+    """The one in too many groups is run by torch, and it alone."""
+    network = nn.Sequential(nn.Conv2d(8, 130, 3, groups=2), nn.Conv2d(130, 130, 1, groups=65), nn.Conv2d(130, 2, 1))
+    recorder = Recorder()
+    with torch.no_grad():
+        x = image(1, 8, 6, 6)
+        assert_close(torch.compile(network, backend=recorder)(x), network(x))
+    assert len(recorder.regions) == 2
+    assert recorder.eager_runs() == {}
+
+
 def test_by_its_name() -> None:
     if not any(point.name == "sepconv" for point in entry_points(group="torch_dynamo_backends")):
         pytest.skip("sepconv is on the path, but not installed: there is no entry point")

@@ -10,7 +10,8 @@ from sepconv.graph.base import is_integer
 from sepconv.ops.arguments import check_activation
 from sepconv.torch.arithmetic import same_sides
 from sepconv.torch.functional import PaddingLike, PairLike, depthwise_conv2d, pointwise_conv2d, separable_conv2d
-from sepconv.torch.parse import ACTIVATIONS, hooked
+from sepconv.torch.parse import ACTIVATIONS
+from sepconv.torch.watched import hooked
 
 Tensor = Any
 

@@ -19,7 +19,6 @@ from torch.fx import Node
 
 from sepconv import graph
 from sepconv.graph import Layer, Padding, Pair, Shape
-from sepconv.torch.arithmetic import same_sides
 
 Weight = Any  # a torch.Tensor, or the Node that gives it
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # what other classes of tensors do, they alone know
@@ -45,6 +44,7 @@ class Builder:
     tensors: Callable[[Weight], torch.Tensor]
     layers: list[Layer] = field(default_factory=list)
     values: dict[Node, Value] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)  # by the layer that joins the results of so many convolutions
 
     def array(self, weight: Weight) -> NDArray[np.float32]:
         """A weight as float32, without a copy but for a view that negates. Unsupported where it is anything else."""
@@ -81,6 +81,14 @@ class Builder:
         """Where the layer of a value stands."""
         return next(i for i in reversed(range(len(self.layers))) if self.layers[i].name == value.layer)
 
+    def convolutions(self, value: Value, reader: Node) -> list[int]:
+        """Where the convolution stands, or one for each group, that what only ``reader`` reads can become part of."""
+        end = self.place(value)
+        places = list(range(end + 1 - 2 * self.groups[value.layer], end, 2)) if value.layer in self.groups else [end]
+        layers = [self.layers[place] for place in places]
+        plain = all(isinstance(layer, graph.Convolution) and layer.activation == "none" for layer in layers)
+        return places if plain and self.read_by(value) == {reader} else []
+
 
 def check(condition: bool, reason: str) -> None:
     if not condition:
@@ -111,129 +119,17 @@ class Operator(ABC):
 
 
 @dataclass(frozen=True)
-class Convolve(Operator):
-    weight: Weight
-    bias: Weight | None
-    stride: Pair
-    padding: Pair | Padding | str
-    dilation: Pair
-    groups: int | None  # None: as many as there are channels
-    heavy = True
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        return (self.weight,) if self.bias is None else (self.weight, self.bias)
-
-    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        channels = as_image(x[0]).shape[2]
-        weight = to.array(self.weight)
-        check(weight.ndim == 4, f"its weight has {weight.ndim} dimensions, not 4")
-        outputs, per_group, kh, kw = weight.shape
-        common: dict[str, Any] = {
-            "name": node.name,
-            "inputs": (x[0].layer,),
-            "bias": to.optional(self.bias),
-            "stride": self.stride,
-            "padding": self._padding((kh, kw)),
-            "dilation": self.dilation,
-        }
-        if self.groups == 1:
-            return to.add(graph.Conv2d(weight=weight.transpose(2, 3, 1, 0), **common), x[0])
-        check(per_group == 1 and self.groups in (channels, None), f"groups is {self.groups} for {channels} channels")
-        check(outputs % channels == 0, f"its {outputs} outputs are no multiple of its {channels} channels")
-        spread = weight.reshape(channels, outputs // channels, kh, kw).transpose(2, 3, 0, 1)
-        return to.add(graph.DepthwiseConv2d(weight=spread, **common), x[0])
-
-    def _padding(self, kernel: Pair) -> Padding:
-        if self.padding == "valid":
-            return graph.NO_PADDING
-        if isinstance(self.padding, str):
-            return same_sides(kernel, self.dilation)
-        vertical, horizontal = self.padding
-        if isinstance(vertical, int) and isinstance(horizontal, int):
-            return (vertical, vertical), (horizontal, horizontal)
-        return self.padding  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Separable(Operator):
-    """Depthwise, activation, pointwise, residual (a second input), activation: torch.ops.sepconv.separable_conv2d."""
-
-    depthwise: Convolve
-    middle_activation: graph.ActivationName
-    pointwise: Convolve
-    activation: graph.ActivationName
-    heavy = True
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        return (*self.depthwise.weights, *self.pointwise.weights)
-
-    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        value = x[0]
-        stages = (self.depthwise, "depthwise", self.middle_activation), (self.pointwise, "pointwise", "none")
-        for convolution, stage, activation in stages:
-            value = self._named(f"{node.name}.{stage}", convolution.lower(node, to, value), to)
-            value = self._activated(f"{node.name}.{stage}.activation", activation, value, to)
-        if len(x) == 2:
-            check(not x[1].flat, "its residual is not [n, c, h, w]")
-            value = to.add(graph.Add(name=f"{node.name}.add", inputs=(value.layer, x[1].layer)), value, x[1])
-        return self._activated(f"{node.name}.activation", self.activation, value, to)
-
-    def _named(self, name: str, value: Value, to: Builder) -> Value:
-        place = to.place(value)
-        to.layers[place] = dataclasses.replace(to.layers[place], name=name)
-        return dataclasses.replace(value, layer=name)
-
-    def _activated(self, name: str, activation: Any, value: Value, to: Builder) -> Value:
-        if activation == "none":
-            return value
-        return to.add(graph.Activation(name=name, inputs=(value.layer,), activation=activation), value)
-
-
-@dataclass(frozen=True)
-class Normalize(Operator):
-    """Batch norm with the statistics that were gathered in training; part of the convolution before it where it can."""
-
-    gamma: Weight | None
-    beta: Weight | None
-    mean: Weight
-    variance: Weight
-    epsilon: float
-    keeps_first = True
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        return tuple(w for w in (self.gamma, self.beta, self.mean, self.variance) if w is not None)
-
-    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
-        channels = x[0].shape[2]
-        check(not x[0].flat or x[0].shape[:2] == (1, 1), "its input is a flattened image")
-        norm = graph.BatchNorm(
-            gamma=np.ones(channels, np.float32) if self.gamma is None else to.array(self.gamma),
-            beta=np.zeros(channels, np.float32) if self.beta is None else to.array(self.beta),
-            mean=to.array(self.mean),
-            variance=to.array(self.variance),
-            epsilon=self.epsilon,
-        )
-        place = to.place(x[0])
-        before = to.layers[place]
-        if isinstance(before, graph.Convolution) and before.batch_norm is None and to.read_by(x[0]) == {node}:
-            shape = x[0].shape
-            check(graph.array_shape(norm.mean) == (shape[2],), f"its statistics are not of {shape[2]} channels")
-            to.layers[place] = dataclasses.replace(before, batch_norm=norm)
-            return x[0]
-        ones = np.ones((1, 1, channels, 1), np.float32)
-        layer = graph.DepthwiseConv2d(name=node.name, inputs=(x[0].layer,), weight=ones, batch_norm=norm)
-        return to.add(layer, x[0], flat=x[0].flat)
-
-
-@dataclass(frozen=True)
 class Activate(Operator):
     activation: graph.ActivationName
     keeps_first = True
 
     def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        places = to.convolutions(x[0], node) if x[0].layer in to.groups else []
+        for place in places:  # the core does so with a single convolution
+            part: Any = to.layers[place]
+            to.layers[place] = dataclasses.replace(part, activation=self.activation)
+        if places:
+            return x[0]
         layer = graph.Activation(name=node.name, inputs=(x[0].layer,), activation=self.activation)
         return to.add(layer, x[0], flat=x[0].flat)
 

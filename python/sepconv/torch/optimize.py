@@ -11,10 +11,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import Module
 
 from sepconv.threads import thread_count
-from sepconv.torch.parse import MODULES, hooked
+from sepconv.torch.parse import MODULES
 from sepconv.torch.partition import Cut, Left, partition
 from sepconv.torch.region import Region, example
 from sepconv.torch.tracing import trace
+from sepconv.torch.watched import hooked
 
 
 @dataclass(frozen=True)

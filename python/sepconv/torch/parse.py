@@ -17,13 +17,12 @@ from torch.nn import functional
 
 from sepconv.torch import library, moving  # noqa: F401 - library registers torch.ops.sepconv
 from sepconv.torch.arguments import Arguments, Maker, only, pair
+from sepconv.torch.convolutions import Convolve, convolve, normalize, own, separable
 from sepconv.torch.operators import (
     Activate,
-    Convolve,
     Flatten,
     Linear,
     Mean,
-    Normalize,
     Operator,
     PadZeros,
     Pool,
@@ -31,12 +30,12 @@ from sepconv.torch.operators import (
     PRelu,
     Product,
     Same,
-    Separable,
     SoftMax,
     Sum,
     Unsupported,
 )
 from sepconv.torch.rewrite import is_size
+from sepconv.torch.watched import hooked, patched
 
 
 def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any], *, region: bool = False) -> Operator:
@@ -58,6 +57,9 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any], *,
         if name in arguments and not _is_tensor(arguments[name]):
             raise Unsupported(f"{name} is {arguments[name]!r}, not a tensor")
     made = make(arguments)
+    shape = _shape(arguments.get("weight"), modules)
+    if isinstance(made, Convolve) and len(shape) == 4 and not region:
+        made.check_groups(shape[1])
     if arguments.get("inplace") and not region and not _unshared(made.inputs[0], modules, scalar):
         raise Unsupported("it changes in place what others read")
     return made
@@ -68,6 +70,16 @@ def _is_tensor(value: Any) -> bool:
     example = value.meta.get("example_value") if isinstance(value, Node) else None
     numbers = example is not None and not isinstance(example, torch.Tensor)
     return isinstance(value, Node) and not is_size(value) and not numbers
+
+
+def _shape(weight: Any, modules: dict[str, Any]) -> tuple[int, ...]:
+    """Of a weight, as far as it is known before a call."""
+    if isinstance(weight, Node) and weight.op == "get_attr":
+        path, _, name = weight.target.rpartition(".")
+        weight = getattr(modules[path], name)
+    elif isinstance(weight, Node):
+        weight = weight.meta.get("example_value")
+    return tuple(getattr(weight, "shape", ()))
 
 
 TENSORS = (
@@ -118,61 +130,7 @@ def _of_module(node: Node, module: Any) -> tuple[Arguments, Maker]:
     return {"input": node.args[0], **{name: getattr(module, name) for name in names.split()}}, make
 
 
-def hooked(module: Any) -> bool:
-    """Whether calling a module does more than its forward."""
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
-
-
-def patched(module: Any) -> str | None:
-    """A method set on the instance, which calls run in place of the class's."""
-    methods = ("forward", "_call_impl", "_conv_forward", "_check_input_dim")
-    return next((name for name in methods if name in vars(module)), None)
-
-
 # --- What the arguments mean
-
-
-def _convolve(a: Arguments) -> Operator:
-    only(a, padding_mode="zeros", transposed=False)
-    padding = a.get("padding", 0)
-    return Convolve(
-        (a["input"],),
-        weight=a["weight"],
-        bias=a.get("bias"),
-        stride=pair(a.get("stride", 1), "stride"),
-        padding=padding if padding in ("same", "valid") else pair(padding, "padding"),
-        dilation=pair(a.get("dilation", 1), "dilation"),
-        groups=a.get("groups", 1),
-    )
-
-
-def _own(a: Arguments) -> Operator:
-    """Of the operators in torch.ops.sepconv."""
-    pointwise = "padding" not in a
-    top, bottom, left, right = a.get("padding", (0, 0, 0, 0))
-    stride, dilation = (pair(a.get(name, (1, 1)), name) for name in ("stride", "dilation"))
-    padding = ((top, bottom), (left, right))
-    return Convolve(
-        (a["input"],), a["weight"], a.get("bias"), stride, padding, dilation, groups=1 if pointwise else None
-    )
-
-
-def _separable(a: Arguments) -> Operator:
-    window = {name: a[name] for name in ("input", "stride", "padding", "dilation")}
-    first = _own({**window, "weight": a["depthwise_weight"], "bias": a.get("depthwise_bias")})
-    second = _own({"input": a["input"], "weight": a["pointwise_weight"], "bias": a.get("pointwise_bias")})
-    if not isinstance(first, Convolve) or not isinstance(second, Convolve):
-        raise Unsupported("it has arguments that sepconv does not know")
-    inputs = (a["input"],) if a.get("residual") is None else (a["input"], a["residual"])
-    return Separable(inputs, first, a["middle_activation"], second, a["activation"])
-
-
-def _normalize(a: Arguments) -> Operator:
-    if a.get("training", False) or a.get("running_mean") is None or a.get("running_var") is None:
-        raise Unsupported("it takes its statistics from the batch")
-    return Normalize(
-        (a["input"],), a.get("weight"), a.get("bias"), a["running_mean"], a["running_var"], a.get("eps", 1e-5)
-    )
 
 
 def _activate(name: Any) -> Maker:
@@ -316,8 +274,8 @@ _MAX = "input kernel_size stride padding dilation ceil_mode return_indices"
 
 # The names of a function's arguments, in order; one with "!" is always true.
 FUNCTIONS: dict[Any, tuple[str, Maker]] = {
-    torch.conv2d: (_CONV, _convolve),
-    functional.batch_norm: ("input running_mean running_var weight bias training momentum eps", _normalize),
+    torch.conv2d: (_CONV, convolve),
+    functional.batch_norm: ("input running_mean running_var weight bias training momentum eps", normalize),
     **{f: ("input inplace", _activate(name)) for name, fs in ACTIVATIONS.items() for f in fs},
     torch.relu_: ("input inplace!", _activate("relu")),
     functional.gelu: ("input approximate", _gelu),
@@ -349,12 +307,12 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
 }
 _OWN_WINDOW = "stride padding dilation"
 _OWN: dict[str, tuple[str, Maker]] = {
-    "depthwise_conv2d": (f"input weight bias {_OWN_WINDOW}", _own),
-    "pointwise_conv2d": ("input weight bias", _own),
+    "depthwise_conv2d": (f"input weight bias {_OWN_WINDOW}", own),
+    "pointwise_conv2d": ("input weight bias", own),
     "separable_conv2d": (
         "input depthwise_weight depthwise_bias pointwise_weight pointwise_bias residual "
         f"{_OWN_WINDOW} middle_activation activation",
-        _separable,
+        separable,
     ),
 }
 for _name, _entry in _OWN.items():
@@ -379,9 +337,9 @@ METHODS: dict[Any, tuple[str, Maker]] = {
 }
 # The attributes that say what a module does.
 MODULES: dict[Any, tuple[str, Maker]] = {
-    nn.Conv2d: ("weight bias stride padding dilation groups padding_mode transposed", _convolve),
-    nn.BatchNorm2d: ("running_mean running_var weight bias training eps", _normalize),
-    nn.BatchNorm1d: ("running_mean running_var weight bias training eps", _normalize),
+    nn.Conv2d: ("weight bias stride padding dilation groups padding_mode transposed", convolve),
+    nn.BatchNorm2d: ("running_mean running_var weight bias training eps", normalize),
+    nn.BatchNorm1d: ("running_mean running_var weight bias training eps", normalize),
     nn.ReLU: ("inplace", _activate("relu")),
     nn.ReLU6: ("inplace", _activate("relu6")),
     nn.Hardswish: ("inplace", _activate("hard_swish")),

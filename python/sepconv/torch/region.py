@@ -16,7 +16,8 @@ from torch.nn.modules import module as torch_module
 
 from sepconv import _core
 from sepconv.compile import compile_graph
-from sepconv.torch.operators import PLAIN, Builder, Operator, Separable, Unsupported, Value
+from sepconv.torch.convolutions import Separable
+from sepconv.torch.operators import PLAIN, Builder, Operator, Unsupported, Value
 from sepconv.torch.parse import parse
 from sepconv.torch.rewrite import rewrite
 from sepconv.torch.statistics import Statistics, gathered, remember

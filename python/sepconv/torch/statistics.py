@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from sepconv.torch.operators import Normalize, Operator
+from sepconv.torch.convolutions import Normalize
+from sepconv.torch.operators import Operator
 
 Tensor = Any  # torch.Tensor, which has no types here
 MAX_KNOWN = 64

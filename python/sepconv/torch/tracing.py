@@ -16,8 +16,9 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from sepconv.torch.parse import MODULES, hooked, patched
+from sepconv.torch.parse import MODULES
 from sepconv.torch.partition import has_effects
+from sepconv.torch.watched import hooked, patched
 
 MAX_TRACES = 64
 _GIVEN = object()  # of an argument: a tensor, of which nothing is known

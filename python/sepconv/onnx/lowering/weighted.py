@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from sepconv.graph import Add, ChannelSlice, Concat, Conv2d, DepthwiseConv2d, FullyConnected, Mul
+from sepconv.lowering import MAX_GROUPS
 from sepconv.onnx.geometry import windows
 from sepconv.onnx.ir import Array, Node
 from sepconv.onnx.lowering.base import Lowering, NotInPlanError, layer_shape, lowers
 from sepconv.onnx.lowering.pools import pads_of, pair_of
 from sepconv.onnx.ops.elementwise import aligns_by_axis, batch_norm_factors, trains
 from sepconv.onnx.ops.windows import bias_vector
-
-MAX_GROUPS = 64  # of a convolution that becomes one for each group; beyond, a single operator does it
 
 
 @lowers("Conv")
