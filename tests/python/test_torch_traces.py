@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
 
 from torch import nn  # noqa: E402
-from torch_networks import all_replaced, assert_same, image, made  # noqa: E402
+from torch_networks import Forward, all_replaced, assert_same, image, made  # noqa: E402
 
 from sepconv.torch import optimize  # noqa: E402
 
@@ -200,3 +201,47 @@ def test_no_grad_inside_forward() -> None:
         network(x).sum().backward()
         grads.append(x.grad)
     assert torch.equal(*grads)
+
+
+# --- Assertions
+
+
+def ranked(s: Any, x: Any) -> Any:
+    torch._assert(x.ndim == 4, "of an argument")
+    y = s.c(x)
+    torch._assert(y.ndim == 4, f"four dimensions, not {y.ndim}")
+    y = s.norm(y)
+    torch._assert(y.dim() == 4, "four dimensions")
+    torch._assert(y.mean((2, 3)).dim() == 2, "two dimensions")
+    return y.relu()
+
+
+def sized(s: Any, x: Any) -> Any:
+    y = s.c(x)
+    torch._assert(y.shape[1] == 3, "three channels")
+    torch._assert(y.size(2) % 2 == 0, "an even height")
+    return y.relu()
+
+
+class Ranked(Forward):
+    forward = ranked
+
+
+class Sized(Forward):
+    forward = sized
+
+
+@pytest.mark.parametrize("build", [Ranked, Sized])
+def test_assertions_are_no_operators(build: Any) -> None:
+    module = build(None).eval()
+    module.norm = nn.BatchNorm2d(3).eval()
+    optimized = optimize(module)
+    for network in (optimized, copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized))):
+        assert_same(module, network, image(2, 3, 4, 4))
+        assert all_replaced(network), network.report
+    assert "assert" not in str(optimized.report)
+    assert "rank" not in str(optimized.report)
+    with torch.no_grad():
+        for network in (module, optimized):
+            with pytest.raises(AssertionError):
+                network(image(3, 5, 4))

@@ -77,6 +77,17 @@ class AsPixel(Operator):
 
 
 @dataclass(frozen=True)
+class CheckRank(Operator):
+    """An assertion, whose result nobody reads."""
+
+    rank: int
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        check(self.rank == (2 if x[0].flat else 4), f"an assertion wants {self.rank} dimensions")
+        return x[0]
+
+
+@dataclass(frozen=True)
 class Enlarge(Operator):
     """Pixels repeated, to a size or by factors; ``exact`` where the factors are forgotten once the size is known."""
 
@@ -181,6 +192,7 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     rewrite.chunk_part: ("input chunks dim index", _chunk),
     rewrite.split_part: ("input sizes dim index", _split),
     rewrite.shuffled: ("input groups", _shuffle),
+    rewrite.check_rank: ("input rank message", lambda a: CheckRank((a["input"],), a["rank"])),
     rewrite.as_pixel: ("input", lambda a: AsPixel((a["input"],))),
 }
 MODULES: dict[Any, tuple[str, Maker]] = {

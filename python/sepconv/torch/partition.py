@@ -13,7 +13,7 @@ from torch.fx.passes.split_module import split_module
 
 from sepconv.torch.operators import Operator, Unsupported
 from sepconv.torch.parse import parse
-from sepconv.torch.rewrite import rewrite
+from sepconv.torch.rewrite import for_assertions, rewrite
 
 MODE_SWITCHES = ("_enter_autocast", "_exit_autocast", "_set_grad_enabled", "set_grad_enabled")
 
@@ -46,6 +46,7 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
     """
     modules = dict(module.named_modules())
     rewrite(module, lambda node: parse(node, modules, scalar))
+    assertions = for_assertions(module.graph)
     found: dict[Node, Operator] = {}
     reasons: dict[Node, str] = {}
     switches = any(getattr(node.target, "__name__", "") in MODE_SWITCHES for node in module.graph.nodes)
@@ -59,6 +60,8 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
             for weight in made.weights:
                 if isinstance(weight, Node) and not constant(weight):
                     raise Unsupported("its weights are computed anew at each call")
+            if node in assertions and made.inputs[0] not in found:
+                raise Unsupported("it is for torch to check")
             found[node] = made
         except Unsupported as reason:
             reasons[node] = str(reason)
@@ -70,14 +73,17 @@ def partition(module: GraphModule, scalar: Callable[[Node], Any], constant: Call
     for node in [node for node in found if phases[node] not in heavy]:
         del found[node]
         reasons[node] = "the operators around it that sepconv could run hold no convolution"
-    left = tuple(Left(node.name, describe(node, modules), reason) for node, reason in reasons.items())
+    left = tuple(
+        Left(node.name, describe(node, modules), reason) for node, reason in reasons.items() if node not in assertions
+    )
     if not found:
         return Cut(module, {}, left)
     # Regions that lost their nodes join what surrounds them.
     phases = _phases(module, found)
     counts: dict[str, Counter[str]] = {}
     for node in found:
-        counts.setdefault(f"submod_{phases[node]}", Counter())[describe(node, modules)] += 1
+        if node not in assertions:
+            counts.setdefault(f"submod_{phases[node]}", Counter())[describe(node, modules)] += 1
     split = split_module(module, module, lambda node: phases[node])
     _put_in_order(split)
     return Cut(split, counts, left)

@@ -1,4 +1,5 @@
-"""What takes several nodes of a graph to say, as one: flattening by sizes, a part of a split, a shuffle of channels.
+"""What takes several nodes of a graph to say, as one: flattening by sizes, a part of a split, a shuffle of channels,
+an assertion.
 
 Each of the functions below does what the nodes did that it replaces, for tensors of any rank.
 """
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from sepconv.torch.operators import Operator, Unsupported
 
@@ -37,6 +38,10 @@ def as_pixel(x: Tensor) -> Tensor:
     return x.reshape(x.size(0), -1, 1, 1)
 
 
+def check_rank(x: Tensor, rank: int, message: str) -> None:
+    torch._assert(x.dim() == rank, message)
+
+
 def rewrite(module: GraphModule, parsed: Parsed) -> None:
     """Rewrites what it finds of these. ``parsed`` gives a node's operator, or raises Unsupported."""
     for node in list(module.graph.nodes):
@@ -46,6 +51,8 @@ def rewrite(module: GraphModule, parsed: Parsed) -> None:
                     break
             else:
                 _rewrite_view(node, module, parsed)
+    for node in module.graph.find_nodes(op="call_function", target=torch._assert):
+        _rewrite_assertion(node, module)
     for node in reversed(list(module.graph.nodes)):
         if not node.users and is_size(node):  # of sizes unpacked, those not read
             module.graph.erase_node(node)
@@ -180,6 +187,29 @@ def _is_size_of(size: Any, x: Node, dim: int) -> bool:
     return str(example.shape[dim]) == str(given)
 
 
+# --- Assertions
+
+
+def _rewrite_assertion(node: Node, module: GraphModule) -> None:
+    """``torch._assert(x.ndim == 4, message)``, which plans know by themselves."""
+    condition, *message = node.args
+    if _called(condition) != "eq" or len(message) != 1 or node.kwargs:
+        return
+    rank, number = condition.args
+    if _is_rank(rank) and isinstance(number, int):
+        _replace(node, module, check_rank, rank.args[0], number, *message)
+
+
+def for_assertions(graph: Graph) -> set[Node]:
+    """The assertions, and the nodes that are there for them alone."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        asserts = node.op == "call_function" and node.target in (torch._assert, check_rank)
+        if asserts or (node.users and is_size(node) and found.issuperset(node.users)):
+            found.add(node)
+    return found
+
+
 # --- Flattening
 
 
@@ -219,14 +249,24 @@ def _is_shape(node: Any) -> bool:
     return node.op == "call_method" and node.target == "size" and len(node.args) == 1 and not node.kwargs
 
 
+def _is_rank(node: Any) -> bool:
+    """Whether this is x.ndim or x.dim()."""
+    if _called(node) == "getattr":
+        return bool(node.args[1] == "ndim")
+    return _called(node) == "dim"
+
+
 def is_size(value: Any) -> bool:
-    """Whether a node gives sizes of tensors, or a number that is computed of them."""
+    """Whether a node gives sizes of tensors, or what is computed of them alone."""
     if not isinstance(value, Node):
         return False
-    if _sized(value) is not None or _is_shape(value):
+    if _sized(value) is not None or _is_shape(value) or _is_rank(value):
         return True
-    arithmetic = value.op == "call_function" and _called(value) in ("add", "sub", "mul", "floordiv", "mod")
+    arithmetic = value.op == "call_function" and _called(value) in _ARITHMETIC
     return arithmetic and all(isinstance(argument, int) or is_size(argument) for argument in value.args)
+
+
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
 
 
 def _same_batch(sized: Node, x: Node, parsed: Parsed) -> bool:
