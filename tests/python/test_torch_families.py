@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -51,9 +52,9 @@ def test_whole_networks_become_one_plan(build: Any) -> None:
         assert_same(network, optimized, image(*shape).to(memory_format=LAST), bound=1e-4)
     assert all_replaced(optimized), optimized.report
     assert len(optimized.report.replaced) == 1
-    copy = pickle.loads(pickle.dumps(optimized))
+    twin = pickle.loads(pickle.dumps(optimized))
     with torch.no_grad():
-        assert torch.equal(copy(image(1, 3, 96, 96)), optimized(image(1, 3, 96, 96)))
+        assert torch.equal(twin(image(1, 3, 96, 96)), optimized(image(1, 3, 96, 96)))
 
 
 def test_a_whole_network_compiles() -> None:
@@ -140,6 +141,91 @@ def test_squeeze_and_excite_with_views() -> None:
     for x in (image(1, 3, 6, 5), image(3, 3, 6, 5).to(memory_format=LAST)):
         assert_same(module, optimized, x)
     assert all_replaced(optimized), optimized.report
+
+
+class Gamma(nn.Module):
+    """What ``function`` makes of two convolutions, a parameter and an image."""
+
+    def __init__(self, function: Any, *shape: int) -> None:
+        super().__init__()
+        self.function, self.conv, self.grouped = function, nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2)
+        self.gamma = nn.Parameter(image(*shape))
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self, self.conv(x))
+
+
+GAMMAS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "a layer scale": (lambda m, x: x + m.gamma * m.grouped(x), (8, 1, 1)),
+    "a shift": (lambda m, x: (m.gamma + x).relu() + m.gamma, (1, 8, 1, 1)),
+    "a number for all": (lambda m, x: x * m.gamma + m.gamma, (1, 1, 1)),
+    "a view": (lambda m, x: torch.mul(x, m.gamma.view(1, -1, 1, 1)), (8,)),
+    "a view of three dimensions": (lambda m, x: x.add(m.gamma.reshape(-1, 1, 1)), (8,)),
+}
+
+
+@pytest.mark.parametrize("name", GAMMAS)
+def test_parameters_with_a_number_a_channel(name: str) -> None:
+    function, shape = GAMMAS[name]
+    module = Gamma(function, *shape).eval()
+    optimized, compiled = optimize(module), torch.compile(module, backend=sepconv.torch.backend)
+    for x in (image(1, 3, 6, 5), image(3, 3, 6, 5).to(memory_format=LAST)):
+        assert_same(module, optimized, x)
+        assert_same(module, copy.deepcopy(optimized), x)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), module(x))
+            module.gamma.mul_(2)
+        assert_same(module, optimized, x)
+    assert all_replaced(optimized), optimized.report
+    module.gamma = nn.Parameter(image(1, 8, 1, 1))
+    if "view" not in name:
+        assert_same(module, optimized, image(2, 3, 6, 5))
+
+
+OTHER_CONSTANTS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "an embedding of pixels": (lambda m, x: x + m.gamma, (1, 8, 6, 5)),
+    "of other sizes": (lambda m, x: F.interpolate(m.gamma, size=x.shape[2:]) * x, (1, 8, 3, 3)),
+    "one number": (lambda m, x: x * m.gamma, (1,)),
+    "a number an image": (lambda m, x: x * m.gamma, (2, 1, 1, 1)),
+    "rows": (lambda m, x: x.mean((2, 3)) * m.gamma, (8, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CONSTANTS)
+def test_other_constants_are_left(name: str) -> None:
+    function, shape = OTHER_CONSTANTS[name]
+    module = Gamma(function, *shape).eval()
+    optimized = optimize(module)
+    assert_same(module, optimized, image(2, 3, 6, 5))
+    if name == "rows":
+        assert list(runs(optimized)) == ["its input is not [n, c, h, w]"]
+    else:
+        assert any("which is the same for every batch" in left.reason for left in optimized.report.left)
+        assert not runs(optimized)
+
+
+def test_parameters_a_channel_in_pickles() -> None:
+    for shape in ((8, 1, 1), (8,)):
+        module = Gamma(view_scaled, *shape).eval()
+        for network in (optimize(module), pickle.loads(pickle.dumps(optimize(module)))):
+            assert_same(module, network, image(2, 3, 6, 5))
+            assert all_replaced(network), network.report
+
+
+def summed(m: Any, x: Any) -> Any:
+    for _ in range(600):
+        x = x + m.gamma
+    return x
+
+
+def test_long_sums() -> None:
+    optimized = optimize(Gamma(summed, 8, 1, 1).eval())
+    assert not optimized.report.left
+    assert not optimized.report.untraced
+
+
+def view_scaled(m: Any, x: Any) -> Any:
+    return x * m.gamma.reshape(-1, 1, 1) + m.gamma.view(1, -1, 1, 1)
 
 
 def test_all_parts_of_a_split_are_read() -> None:

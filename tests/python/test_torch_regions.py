@@ -56,7 +56,14 @@ def test_inputs_of_different_batches_are_run_by_torch() -> None:
     optimized = optimize(module)
     for batches in ((2, 1), (1, 2)):
         assert_same(module, optimized, *(image(n, 3, 4, 4, seed=n) for n in batches))
-    assert runs(optimized) == {"inputs are empty, or of different batches": 2}
+    assert runs(optimized) == {
+        "input y is (1, 3, 4, 4), x of batch 2": 1,
+        "input y is (2, 3, 4, 4), x of batch 1": 1,
+    }
+    assert "sepconv runs 0 of 3 operators" in str(optimized.report)
+    with torch.no_grad():
+        optimized(image(1, 3, 4, 4), image(1, 3, 4, 4))
+    assert "sepconv runs 3 of 3 operators" in str(optimized.report)
 
 
 def test_other_types_and_autocast_are_run_by_torch() -> None:

@@ -150,20 +150,49 @@ class Normalize(Operator):
             "mean": to.array(self.mean),
             "variance": to.array(self.variance),
         }
-        places = to.convolutions(x[0], node)
-        before: list[Any] = [to.layers[place] for place in places]
-        if places and all(layer.batch_norm is None for layer in before):
-            fit = all(array.shape == (channels,) for array in arrays.values())
-            check(fit, f"its statistics are not of {channels} channels")
-            shares = zip(*(np.split(array, len(places)) for array in arrays.values()), strict=True)
-            for place, layer, share in zip(places, before, shares, strict=True):
-                norm = graph.BatchNorm(epsilon=self.epsilon, **dict(zip(arrays, share, strict=True)))
-                to.layers[place] = dataclasses.replace(layer, batch_norm=norm)
-            return x[0]
-        ones = np.ones((1, 1, channels, 1), np.float32)
-        norm = graph.BatchNorm(epsilon=self.epsilon, **arrays)
-        layer = graph.DepthwiseConv2d(name=node.name, inputs=(x[0].layer,), weight=ones, batch_norm=norm)
-        return to.add(layer, x[0], flat=x[0].flat)
+        return _normalized(node, arrays, self.epsilon, to, x[0])
+
+
+@dataclass(frozen=True)
+class PerChannel(Operator):
+    """A parameter's factor, or term, for each channel or all; ``shape`` is what the parameter is viewed as."""
+
+    weight: Weight
+    shape: tuple[int, ...] | None
+    term: bool
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return (self.weight,)
+
+    def lower(self, node: Node, to: Builder, *x: Value) -> Value:
+        channels = as_image(x[0]).shape[2]
+        array = to.array(self.weight)
+        given = array.shape if self.shape is None else array.reshape(self.shape).shape
+        fits = given[-3:] in ((channels, 1, 1), (1, 1, 1)) and given[:-3] in ((), (1,))
+        check(fits, f"{given} are no numbers of {channels} channels")
+        zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+        own = np.broadcast_to(array.reshape(-1), (channels,))
+        gamma, beta = (ones, own) if self.term else (own, zeros)
+        return _normalized(node, {"gamma": gamma, "beta": beta, "mean": zeros, "variance": ones}, 0.0, to, x[0])
+
+
+def _normalized(node: Node, arrays: dict[str, Any], epsilon: float, to: Builder, x: Value) -> Value:
+    channels = x.shape[2]
+    places = to.convolutions(x, node)
+    before: list[Any] = [to.layers[place] for place in places]
+    if places and all(layer.batch_norm is None for layer in before):
+        fit = all(array.shape == (channels,) for array in arrays.values())
+        check(fit, f"its statistics are not of {channels} channels")
+        shares = zip(*(np.split(array, len(places)) for array in arrays.values()), strict=True)
+        for place, layer, share in zip(places, before, shares, strict=True):
+            norm = graph.BatchNorm(epsilon=epsilon, **dict(zip(arrays, share, strict=True)))
+            to.layers[place] = dataclasses.replace(layer, batch_norm=norm)
+        return x
+    weight = np.ones((1, 1, channels, 1), np.float32)
+    norm = graph.BatchNorm(epsilon=epsilon, **arrays)
+    layer = graph.DepthwiseConv2d(name=node.name, inputs=(x.layer,), weight=weight, batch_norm=norm)
+    return to.add(layer, x, flat=x.flat)
 
 
 # --- From arguments
@@ -210,3 +239,11 @@ def normalize(a: Arguments) -> Operator:
     return Normalize(
         (a["input"],), a.get("weight"), a.get("bias"), a["running_mean"], a["running_var"], a.get("eps", 1e-5)
     )
+
+
+def scaled(a: Arguments) -> Operator:
+    return PerChannel((a["input"],), a["weight"], a.get("shape"), term=False)
+
+
+def shifted(a: Arguments) -> Operator:
+    return PerChannel((a["input"],), a["weight"], a.get("shape"), term=True)

@@ -31,6 +31,8 @@ class Replaced:
 class Report:
     """What :func:`optimize` replaced and what it left with torch; ``print`` shows it, after the calls so far.
 
+    Regions that had calls, and torch ran them all, do not count as run by sepconv.
+
     replaced: the regions; ``region.eager_runs`` of each counts calls that torch had to run, by the reason.
     left: the operators that torch runs.
     untraced: parts of the module that could not be traced, by name, with the reason; their children were treated alone.
@@ -41,9 +43,11 @@ class Report:
     untraced: dict[str, str]
 
     def __str__(self) -> str:
-        count = sum(sum(part.operators.values()) for part in self.replaced)
+        total = sum(sum(part.operators.values()) for part in self.replaced) + len(self.left)
+        planned = [part for part in self.replaced if part.region.plans() or not part.region.eager_runs]
+        count = sum(sum(part.operators.values()) for part in planned)
         regions = f"{len(self.replaced)} region{'' if len(self.replaced) == 1 else 's'}"
-        lines = [f"sepconv runs {count} of {count + len(self.left)} operators, in {regions}"]
+        lines = [f"sepconv runs {count} of {total} operators, in {regions}"]
         for part in self.replaced:
             operators = ", ".join(f"{n} {name}" for name, n in sorted(part.operators.items(), key=lambda x: -x[1]))
             lines.append(f"  {part.name}: {operators}")

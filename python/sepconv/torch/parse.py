@@ -15,9 +15,9 @@ from torch import nn
 from torch.fx import Node
 from torch.nn import functional
 
-from sepconv.torch import library, moving  # noqa: F401 - library registers torch.ops.sepconv
+from sepconv.torch import library, moving, rewrite  # noqa: F401 - library registers torch.ops.sepconv
 from sepconv.torch.arguments import Arguments, Maker, only, pair
-from sepconv.torch.convolutions import Convolve, convolve, normalize, own, separable
+from sepconv.torch.convolutions import Convolve, convolve, normalize, own, scaled, separable, shifted
 from sepconv.torch.operators import (
     Activate,
     Flatten,
@@ -34,7 +34,7 @@ from sepconv.torch.operators import (
     Sum,
     Unsupported,
 )
-from sepconv.torch.rewrite import is_size
+from sepconv.torch.rewrite import is_size, same_for_all
 from sepconv.torch.watched import hooked, patched
 
 
@@ -57,6 +57,9 @@ def parse(node: Node, modules: dict[str, Any], scalar: Callable[[Node], Any], *,
         if name in arguments and not _is_tensor(arguments[name]):
             raise Unsupported(f"{name} is {arguments[name]!r}, not a tensor")
     made = make(arguments)
+    constant = next((read for read in made.inputs if not region and same_for_all(read)), None)
+    if constant is not None:
+        raise Unsupported(f"it reads {constant.name}, which is the same for every batch")
     shape = _shape(arguments.get("weight"), modules)
     if isinstance(made, Convolve) and len(shape) == 4 and not region:
         made.check_groups(shape[1])
@@ -303,6 +306,8 @@ FUNCTIONS: dict[Any, tuple[str, Maker]] = {
     functional.pad: ("input pad mode value", _pad),
     functional.dropout: ("input p training inplace", _dropout),
     functional.dropout2d: ("input p training inplace", _dropout),
+    rewrite.scaled: ("input weight shape", scaled),
+    rewrite.shifted: ("input weight shape", shifted),
     **moving.FUNCTIONS,
 }
 _OWN_WINDOW = "stride padding dilation"

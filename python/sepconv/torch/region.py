@@ -142,7 +142,8 @@ class Region(torch.nn.Module):
         try:
             compiled = self._compiled(arguments)
         except Unsupported as reason:
-            self.eager_runs[str(reason)] += 1
+            known = len(self.eager_runs) < MAX_SIGHTINGS or str(reason) in self.eager_runs
+            self.eager_runs[str(reason) if known else "other reasons"] += 1
             return self.eager(*arguments)
         inputs = self._given(arguments)
         first = next((x for x in inputs if x.dim() == 4), None)
@@ -219,10 +220,14 @@ class Region(torch.nn.Module):
                 raise Unsupported(f"an input is {x.layout} of {x.dtype} on {x.device}")
             if type(x) not in PLAIN:
                 raise Unsupported(f"an input is a {type(x).__name__}")
+        names = [self._nodes[i].name for i in self._activations if arguments[i] is not None]
+        for name, x in zip(names, inputs, strict=True):
             if x.dim() not in (2, 4):
-                raise Unsupported(f"an input has {x.dim()} dimensions")
-        if any(len(x) != len(inputs[0]) for x in inputs) or any(x.numel() == 0 for x in inputs):
-            raise Unsupported("inputs are empty, or of different batches")
+                raise Unsupported(f"input {name} has {x.dim()} dimensions")
+            if x.numel() == 0:
+                raise Unsupported(f"input {name} is empty")
+            if len(x) != len(inputs[0]):
+                raise Unsupported(f"input {name} is {tuple(x.shape)}, {names[0]} of batch {len(inputs[0])}")
         try:
             versions = tuple((id(w), w.data_ptr(), w._version) for w in weights)
             changes = sum(map(_version, own))

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Node, Proxy
 
 from sepconv.torch.operators import Operator, Unsupported
 
 Tensor = Any  # torch.Tensor, which has no types here
 Parsed = Callable[[Node], Operator]
+MAX_CONSTANT = 16  # nodes that a constant is made of
 
 
 def chunk_part(x: Tensor, chunks: int, dim: int, index: int) -> Tensor:
@@ -38,6 +39,20 @@ def as_pixel(x: Tensor) -> Tensor:
     return x.reshape(x.size(0), -1, 1, 1)
 
 
+def scaled(x: Tensor, weight: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """x * weight, which is [c, 1, 1] or [1, c, 1, 1], or viewed so."""
+    if isinstance(x, Proxy):  # unpickling traces graphs again
+        return x.tracer.create_proxy("call_function", scaled, (x, weight, shape), {})
+    return x * (weight if shape is None else weight.reshape(shape))
+
+
+def shifted(x: Tensor, weight: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """x + weight, as in scaled."""
+    if isinstance(x, Proxy):
+        return x.tracer.create_proxy("call_function", shifted, (x, weight, shape), {})
+    return x + (weight if shape is None else weight.reshape(shape))
+
+
 def check_rank(x: Tensor, rank: int, message: str) -> None:
     torch._assert(x.dim() == rank, message)
 
@@ -46,7 +61,7 @@ def rewrite(module: GraphModule, parsed: Parsed) -> None:
     """Rewrites what it finds of these. ``parsed`` gives a node's operator, or raises Unsupported."""
     for node in list(module.graph.nodes):
         if node.users or node.op == "output":  # not one that was erased
-            for attempt in (_rewrite_parts, _rewrite_expand, _rewrite_shuffle):
+            for attempt in (_rewrite_parts, _rewrite_expand, _rewrite_channels, _rewrite_shuffle):
                 if attempt(node, module):
                     break
             else:
@@ -137,6 +152,49 @@ def _rewrite_expand(node: Node, module: GraphModule) -> bool:
                 module.graph.erase_node(expanded)
             return True
     return False
+
+
+def _rewrite_channels(node: Node, module: GraphModule) -> bool:
+    """``x * gamma`` and ``x + beta`` of a parameter, or a view of one, that has a number for each channel."""
+    function = _CHANNELS.get(node.target) if _called(node) else None
+    if function is None or node.kwargs or len(node.args) != 2:
+        return False
+    for x, other in (node.args, node.args[::-1]):
+        viewed = _viewed(other)
+        sizes = tuple(_view_sizes(other)) if isinstance(viewed, Node) else _constant_shape(other, module)
+        fits = len(sizes) in (3, 4) and sizes[:-3] in ((), (1,)) and sizes[-2:] == (1, 1)
+        if viewed is not None:
+            fits = fits and sizes[-3] == -1 and bool(_constant_shape(viewed, module))
+        if fits and isinstance(x, Node) and not same_for_all(x):
+            return _replace(node, module, function, x, other if viewed is None else viewed, viewed and sizes)
+    return False
+
+
+_CHANNELS = {
+    **dict.fromkeys(("mul", operator.mul, torch.mul), scaled),
+    **dict.fromkeys(("add", operator.add, torch.add), shifted),
+}
+
+
+def same_for_all(node: Node) -> bool:
+    """Whether a node gives parameters or buffers, or what a few operators make of them alone, whatever the batch."""
+    waiting, constants, seen = [node], 0, 0
+    while waiting and seen < MAX_CONSTANT:
+        node, seen = waiting.pop(), seen + 1
+        if node.op == "placeholder" and not isinstance(node.meta.get("example_value"), torch.nn.Parameter):
+            return False  # but dynamo makes arguments of parameters
+        if _called(node) in ("expand", "expand_as", "repeat"):
+            return False
+        constants += node.op in ("get_attr", "placeholder")
+        waiting += [read for read in node.all_input_nodes if not is_size(read)]
+    return constants > 0 and not waiting
+
+
+def _constant_shape(node: Any, module: GraphModule) -> tuple[int, ...]:
+    if not isinstance(node, Node) or node.op not in ("get_attr", "placeholder") or not same_for_all(node):
+        return ()
+    value = operator.attrgetter(node.target)(module) if node.op == "get_attr" else node.meta["example_value"]
+    return tuple(getattr(value, "shape", ()))
 
 
 # --- Shuffles
@@ -258,12 +316,16 @@ def _is_rank(node: Any) -> bool:
 
 def is_size(value: Any) -> bool:
     """Whether a node gives sizes of tensors, or what is computed of them alone."""
-    if not isinstance(value, Node):
-        return False
-    if _sized(value) is not None or _is_shape(value) or _is_rank(value):
-        return True
-    arithmetic = value.op == "call_function" and _called(value) in _ARITHMETIC
-    return arithmetic and all(isinstance(argument, int) or is_size(argument) for argument in value.args)
+    waiting = [value]
+    while waiting:  # not by recursion: sums of residuals may be hundreds
+        value = waiting.pop()
+        if not isinstance(value, Node):
+            return False
+        if _sized(value) is None and not _is_shape(value) and not _is_rank(value):
+            if value.op != "call_function" or _called(value) not in _ARITHMETIC:
+                return False
+            waiting += [argument for argument in value.args if not isinstance(argument, int)]
+    return True
 
 
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
