@@ -63,6 +63,14 @@ def test_separable_conv2d_calls_hooks_of_its_convolutions(activation: str) -> No
     assert torch.equal(value[0, :, 0, 0], value[1, :, 4, 4])  # of zeros alone
 
 
+@pytest.mark.parametrize("argument", ["middle_activation", "activation"])
+def test_activations_that_are_none_are_refused_at_once(argument: str) -> None:
+    for activation in (nn.ReLU(), "ReLU", None):
+        given: Any = {argument: activation}
+        with pytest.raises(ValueError, match=f"{argument} was .*, must be one of none, relu,"):
+            st.SeparableConv2d(4, 4, **given)
+
+
 @pytest.mark.parametrize(
     "window",
     ({"padding": 1, "stride": 2}, {"padding": "same", "dilation": 2}, {"padding": "valid"}, {"padding": (0, 2)}),

@@ -88,6 +88,8 @@ class SeparableConv2d(nn.Module):
         activation: str = "none",
     ) -> None:
         super().__init__()
+        check_activation("middle_activation", middle_activation)
+        check_activation("activation", activation)
         self.depthwise = DepthwiseConv2d(
             channels,
             kernel_size,
