@@ -31,7 +31,7 @@ BUDGET = {
     "python": 24860,
     "tests/cpp": 5840,
     "tests/trust": 3000,
-    "tests/python": 19740,
+    "tests/python": 19800,
     "bench": 880,
     "tools": 1200,
     "cmake": 150,

@@ -165,3 +165,24 @@ def test_windows_and_strides_of_many_rows() -> None:
     for stride in ((1 << 20, 2), (rows, 2), (4097, 2)):
         y = sepconv.conv2d(x, weight, stride=stride)
         assert np.allclose(y[0, 0, 0], np.einsum("rc,rcn->n", x[0, :, 0], weight[:, 0]), rtol=1e-3, atol=0.05)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [96, 512])
+def test_arrays_may_begin_anywhere_in_a_vector(channels: int, stride: int) -> None:
+    """Blocks of channels begin where the arrays' vectors do."""
+    memory = np.full((2, 8 * 8 * channels + 64), np.nan, np.float32)
+    starts = [row.ctypes.data % 64 // 4 for row in memory]
+    values = np.random.default_rng(4).standard_normal((1, 8, 8, channels), dtype=np.float32)
+    weight = np.random.default_rng(5).standard_normal((3, 3, channels, 1), dtype=np.float32)
+    want = sepconv.depthwise_conv2d(values, weight, stride=stride, padding=1)
+    for phases in ((0, 0), (4, 4), (12, 4), (1, 1), (8, 0)):
+        memory[:] = np.nan
+        x, y = (
+            row[(phase - start) % 16 + 16 :][: array.size].reshape(array.shape)
+            for row, phase, start, array in zip(memory, phases, starts, (values, want), strict=True)
+        )
+        x[:] = values
+        sepconv.depthwise_conv2d(x, weight, stride=stride, padding=1, out=y)
+        assert np.array_equal(y, want)
+        assert np.count_nonzero(~np.isnan(memory[1])) == want.size

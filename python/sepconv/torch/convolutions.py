@@ -57,7 +57,7 @@ class Convolve(Operator):
     def check_groups(self, inner: int) -> None:
         """Unsupported where groups of ``inner`` channels are neither single channels nor few.
 
-        Few, of two channels or more, were faster than torch's own convolution at all sizes tried, on AVX-512.
+        Few, of two channels or more, took 0.3 to 1.2 of the time of torch's own convolution, on AVX2.
         """
         fits = inner == 1 or (self.groups is not None and self.groups <= MAX_GROUPS)
         check(fits, f"it has {self.groups} groups of {inner} channels, more than {MAX_GROUPS}")
