@@ -9,7 +9,7 @@ from sepconv.errors import SepconvError
 
 
 class MissingExtraError(SepconvError, ImportError):
-    """A package that one of sepconv's extras installs is not there."""
+    """A package that one of sepconv's extras installs is not there, or cannot be imported."""
 
 
 def missing(package: str, extra: str, purpose: str) -> MissingExtraError:
@@ -20,10 +20,11 @@ def missing(package: str, extra: str, purpose: str) -> MissingExtraError:
 
 
 def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleType:
-    """Import ``module``; raise :class:`MissingExtraError` where ``package``, which holds it, is not installed."""
+    """Import ``module``; raise :class:`MissingExtraError` where ``package``, which holds it, does not give it."""
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # the package is there, but something that it imports is not
-        raise missing(package, extra, purpose) from error
+    except Exception as error:  # whatever a package raises that does not fit what it imports
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]:
+            raise missing(package, extra, purpose) from error
+        why = f"{type(error).__name__}: {error}"
+        raise MissingExtraError(f"{purpose} needs the package {package}, which cannot be imported: {why}") from error

@@ -251,10 +251,11 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_an_extra_that_is_there_but_broken_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken_extra.py").write_text("import no_such_dependency")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        extras.require("broken_extra", package="broken", extra="x", purpose="this")
+    for number, code in enumerate(("import no_such_dependency", "raise TypeError('no_such_dependency')")):
+        (tmp_path / f"broken_extra{number}.py").write_text(code)
+        with pytest.raises(extras.MissingExtraError, match=r"broken, which cannot be imported: .*no_such_dependency"):
+            extras.require(f"broken_extra{number}", package="broken", extra="x", purpose="this")
 
 
 def test_plain_characters_for_plain_terminals(model: FakeModel, photograph: Path) -> None:
