@@ -64,7 +64,7 @@ class Worker:
             line = self._process.stdout.readline()
         finally:
             timer.cancel()
-        if not line:
+        if not line.endswith("\n"):  # nothing, or what was written when it ended
             raise WorkerError(f"it gave no answer in {TIME_LIMIT:g} s" if late.is_set() else self._last_words())
         self._process.send_signal(signal.SIGSTOP)
         answer: dict[str, Any] = json.loads(line)

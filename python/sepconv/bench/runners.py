@@ -91,6 +91,9 @@ class Sepconv(Runner):
         import sepconv.io.tflite
         import sepconv.model
 
+        if task.operator:
+            import sepconv.bench.functions
+            import sepconv.ops  # the functions themselves, which are loaded by the first use
         self._sepconv = sepconv
 
     def open(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sepconv.cli import console, engine
 from sepconv.cli.parsers import names, numbers, pair, positive
 from sepconv.paths import check_no_input, check_writable, is_same_file, write_files
+from sepconv.table import printable
 
 if TYPE_CHECKING:
     from sepconv.bench.networks import Network
@@ -198,7 +199,7 @@ def _print(found: dict[str, Any]) -> None:
         marked = [i for i, row in enumerate(result["contenders"]) if row["kind"] == "sepconv"]
         console.print_table(report.title(result), report.headers(result), report.rows(result), marked=marked)
         for line in (*report.summaries(result), *report.notes(result)):
-            print(f"  {line}")
+            print(f"  {printable(line)}")
         print()
     for line in sweep.sentences(found.get("sweep", {})):
         print(line)
@@ -212,7 +213,7 @@ def _print_operators(found: dict[str, Any]) -> None:
     console.print_table(title, operators.HEADERS, operators.rows(found["results"]))
     notes = dict.fromkeys(note for result in found["results"] for note in report.notes(result))
     for line in (*operators.sentences(found["results"]), *notes):
-        print(line)
+        print(printable(line))
     print(_caption(found))
 
 
