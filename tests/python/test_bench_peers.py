@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_half_an_answer_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sepconv.bench.processes.COMMAND", ("-c", "print('{\"seconds\": [0.1', end='')"))
     with Worker({}, tmp_path / "log") as worker, pytest.raises(WorkerError, match="its process ended with status 0"):
         worker.ask({})
+
+
+def test_what_a_peer_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the pipe of the answers, whose end was waited for."""
+    monkeypatch.setattr("sepconv.bench.processes.COMMAND", ("-c", "import os, time; os.fork(); time.sleep(60)"))
+    monkeypatch.setattr("sepconv.bench.processes.TIME_LIMIT", 1.0)
+    start = time.monotonic()
+    with Worker({}, tmp_path / "log") as worker, pytest.raises(WorkerError, match="it gave no answer in 1 s"):
+        worker.ask({})
+    assert time.monotonic() - start < 30
 
 
 def test_what_flushes_the_caches_is_nobody_s_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,3 +77,20 @@ def test_what_is_ended_leaves_nothing_behind(number: signal.Signals, status: int
         errors = bench.stderr.read()
     assert (bench.returncode, errors.decode().count("Traceback")) == (status, 0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_modules_are_imported(ignored: bool, tmp_path: Path) -> None:
+    """Nothing is to be cleaned up then, and no traceback is of use; who started us may have Ctrl-C ignored."""
+    (tmp_path / "numpy.py").write_text(
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise ImportError('on')"
+    )
+    code = f"import signal, sys; {'signal.signal(signal.SIGINT, signal.SIG_IGN); ' * ignored}sys.argv[1:] = ['info']\n"
+    code += "from sepconv.__main__ import main; main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if ignored:
+        assert done.stderr.endswith("ImportError: on\n")
+    else:
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -52,7 +52,7 @@ class Worker:
 
         def stop() -> None:
             late.set()
-            self._process.kill()
+            self._kill()
 
         timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
@@ -82,8 +82,14 @@ class Worker:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def _kill(self) -> None:
+        """It and what it started, which would hold its pipes open."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # already gone
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def end(self) -> None:
-        self._process.kill()
+        if self.running:
+            self._kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
