@@ -16,6 +16,11 @@ from sepconv.bench.contenders import KINDS
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
+# By the controllers of /proc/self/cgroup: the limit, what is used, and of that the files that nobody uses.
+_CGROUP_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def describe() -> dict[str, Any]:
@@ -55,12 +60,37 @@ def cpus() -> int:
     return _core.default_threads()
 
 
-def available_bytes() -> int | None:
-    """Bytes of memory that are free or can be made so; None where the system does not tell."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
-    return None
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that are free or can be made so, here and in our cgroups; None where the system does not tell."""
+    found = _left_in_cgroups(root)
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        found.append(1024 * _numbers(root / "proc/meminfo")["MemAvailable:"])
+    return max(0, min(found)) if found else None
+
+
+def _left_in_cgroups(root: Path) -> list[int]:
+    """Of our cgroup and of each above it that is limited (v2 and v1): the limit less what it holds and must keep."""
+    left: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            top, limit, used, cache = (root / "sys/fs/cgroup" / controllers, *_CGROUP_FILES[controllers])
+            group = top / path.lstrip("/")
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, KeyError, ValueError):  # as "max", which is no limit
+                    most, held = (int((folder / name).read_text()) for name in (limit, used))
+                    left.append(most - held + _numbers(folder / "memory.stat")[cache])
+                if folder == top:
+                    break
+    return left
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) > 1}
 
 
 def versions(kinds: Sequence[str]) -> dict[str, str]:

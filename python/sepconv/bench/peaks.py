@@ -60,7 +60,7 @@ def measure(threads: int = 1, isa: str | None = None, seconds: float = SECONDS) 
     working_sets["DRAM"] = max(DRAM_BYTES, 2 * found["L3"])
     available = machine.available_bytes()
     if available is not None:
-        working_sets["DRAM"] = min(working_sets["DRAM"], max(available // (4 * cpus), DRAM_BYTES // 4))
+        working_sets["DRAM"] = min(working_sets["DRAM"], max(available // (4 * cpus), working_sets["L3"]))
     return Peaks(
         threads,
         cpus,
