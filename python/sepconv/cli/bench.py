@@ -55,7 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add("--threads", type=numbers, default=[1], metavar="N,...", help="default: 1")
     add("--batch", type=positive, default=1, metavar="N", help="images a run (default: %(default)s)")
-    add("--cold", action="store_true", help="flush the caches before each run")
+    add("--cold", action="store_true", help="flush the caches before each run, those of other cores excepted")
     add("--memory", action="store_true", help="also peak memory above an interpreter with NumPy")
     add("--startup", action="store_true", help="also the time from loading to the first result, imports not included")
     add("--sweep", action="store_true", help="MobileNet V1 over width and resolution: time against multiply-adds")
