@@ -96,6 +96,25 @@ def test_a_softmax_that_tflite_does_not_have() -> None:
         to_tflite(negative)
 
 
+def test_tensors_of_tflite_have_their_layers_names() -> None:
+    pytest.importorskip("tflite")
+    from sepconv.io import read_tflite
+
+    shape = (1, 1, 2)  # which an identity keeps an image: no vector, as a Reshape gives
+    named = [graph.Input(name="x", shape=(4, 4, 3)), graph.Reshape(name="flat", inputs=("x",), shape=(1, 3, 16))]
+    named += [
+        graph.Conv2d(
+            name=activation, inputs=("flat",), weight=np.ones((1, 3, 16, 2), np.float32), activation=activation
+        )
+        for activation in ("silu", "hard_sigmoid")
+    ]
+    named.append(graph.Activation(name="kept", inputs=("silu",), activation="none"))
+    read = read_tflite(to_tflite(named))
+    assert {"silu", "hard_sigmoid", "kept"} <= {layer.name for layer in read}
+    again, model = Model(read, name="again"), Model(named, name="model")
+    assert again.outputs == model.outputs and again.outputs[-1].shape == (None, *shape)
+
+
 def test_a_model_as_a_file_in_memory() -> None:
     model = Model(LAYERS, name="whole")
     pytest.importorskip("onnx")

@@ -240,14 +240,14 @@ class _Network:
             self.values[name] = self.builder.operator("GELU", [x], result, "GeluOptions", **fields)
         elif activation == "silu":
             gate = self.builder.operator("LOGISTIC", [x], shape)
-            self.values[name] = self._binary("MUL", x, gate, shape)
+            self.values[name] = self._binary("MUL", x, gate, self.builder.tensor(name, shape))
         else:  # hard_sigmoid
             three, sixth = (self._constant(f"{name}.{key}", value) for key, value in (("3", 3.0), ("6th", 1 / 6)))
             clamped = self._binary("ADD", x, three, shape, FusedActivationFunction=_FUSED["relu6"])
-            self.values[name] = self._binary("MUL", clamped, sixth, shape)
+            self.values[name] = self._binary("MUL", clamped, sixth, self.builder.tensor(name, shape))
 
-    def _binary(self, kind: str, a: int, b: int, shape: Sequence[int], **fields: Any) -> int:
-        return self.builder.operator(kind, [a, b], shape, f"{kind.title()}Options", **fields)
+    def _binary(self, kind: str, a: int, b: int, result: Sequence[int] | int, **fields: Any) -> int:
+        return self.builder.operator(kind, [a, b], result, f"{kind.title()}Options", **fields)
 
     def _operator(self, layer: Layer, kind: str, inputs: list[int], options: str, **fields: Any) -> None:
         result = self.builder.tensor(layer.name, self._shape(layer.name))

@@ -222,7 +222,9 @@ def _reshape(network: Network, operator: Operator) -> None:
     resolved = tuple(size // known if extent == -1 else extent for extent in shape)
     if math.prod(resolved) != size:
         raise ModelFormatError(f"the new shape {shape} has another number of elements than {list(source.shape)}")
-    if not split_channels(network, operator, source, resolved):
+    if matrix is None and resolved == source.shape:
+        _activation(network, operator, "none")  # an image of one pixel is no vector after it, as by a Reshape it were
+    elif not split_channels(network, operator, source, resolved):
         _add_reshape(network, operator, source, resolved)
 
 
