@@ -133,7 +133,8 @@ def _array(name: str, record: TensorRecord, storages: dict[str, Array], budget: 
     strides = tuple(stride if extent > 1 else 0 for extent, stride in zip(record.shape, record.strides, strict=True))
     last = record.offset + sum((extent - 1) * stride for extent, stride in zip(record.shape, strides, strict=True))
     # More elements than the storage has: expanded along a stride of 0, which a small file could do without end.
-    if record.offset > storage.size or (size > 0 and last >= storage.size) or size > storage.size:
+    # One without elements may begin anywhere: a part of an empty one begins behind its storage.
+    if size > 0 and (last >= storage.size or size > storage.size):
         raise ModelFormatError(f"{what} of shape {list(record.shape)} passes its storage of {storage.size} elements")
     if size == 0:
         view = np.empty(record.shape, storage.dtype)
