@@ -51,8 +51,7 @@ def compile_graph(layers: Sequence[Layer], outputs: Sequence[str], isa: str | No
         TypeError: weights are not real numbers.
         MemoryError: the weights do not fit.
     """
-    weight_floats = sum(np.size(layer.weight) for layer in layers if isinstance(layer, WeightedLayer))
-    graph = _core.Graph(isa, weight_floats * FLOAT_BYTES)
+    graph = _core.Graph(isa, sum(layer.weight_count() for layer in layers) * FLOAT_BYTES)
     nodes: dict[str, int] = {}
     unpacked = 0
     for layer in layers:

@@ -56,7 +56,12 @@ def folded(layer: Convolution) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def real_numbers(layer: Layer, argument: str, array: ArrayLike) -> NDArray[Any]:
     """The array that a layer has for ``argument``. Raises TypeError for a masked one, and for no real numbers."""
     reject_masked(f"layer {layer.name!r}: {argument}", array)
-    values = np.asarray(array)
+    try:
+        values = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as error:  # what torch refuses to give
+        raise TypeError(
+            f"layer {layer.name!r}: {argument} was a {type(array).__name__} that NumPy cannot read: {error}"
+        ) from error
     # ml_dtypes' bfloat16 and its like are void to NumPy, and become float32 without loss.
     is_number = values.dtype.kind in "fiub" or (values.dtype.kind == "V" and np.can_cast(values.dtype, np.float32))
     if not is_number:

@@ -112,7 +112,8 @@ def test_tensors_of_tflite_have_their_layers_names() -> None:
     read = read_tflite(to_tflite(named))
     assert {"silu", "hard_sigmoid", "kept"} <= {layer.name for layer in read}
     again, model = Model(read, name="again"), Model(named, name="model")
-    assert again.outputs == model.outputs and again.outputs[-1].shape == (None, *shape)
+    assert again.outputs == model.outputs
+    assert again.outputs[-1].shape == (None, *shape)
 
 
 def test_a_model_as_a_file_in_memory() -> None:

@@ -245,7 +245,7 @@ def test_rejects_outputs() -> None:
     with pytest.raises(ValueError, match="outputs is empty, must name at least one layer of small"):
         Model(small_layers(), name="small", outputs=[])
     outputs: Any
-    for outputs in (5, "logits", [["logits"]]):
+    for outputs in (5, "logits", [["logits"]], {"logits"}):  # a set has no order
         with pytest.raises(TypeError, match=r"outputs was .*, must be a sequence of names or None"):
             Model(small_layers(), name="small", outputs=outputs)
     with pytest.raises(TypeError, match="convention was 5, must be a"):

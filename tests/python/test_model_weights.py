@@ -19,6 +19,7 @@ from sepconv.graph import (
     BatchNorm,
     Conv2d,
     Convolution,
+    Input,
     Layer,
     WeightedLayer,
     infer_shapes,
@@ -317,3 +318,26 @@ def test_reads_the_efficientnet_lite0_package() -> None:
     stem = by_name(layers)["stem"]
     assert (stem.batch_norm.epsilon, stem.padding) == (1e-3, ((0, 1), (0, 1)))
     assert np.any(np.asarray(stem.batch_norm.variance) > 0)
+
+
+def test_weights_of_another_library() -> None:
+    """As torch's tensors: ``size`` is a method, and one that requires a gradient does not become an array."""
+
+    class Tensor:
+        shape, refuses = (1, 1, 3, 2), False
+
+        def size(self) -> tuple[int, ...]:
+            return self.shape
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            if self.refuses:
+                raise RuntimeError("requires a gradient")
+            return np.ones(self.shape, np.float32)
+
+    weight: Any = Tensor()
+    layers = [Input(name="x", shape=(4, 4, 3)), Conv2d(name="conv", inputs=("x",), weight=weight)]
+    x = np.ones((1, 4, 4, 3), np.float32)
+    np.testing.assert_array_equal(sepconv.Model(layers, name="model")(x), np.full((1, 4, 4, 2), 3.0))
+    weight.refuses = True
+    with pytest.raises(TypeError, match="layer 'conv': weight was a Tensor that NumPy cannot read: requires a gradie"):
+        sepconv.Model(layers, name="refused")

@@ -66,7 +66,8 @@ def output_names(outputs: Any) -> tuple[str, ...] | None:
     """An argument that chooses outputs, None or a sequence of names. TypeError for another, a single name too."""
     if outputs is None:
         return None
-    names = tuple(outputs) if isinstance(outputs, Iterable) and not isinstance(outputs, str | bytes) else (None,)
+    ordered = isinstance(outputs, Iterable) and not isinstance(outputs, str | bytes | set | frozenset)
+    names = tuple(outputs) if ordered else (None,)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"outputs was {outputs!r}, must be a sequence of names or None")
     return names
