@@ -88,6 +88,15 @@ def test_a_whole_number_as_epsilon() -> None:
     assert onnx.helper.get_node_attr_value(node, "epsilon") == 0.0
 
 
+def test_no_constant_is_left_over() -> None:
+    """Of which onnxruntime warns."""
+    pytest.importorskip("onnx")
+    squeeze = [LAYERS[0], graph.GlobalAveragePool(name="means", inputs=("x",))]
+    squeeze.append(graph.Conv2d(name="factors", inputs=("means",), weight=np.ones((1, 1, 3, 3), np.float32)))
+    written = to_onnx([*squeeze, graph.Mul(name="scaled", inputs=("x", "factors"))]).graph
+    assert {tensor.name for tensor in written.initializer} <= {x for node in written.node for x in node.input}
+
+
 def test_a_softmax_that_tflite_does_not_have() -> None:
     """Its exp(beta * (x - max)) would be infinite: LiteRT gives NaN."""
     pytest.importorskip("tflite")

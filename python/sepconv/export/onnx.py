@@ -87,12 +87,14 @@ def to_onnx(
     graph = _Graph(needed, batch, fold)
     for layer in needed:
         graph.add(layer)
+    nodes = graph.needed_nodes(names)
+    read = {x for node in nodes for x in node.input}
     proto = onnx.helper.make_graph(
-        graph.needed_nodes(names),
+        nodes,
         name,
         [graph.port(layer.name) for layer in needed if isinstance(layer, Input)],
         [graph.port(output) for output in names],
-        list(graph.initializers.values()),
+        [tensor for constant, tensor in graph.initializers.items() if constant in read],
     )
     model = onnx.helper.make_model(
         proto,
