@@ -56,7 +56,7 @@ py::array select(const py::array& condition, const py::array& a, const py::array
   char* const out = bytes_of(to);
   check_threads(threads);
   compute([&] {
-    nd::select(out, static_cast<const bool*>(condition.data()), static_cast<const char*>(a.data()),
+    nd::select(out, static_cast<const std::uint8_t*>(condition.data()), static_cast<const char*>(a.data()),
                static_cast<const char*>(b.data()), a.size(), size, threads);
   });
   return to;

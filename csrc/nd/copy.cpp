@@ -285,11 +285,11 @@ void gather(const Array& to, const Array& from, const std::vector<std::vector<st
   });
 }
 
-void select(char* to, const bool* condition, const char* a, const char* b, std::int64_t n, int size, int threads) {
+void select(char* to, const std::uint8_t* condition, const char* a, const char* b, std::int64_t n, int size, int threads) {
   with_size(size, [&](auto element) {
     for_pieces(threads_for(n, threads), (n + kSerial - 1) / kSerial, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t i = begin * kSerial; i < std::min(end * kSerial, n); ++i) {
-        move<decltype(element)>(to + i * size, (condition[i] ? a : b) + i * size);
+        move<decltype(element)>(to + i * size, (condition[i] != 0 ? a : b) + i * size);
       }
     });
   });

@@ -135,6 +135,10 @@ T wrapped(T a, T b, BinaryKind kind) {
   }
 }
 
+// As it lies in memory: of a bool any byte but 0 is true, as to numpy.
+template <class T>
+using Stored = std::conditional_t<std::is_same_v<T, bool>, std::uint8_t, T>;
+
 struct Row {
   const char *a, *b;
   std::ptrdiff_t a_step, b_step;
@@ -144,10 +148,12 @@ struct Row {
 
 template <class T, class R, class Op>
 void loop(const Row& row, Op op) {
-  const auto* a = reinterpret_cast<const T*>(row.a);
-  const auto* b = reinterpret_cast<const T*>(row.b);
+  const auto* a = reinterpret_cast<const Stored<T>*>(row.a);
+  const auto* b = reinterpret_cast<const Stored<T>*>(row.b);
   auto* to = reinterpret_cast<R*>(row.to);
-  for (std::int64_t i = 0; i < row.n; ++i) to[i] = static_cast<R>(op(a[i * row.a_step], b[i * row.b_step]));
+  for (std::int64_t i = 0; i < row.n; ++i) {
+    to[i] = static_cast<R>(op(static_cast<T>(a[i * row.a_step]), static_cast<T>(b[i * row.b_step])));
+  }
 }
 
 // One row. False where the kind does not exist for T.
@@ -300,7 +306,7 @@ void cast(Type to_type, char* to, Type from_type, const char* from, std::int64_t
       using From = decltype(from_element);
       for_runs(n, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
-          reinterpret_cast<To*>(to)[i] = converted<To>(reinterpret_cast<const From*>(from)[i]);
+          reinterpret_cast<To*>(to)[i] = converted<To>(static_cast<From>(reinterpret_cast<const Stored<From>*>(from)[i]));
         }
       });
       return true;

@@ -21,7 +21,7 @@ void copy(const KernelTable& table, const Array& to, const Array& from, int size
 void gather(const Array& to, const Array& from, const std::vector<std::vector<std::int64_t>>& index, const void* fill,
             int size, int threads);
 // to[i] = condition[i] ? a[i] : b[i], all dense.
-void select(char* to, const bool* condition, const char* a, const char* b, std::int64_t n, int size, int threads);
+void select(char* to, const std::uint8_t* condition, const char* a, const char* b, std::int64_t n, int size, int threads);
 
 // --- elementwise.cpp
 

@@ -76,6 +76,12 @@ def test_binary_functions_at_their_edges() -> None:
     for name in ("max", "min"):
         assert np.isnan(nd.binary(name, nan, np.ones(1, np.float32), 1)[0])
         assert np.isnan(nd.binary(name, np.ones(1, np.float32), nan, 1)[0])
+    bytes_of_bools = np.array([[0, 1, 2, 255]], np.uint8)
+    a, b = bytes_of_bools.repeat(4, 0).view(bool), bytes_of_bools.T.repeat(4, 1).view(bool)
+    for name, function in (("and", np.minimum), ("or", np.maximum), ("xor", np.not_equal), ("equal", np.equal)):
+        want = function(a.view(np.uint8) != 0, b.view(np.uint8) != 0)
+        assert nd.binary(name, a, b, 1).view(np.uint8).tolist() == want.astype(np.uint8).tolist(), name
+    assert nd.cast(a, np.dtype(np.int32), 1).tolist() == 4 * [[0, 1, 1, 1]]
 
 
 @settings(max_examples=60)
