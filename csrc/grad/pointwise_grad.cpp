@@ -107,11 +107,12 @@ class WeightGrad {
     for_each_piece(std::int64_t{1} * groups_ * splits_, threads, [&](std::int64_t piece, int thread, const Stop& stop) {
       const int group = static_cast<int>(piece / splits_);
       const Range outputs(t_.outputs, splits_, piece % splits_), chunks(chunks_, groups_, group);
+      float* const scratch = scratch_.floats() + thread * thread_floats_;
       for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch_.floats() + thread * thread_floats_, stop);
+        multiply(sums(group), outputs, chunk, chunk > chunks.begin, scratch, stop);
         if (stop()) return;
       }
-      if (t_.dbias) add_bias(bias_sums_ + std::size_t{1} * group * t_.outputs, outputs, chunks);
+      if (t_.dbias) add_bias(bias_sums_ + std::size_t{1} * group * t_.outputs, outputs, chunks, scratch);
     });
     if (groups_ > 1) {
       for_each_piece(t_.outputs, threads, [&](std::int64_t n, int, const Stop&) {
@@ -135,12 +136,18 @@ class WeightGrad {
     }
   }
 
-  void add_bias(float* sums, const Range& outputs, const Range& chunks) {
-    std::memset(sums + outputs.begin, 0, sizeof(float) * (outputs.end - outputs.begin));
-    const std::int64_t end = std::min(chunks.end * kChunk, t_.pixels);
-    for (std::int64_t pixel = chunks.begin * kChunk; pixel < end; ++pixel) {
-      const float* const dy = t_.dy + pixel * t_.outputs;
-      for (std::int64_t n = outputs.begin; n < outputs.end; ++n) sums[n] += dy[n];
+  // Chunk by chunk: one sum over all pixels would lose digits.
+  void add_bias(float* sums, const Range& outputs, const Range& chunks, float* scratch) {
+    const std::int64_t wanted = outputs.end - outputs.begin;
+    sums += outputs.begin;
+    std::fill_n(sums, wanted, 0.0f);
+    for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+      std::fill_n(scratch, wanted, 0.0f);
+      for (std::int64_t pixel = chunk * kChunk; pixel < std::min((chunk + 1) * kChunk, t_.pixels); ++pixel) {
+        const float* const dy = t_.dy + pixel * t_.outputs + outputs.begin;
+        for (std::int64_t n = 0; n < wanted; ++n) scratch[n] += dy[n];
+      }
+      for (std::int64_t n = 0; n < wanted; ++n) sums[n] += scratch[n];
     }
   }
 

@@ -25,7 +25,7 @@ void pool(const PoolRow& p) {
 }
 
 // Four chains hide the adder's latency; the order of the sum depends on n alone.
-SEPCONV_INLINE void global_average(const float* in, std::int64_t n, float* out) {
+SEPCONV_INLINE vf sum_vectors(const float* in, std::int64_t n) {
   vf acc[4] = {broadcast(0.0f), broadcast(0.0f), broadcast(0.0f), broadcast(0.0f)};
   std::int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
@@ -33,7 +33,22 @@ SEPCONV_INLINE void global_average(const float* in, std::int64_t n, float* out) 
     for (int j = 0; j < 4; ++j) acc[j] = add(acc[j], load(in + (i + j) * kLanes));
   }
   for (; i < n; ++i) acc[0] = add(acc[0], load(in + i * kLanes));
-  const vf sum = add(add(acc[0], acc[1]), add(acc[2], acc[3]));
+  return add(add(acc[0], acc[1]), add(acc[2], acc[3]));
+}
+
+// Of a large image one sum would lose digits: its parts are added up in double.
+SEPCONV_INLINE void global_average(const float* in, std::int64_t n, float* out) {
+  constexpr std::int64_t kPart = 256;
+  vf sum;
+  if (n <= kPart) {
+    sum = sum_vectors(in, n);
+  } else {
+    vd total = broadcast_double(0.0);
+    for (std::int64_t i = 0; i < n; i += kPart) {
+      total = add(total, widen(sum_vectors(in + i * kLanes, n - i < kPart ? n - i : kPart)));
+    }
+    sum = narrow(total);
+  }
   store(out, div(sum, broadcast(static_cast<float>(n))));
 }
 

@@ -192,6 +192,16 @@ TEST_P(Gradients, OfPointwiseAreCloseToTheOracle) {
   if (!HasFailure()) check_pointwise(384 * 40 + 1, 5, 3, Values::real, Flush::tail);
 }
 
+TEST_P(Gradients, OfPointwiseBiasesKeepTheirDigits) {
+  for (const int outputs : {1, 8 * 16 * table.gemm_rows[1]}) {  // in many groups of pixels, and in one
+    const int pixels = outputs == 1 ? 1 << 20 : 1 << 15;
+    const std::vector<float> x(pixels, 1.0f), dy(std::size_t(pixels) * outputs, 0.1f);
+    std::vector<float> dw(outputs), db(outputs);
+    pointwise_grad({pixels, 1, outputs, x.data(), nullptr, dy.data(), nullptr, dw.data(), db.data()}, 1, table);
+    for (const float sum : db) ASSERT_NEAR(sum / pixels, 0.1f, 3e-6) << outputs;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, Gradients, ::testing::ValuesIn(on_each_isa({"grad_f32"})), test_name);
 
 TEST(ActivationGrad, IsTheSlopeOfTheActivation) {

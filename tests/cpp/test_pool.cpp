@@ -80,6 +80,14 @@ TEST_P(GlobalAverage, KeepsSpecialValuesInTheirLane) {
         }
 }
 
+TEST_P(GlobalAverage, OfALargeImageKeepsItsDigits) {
+  constexpr int kVectors = 1 << 20;
+  const std::vector<float> in(std::size_t{kVectors} * lanes, 0.1f);
+  std::vector<float> out(lanes);
+  table.global_average_f32(in.data(), kVectors, out.data());
+  for (const float mean : out) ASSERT_NEAR(mean, 0.1f, 1e-6);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, MaxPool, ::testing::ValuesIn(on_each_isa({"max_pool_f32"})), test_name);
 INSTANTIATE_TEST_SUITE_P(Kernels, AveragePool, ::testing::ValuesIn(on_each_isa({"average_pool_f32"})), test_name);
 INSTANTIATE_TEST_SUITE_P(Kernels, GlobalAverage, ::testing::ValuesIn(on_each_isa({"global_average_f32"})), test_name);
