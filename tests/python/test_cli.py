@@ -192,6 +192,20 @@ def test_save_where_it_cannot(
     assert "No such file" in capsys.readouterr().err
 
 
+@needs_demo
+def test_the_result_is_shown_where_it_cannot_be_saved(
+    model: FakeModel, photograph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sepconv.plot.save_result", full)
+    assert run("classify", photograph, "--save", photograph.with_name("a.png")) == 2
+    shown = capsys.readouterr()
+    assert "%" in shown.out
+    assert "No space left" in shown.err
+
+
 @pytest.mark.parametrize("args", [("--top", "0"), ("--threads", "-1"), ("--repeat", "x"), ("--convention", "caffe")])
 def test_bad_arguments(args: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("classify", *args) == 2

@@ -301,6 +301,15 @@ def test_same_padding_gives_ceil(window: tuple[int, int, int, int]) -> None:
     assert outputs_ == -(-size // stride)
 
 
+@pytest.mark.parametrize(
+    ("window", "name"),
+    [((-1, 3, 1, 1), "size"), ((5, 0, 1, 1), "kernel"), ((5, 3, 0, 1), "stride"), ((5, 3, 1, 0), "dilation")],
+)
+def test_same_padding_of_no_window(window: tuple[int, int, int, int], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} was .*, must be at least"):
+        same_padding(*window)
+
+
 @pytest.mark.parametrize("size, expected", [(224, (0, 1)), (75, (1, 1)), (7, (1, 1)), (1, (1, 1)), (2, (0, 1))])
 def test_same_padding_at_stride_two_puts_the_odd_element_after(size: int, expected: tuple[int, int]) -> None:
     assert same_padding(size, 3, 2) == expected

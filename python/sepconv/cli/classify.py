@@ -111,10 +111,10 @@ def run(args: argparse.Namespace) -> int:
         repeat=args.repeat,
         isa=isa,
     )
+    print(json.dumps(asdict(result), indent=2) if args.json else format_result(result))
     if args.save is not None:
         labels = [guess.label for guess in result.top]
         plot.save_result(args.save, photograph, labels, [guess.probability for guess in result.top], caption(result))
-    print(json.dumps(asdict(result), indent=2) if args.json else format_result(result))
     return 0
 
 

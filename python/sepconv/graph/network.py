@@ -102,7 +102,14 @@ def needed_layers(layers: Sequence[Layer], outputs: Iterable[str]) -> list[Layer
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Pair:
-    """TensorFlow's SAME for one dimension, (before, after): ceil(size / stride) outputs, the odd element after."""
+    """TensorFlow's SAME for one dimension, (before, after): ceil(size / stride) outputs, the odd element after.
+
+    Raises ValueError where size is negative, or kernel, stride or dilation less than 1.
+    """
+    limits = {"size": (size, 0), "kernel": (kernel, 1), "stride": (stride, 1), "dilation": (dilation, 1)}
+    for argument, (number, least) in limits.items():
+        if number < least:
+            raise ValueError(f"{argument} was {number}, must be at least {least}")
     positions = -(-size // stride)
     total = max((positions - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
     return total // 2, total - total // 2
